@@ -1,0 +1,77 @@
+"""Settings as frozen dataclasses. Imports no torch, so that ``dove --help`` answers at once."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANConfig:
+    """Image ends. The defaults are the "amused" VQGAN that the paper starts from."""
+
+    image_size: int = 256
+    """Side of the square input, in pixels."""
+    patch_size: int = 1
+    """Factor of the pixel unshuffle in front of the convolutions; 1 convolves at full resolution."""
+    block_out_channels: tuple[int, ...] = (128, 256, 256, 512, 768)
+    """Channels by resolution level; every level but the last halves the side."""
+    layers_per_block: int = 2
+    """Residual blocks per level."""
+    latent_channels: int = 64
+    """Channels between the convolutions and the codebook projection."""
+    embedding_dim: int | None = None
+    """Width C of a latent and of a codebook entry; None for ``latent_channels``."""
+    codebook_size: int = 8192
+    """Number V of codebook entries."""
+    norm_groups: int = 32
+    """Groups of the group norms."""
+    mid_attention: bool = False
+    """Self-attention at the lowest resolution."""
+
+    @property
+    def channels(self) -> int:
+        """Width C of a latent."""
+        return self.embedding_dim or self.latent_channels
+
+    @property
+    def grid_size(self) -> int:
+        """Side h = w of the latent grid."""
+        return self.image_size // self.patch_size // 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A GPT-NeoX stack. The defaults are Pythia-70M."""
+
+    hidden_size: int = 512
+    """Width of the residual stream."""
+    num_layers: int = 6
+    """Transformer blocks."""
+    num_heads: int = 8
+    """Attention heads."""
+    intermediate_size: int = 2048
+    """Width inside the MLPs."""
+    rotary_fraction: float = 0.25
+    """Share of each head's dimensions that rotary positions turn."""
+    max_positions: int = 2048
+    """Positions the rotary table is made for."""
+    initializer_range: float = 0.02
+    """Standard deviation of freshly drawn weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveConfig:
+    """The whole tokenizer. The defaults are the paper's sizes."""
+
+    vqgan: VQGANConfig = field(default_factory=VQGANConfig)
+    generator: BackboneConfig = field(default_factory=BackboneConfig)
+    decoder: BackboneConfig = field(default_factory=BackboneConfig)
+    max_tokens: int = 256
+    """Capacity K. The token decoder turns position i into grid position i, so K is the number of grid positions."""
+    token_dim: int = 512
+    """Width D of a token."""
+    eos_head: Literal["binary", "vocab"] = "binary"
+    """One EOS logit per position, or the backbone's vocabulary of which EOS is one word."""
+    vocab_size: int = 50304
+    """Words of the ``vocab`` head."""
+    eos_token_id: int = 0
+    """The word of the ``vocab`` head that ends a sequence."""

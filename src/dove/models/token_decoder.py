@@ -1,0 +1,27 @@
+"""Tokens to latents: a GPT-NeoX stack in which every position sees every other."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.config import DoveConfig
+from dove.models.backbone import Backbone
+
+
+class TokenDecoder(nn.Module):
+    """g: the zero-padded tokens (B, K, D) in, grid latents (B, N, C) out, in one non-autoregressive forward.
+
+    Position i of the sequence becomes grid position i (row-major), hence N = K. A learned position vector is added to
+    every token, so that zeroed positions still know which grid cell they are.
+    """
+
+    def __init__(self, config: DoveConfig):
+        super().__init__()
+        width = config.decoder.hidden_size
+        self.token_projection = nn.Linear(config.token_dim, width)
+        self.positions = nn.Parameter(torch.randn(config.max_tokens, width) * config.decoder.initializer_range)
+        self.backbone = Backbone(config.decoder, causal=False)
+        self.latent_projection = nn.Linear(width, config.vqgan.channels)
+
+    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
+        return self.latent_projection(self.backbone(self.token_projection(values) + self.positions))
