@@ -1,0 +1,223 @@
+"""Checkpoint folders: config.json, model.safetensors and a README.md."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from dove.config import DoveConfig
+from dove.errors import UserError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """The checkpoints inside the package, by name."""
+    weights = Path(str(files("dove") / "weights"))
+    return {folder.name: folder for folder in sorted(weights.glob("*/")) if (folder / CONFIG_FILE).is_file()}
+
+
+def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
+    """The folder behind a folder's path, a shipped name or a hub id (downloaded), tried in this order.
+
+    Raises:
+        UserError: if it is none of them, a pickle, or a hub that cannot be reached.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise UserError(
+            f"{name} is a pickle, which can run code when loaded; turn it into a checkpoint with `dove convert`"
+        )
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UserError(f"{name} is a file; pass the checkpoint folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    shipped = shipped_checkpoints()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        known = ", ".join(shipped) or "none"
+        raise UserError(
+            f"no checkpoint {str(name)!r}: no such folder or shipped name (shipped: {known}) or hub id (owner/name)"
+        )
+    return _download(str(name), **hub_options)
+
+
+def load_checkpoint(folder: Path) -> tuple[DoveConfig, dict[str, Tensor]]:
+    """Settings and weights of a checkpoint folder; floats as fp32, on the CPU.
+
+    Raises:
+        UserError: if a file is missing or damaged, naming it.
+    """
+    config_file, weights_file = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            pickles = sorted(found.name for found in folder.iterdir() if found.suffix in PICKLE_SUFFIXES)
+            advice = f"{pickles[0]} is a pickle: use `dove convert`" if pickles else "pass a complete checkpoint folder"
+            raise UserError(f"{folder} has no {file.name}; {advice}")
+    try:
+        config = config_from_dict(json.loads(config_file.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{config_file} is not a usable config: {error}") from error
+    try:
+        weights = load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{weights_file} is damaged ({error}); copy or download it again") from error
+    return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy weights into a model that must have exactly these.
+
+    Raises:
+        UserError: naming the first weights that are missing, left over or of another shape.
+    """
+    expected = model.state_dict()
+    problems = {
+        "missing": [name for name in expected if name not in weights],
+        "unknown": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in weights and weights[name].shape != tensor.shape
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names)
+        raise UserError(f"the weights in {source} don't fit their {CONFIG_FILE}: {found}")
+    model.load_state_dict(dict(weights))
+
+
+def save_checkpoint(
+    folder: str | Path,
+    config: DoveConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    card: str | None = None,
+) -> None:
+    """Write a checkpoint folder. Either all its files are new afterwards or, on any error, all are the old ones.
+
+    Args:
+        folder: made where missing.
+        config: settings of the model.
+        weights: its state dict.
+        dtype: what to store floats in; None as they are.
+        card: text of the README.md; an existing one is kept.
+
+    Raises:
+        UserError: if the folder cannot be written, such as for lack of space.
+    """
+    folder = Path(folder)
+    stored = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in weights.items()
+    }
+    contents = {
+        CONFIG_FILE: (json.dumps(asdict(config), indent=2) + "\n").encode(),
+        WEIGHTS_FILE: save(stored, metadata={"format": "pt"}),
+    }
+    if card is not None and not (folder / CARD_FILE).exists():
+        contents[CARD_FILE] = card.encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_files(folder, contents)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot save to {folder}: {reason}; what was there is unchanged, free some space or save elsewhere"
+        ) from error
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files so that a failure leaves the old ones whole: first all under temporary names, then renamed."""
+    written: dict[Path, Path] = {}
+    try:
+        for name, content in contents.items():
+            descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            written[Path(temporary)] = folder / name
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp gives the owner alone access
+        for temporary_file, target in written.items():
+            os.replace(temporary_file, target)
+    finally:
+        for temporary_file in written:
+            temporary_file.unlink(missing_ok=True)
+
+
+def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> Any:
+    """A config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
+
+    Raises:
+        UserError: for unknown, missing and wrongly typed settings, by name.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
+    prefix = f"{where}." if where else ""
+    names = [field.name for field in fields(kind)]
+    unknown = [prefix + name for name in values if name not in names]
+    missing = [prefix + name for name in names if name not in values]
+    if unknown or missing:
+        parts = [
+            f"{label} {', '.join(found)}" for label, found in (("unknown", unknown), ("missing", missing)) if found
+        ]
+        raise UserError(f"settings {'; '.join(parts)}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _convert(values[name], hints[name], prefix + name) for name in names})
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """``value``, read from JSON, as the type ``hint``; JSON has lists for tuples."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return config_from_dict(value, hint, where)
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return tuple(_convert(item, get_args(hint)[0], where) for item in value)
+    if _fits(value, hint):
+        return value
+    raise UserError(f"setting {where} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (int, str, bool, NoneType):
+        return type(value) is hint
+    return False
+
+
+def _download(hub_id: str, **hub_options: Any) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], **hub_options))
+    except (OSError, EntryNotFoundError, HFValidationError) as error:
+        reason = str(error).strip().split("\n")[0]
+        shipped = ", ".join(shipped_checkpoints()) or "none"
+        raise UserError(
+            f"cannot load {hub_id!r}: no such folder, and the hub gave no checkpoint ({reason}); "
+            f"check the name and the network, or use a shipped one ({shipped})"
+        ) from error
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

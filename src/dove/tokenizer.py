@@ -1,0 +1,183 @@
+"""DOVE itself: image to latents to tokens, and back."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
+from dove.config import DoveConfig
+from dove.errors import UserError
+from dove.lengths import LengthPolicy, Trial, parse_length_policy
+from dove.models.token_decoder import TokenDecoder
+from dove.models.token_generator import GeneratorOutput, TokenGenerator
+from dove.models.vqgan import VQGAN
+from dove.tokens import Tokens
+
+LARGEST_PIXEL = 1.5
+"""Pixels are in [-1, 1]; a bicubic resize may overshoot that, pixels from 0 to 255 are caught."""
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# A DOVE tokenizer
+
+Turns images into continuous tokens, as many as each image needs, and back:
+
+    from dove import Dove
+    model = Dove.from_pretrained("this folder, or its id on the hub")
+    tokens = model.encode(images, num_tokens="auto")
+    images = model.decode(tokens)
+"""
+
+
+class Dove(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="dove",
+    tags=["image-tokenizer"],
+    model_card_template=MODEL_CARD,
+):
+    """The tokenizer: ``encode`` turns images into tokens of a chosen or an adaptive number, ``decode`` turns them back.
+
+    ``encode`` and ``decode`` run without gradients. Training calls the stages they are made of: ``latents``,
+    ``generate`` and ``reconstruct_from``.
+    """
+
+    def __init__(self, config: DoveConfig):
+        super().__init__()
+        grid_positions = config.vqgan.grid_size**2
+        if config.max_tokens != grid_positions:
+            raise UserError(
+                f"max_tokens={config.max_tokens} differs from the VQGAN's {grid_positions} grid positions; "
+                "the token decoder needs one token position for each"
+            )
+        self.config = config
+        self.vqgan = VQGAN(config.vqgan)
+        self.generator = TokenGenerator(config)
+        self.token_decoder = TokenDecoder(config)
+
+    # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
+    @torch.no_grad()
+    def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
+        """Tokens of images.
+
+        Args:
+            images: (B, 3, S, S), float in [-1, 1], S = ``config.vqgan.image_size``.
+            num_tokens: "auto" up to each image's EOS, a number for all, or any other ``LengthPolicy``.
+
+        Raises:
+            UserError: for images or a number of tokens that don't fit the model.
+        """
+        policy = parse_length_policy(num_tokens, self.config.max_tokens)
+        images = self._fitting_images(images)
+        latents = self.latents(images)
+        output = self.generate(latents, policy.positions(self.config.max_tokens))
+        return self._cut(images, output, policy)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
+        """Images, in [-1, 1], from tokens.
+
+        Args:
+            tokens: (B, K, D) values; whatever they hold from their lengths onward is ignored.
+            num_tokens: use at most this many tokens of each image; None for all it has.
+
+        Raises:
+            UserError: for tokens of another shape, lengths or a number that is not from 1 to K.
+        """
+        tokens = self._fitting_tokens(tokens)
+        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        return self.reconstruct_from(tokens.values).clamp(-1, 1)
+
+    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """The VQGAN encoder's latents, with gradients."""
+        return self.vqgan.encode(images)
+
+    def generate(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
+        """The first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
+        return self.generator(latents, num_tokens)
+
+    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        """Images from tokens that are zero where they were cut, with gradients and without clamping."""
+        return self.vqgan.decode(self.token_decoder(values))
+
+    def _cut(self, images: Tensor, output: GeneratorOutput, policy: LengthPolicy) -> Tokens:
+        def cut(lengths: Tensor) -> Tokens:
+            return Tokens.cut(output.values, lengths, self.config.max_tokens)
+
+        trial = Trial(images=images, reconstruct=lambda lengths: self.decode(cut(lengths)))
+        return cut(policy.lengths(output.eos, trial))
+
+    def _fitting_images(self, images: Tensor) -> Tensor:
+        side = self.config.vqgan.image_size
+        if not images.is_floating_point():
+            raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
+        if images.ndim != 4 or images.shape[1:] != (3, side, side):
+            raise UserError(f"images are {tuple(images.shape)}; this model takes (B, 3, {side}, {side})")
+        if not len(images):
+            raise UserError("no image given; pass at least one")
+        if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
+            raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+        return images.to(self.token_decoder.positions)
+
+    def _fitting_tokens(self, tokens: Tokens) -> Tokens:
+        expected = (self.config.max_tokens, self.config.token_dim)
+        if tokens.values.shape[1:] != expected:
+            raise UserError(
+                f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {expected[0]}, {expected[1]})"
+            )
+        if not ((tokens.lengths >= 1) & (tokens.lengths <= self.config.max_tokens)).all():
+            raise UserError(f"token lengths {tokens.lengths.tolist()} are not all from 1 to {self.config.max_tokens}")
+        weight = self.token_decoder.positions
+        return tokens.to(weight.device, weight.dtype)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Dove":
+        """Load a checkpoint in fp32, for evaluation.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a shipped name ("dove-tiny") or a hub id ("owner/name").
+            hub_options: for a hub id only: ``revision``, ``token``, ``cache_dir``, ``local_files_only``,
+                ``force_download``.
+
+        Raises:
+            UserError: if there is no such checkpoint, or it is damaged, or a pickle.
+        """
+        folder = resolve_checkpoint(pretrained_model_name_or_path, **hub_options)
+        config, weights = load_checkpoint(folder)
+        model = cls(config)
+        load_weights(model, weights, folder)
+        return model.eval()
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **hub_options: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and, where there is none, a README.md.
+
+        Args:
+            save_directory: the checkpoint folder; files of an earlier checkpoint are replaced at the very end.
+            dtype: what to store floats in, such as ``torch.float16``; None as they are. Loading gives fp32 either way.
+            model_card_kwargs: for the template of the README.
+            hub_options: ``push_to_hub=True``, ``repo_id`` and what else ``push_to_hub`` takes.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        if hub_options.pop("config", None) is not None:
+            raise UserError("a checkpoint is saved with the model's own config; leave the argument config out")
+        card = self.generate_model_card(**(model_card_kwargs or {}))
+        save_checkpoint(save_directory, self.config, self.state_dict(), dtype=dtype, card=str(card))
+        if not hub_options.pop("push_to_hub", False):
+            return None
+        repo_id = hub_options.pop("repo_id", None) or Path(save_directory).name
+        return self.push_to_hub(repo_id, model_card_kwargs=model_card_kwargs, **hub_options)
