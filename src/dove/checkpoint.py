@@ -185,14 +185,14 @@ def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> A
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """``value``, read from JSON, as the type ``hint``; JSON has lists for tuples."""
+    """``value`` as the type ``hint``; JSON has lists for tuples."""
     if is_dataclass(hint) and isinstance(hint, type):
         return config_from_dict(value, hint, where)
-    if isinstance(value, list) and get_origin(hint) is tuple:
+    if isinstance(value, list | tuple) and get_origin(hint) is tuple:
         return tuple(_convert(item, get_args(hint)[0], where) for item in value)
     if _fits(value, hint):
         return value
-    raise UserError(f"setting {where} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
+    raise UserError(f"setting {where} is {value!r}; it must be {hint.__name__ if isinstance(hint, type) else hint}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
