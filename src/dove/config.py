@@ -26,6 +26,9 @@ class VQGANConfig:
     """Groups of the group norms."""
     mid_attention: bool = False
     """Self-attention at the lowest resolution."""
+    linear_shortcut: bool = False
+    """A linear patch embedding beside the convolutions and its inverse beside the deconvolutions, so that the convolutions
+    only learn what a linear map cannot do."""
 
     @property
     def channels(self) -> int:
@@ -69,6 +72,9 @@ class DoveConfig:
     """Capacity K. The token decoder turns position i into grid position i, so K is the number of grid positions."""
     token_dim: int = 512
     """Width D of a token."""
+    token_basis: Literal["grid", "bands"] = "grid"
+    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the i-th most
+    important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
     eos_head: Literal["binary", "vocab"] = "binary"
     """One EOS logit per position, or the backbone's vocabulary of which EOS is one word."""
     vocab_size: int = 50304

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dove.config import DoveConfig
 from dove.models.backbone import Backbone
+from dove.models.bands import LatentBands
 
 
 class TokenDecoder(nn.Module):
@@ -25,3 +26,19 @@ class TokenDecoder(nn.Module):
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
         return self.latent_projection(self.backbone(self.token_projection(values) + self.positions))
+
+
+class BandTokenDecoder(TokenDecoder):
+    """Token decoder whose position i is band i of the latents instead of grid cell i."""
+
+    def __init__(self, config: DoveConfig):
+        super().__init__(config)
+        self.bands = LatentBands(config.vqgan.grid_size, config.vqgan.channels)
+
+    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
+        return self.bands.merge(super().forward(values))
+
+
+def make_token_decoder(config: DoveConfig) -> TokenDecoder:
+    """The token decoder for the basis that ``config`` names."""
+    return (BandTokenDecoder if config.token_basis == "bands" else TokenDecoder)(config)

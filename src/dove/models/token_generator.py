@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dove.config import DoveConfig
 from dove.models.backbone import Backbone
+from dove.models.bands import LatentBands
 from dove.models.eos import EosHead, EosScores, make_eos_head
 
 
@@ -26,6 +27,34 @@ def prefix_mask(prefix: int, num_tokens: int) -> Bool[Tensor, "1 1 S S"]:
     mask = torch.ones(total, total, dtype=torch.bool).tril()
     mask[:prefix, :prefix] = True
     return mask[None, None]
+
+
+class SinusoidalTimestamps(nn.Module):
+    """The paper's timestamp inputs: t_i alone."""
+
+    encodings: Tensor
+
+    def __init__(self, config: DoveConfig):
+        super().__init__()
+        encodings = sinusoidal_encoding(config.max_tokens, config.generator.hidden_size)
+        self.register_buffer("encodings", encodings, persistent=False)
+
+    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
+        return self.encodings[:num_tokens].to(latents.dtype).expand(len(latents), -1, -1)
+
+
+class BandTimestamps(SinusoidalTimestamps):
+    """t_i together with band i of the latents, which is a function of the image alone: the prefix property stays."""
+
+    def __init__(self, config: DoveConfig):
+        super().__init__(config)
+        width = config.generator.hidden_size
+        self.bands = LatentBands(config.vqgan.grid_size, config.vqgan.channels)
+        self.projection = nn.Linear(width + config.vqgan.channels, width)
+
+    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
+        timestamps = super().forward(latents, num_tokens)
+        return self.projection(torch.cat([timestamps, self.bands.split(latents)[:, :num_tokens]], dim=-1))
 
 
 @dataclass(frozen=True)
@@ -50,9 +79,9 @@ class TokenGenerator(nn.Module):
         self.backbone = Backbone(config.generator, causal=True)
         self.latent_projection = nn.Linear(config.vqgan.channels, width)
         self.grid_positions = nn.Parameter(torch.randn(grid_positions, width) * config.generator.initializer_range)
+        self.timestamps = (BandTimestamps if config.token_basis == "bands" else SinusoidalTimestamps)(config)
         self.token_projection = nn.Linear(width, config.token_dim)
         self.eos_head: EosHead = make_eos_head(config)
-        self.register_buffer("timestamps", sinusoidal_encoding(config.max_tokens, width), persistent=False)
         self.register_buffer("mask", prefix_mask(grid_positions, config.max_tokens), persistent=False)
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
@@ -64,7 +93,6 @@ class TokenGenerator(nn.Module):
     def hidden_states(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B S H"]:
         """Last hidden states of the N grid positions followed by those of the timestamps."""
         grid = self.latent_projection(latents) + self.grid_positions
-        timestamps = self.timestamps[:num_tokens].to(grid.dtype).expand(len(grid), -1, -1)
-        sequence = torch.cat([grid, timestamps], dim=1)
+        sequence = torch.cat([grid, self.timestamps(latents, num_tokens).to(grid.dtype)], dim=1)
         span = sequence.shape[1]
         return self.backbone(sequence, self.mask[..., :span, :span])

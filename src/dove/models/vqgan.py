@@ -39,13 +39,11 @@ class VQGAN(nn.Module):
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Continuous latents of images in [-1, 1], before any codebook look-up."""
-        grid = self.model.encode(F.pixel_unshuffle(images, self.config.patch_size)).latents  # (B, C, h, w)
-        return grid.flatten(2).transpose(1, 2)
+        return self._encode_grid(images).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Images, in [-1, 1] up to the network's overshoot, from continuous latents."""
-        patches = self.model.decode(self._to_grid(latents), force_not_quantize=True).sample
-        return F.pixel_shuffle(patches, self.config.patch_size)
+        return self._decode_grid(self._to_grid(latents))
 
     def quantize(
         self, latents: Float[Tensor, "B N C"]
@@ -54,6 +52,42 @@ class VQGAN(nn.Module):
         quantized, loss, (_, _, ids) = self.model.quantize(self._to_grid(latents))
         return quantized.flatten(2).transpose(1, 2), loss, ids.view(latents.shape[:2])
 
+    def _encode_grid(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self.model.encode(F.pixel_unshuffle(images, self.config.patch_size)).latents
+
+    def _decode_grid(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        patches = self.model.decode(grid, force_not_quantize=True).sample
+        return F.pixel_shuffle(patches, self.config.patch_size)
+
     def _to_grid(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B C h w"]:
         side = self.config.grid_size
         return latents.transpose(1, 2).unflatten(2, (side, side))
+
+
+class ShortcutVQGAN(VQGAN):
+    """VQGAN whose convolutions are the residual of a linear map between cells of pixels and latents.
+
+    A latent cell covers ``image_size / grid_size`` pixels a side. The linear maps can be set to the principal components of
+    such patches (:func:`dove.initialization.start_from_components`); the last layer of either convolutional branch starts at
+    zero, so that training starts from the linear solution.
+    """
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__(config)
+        self.cell = config.image_size // config.grid_size
+        self.embed = nn.Conv2d(3, config.channels, self.cell, stride=self.cell)
+        self.unembed = nn.ConvTranspose2d(config.channels, 3, self.cell, stride=self.cell)
+        for last in (self.model.quant_conv, self.model.decoder.conv_out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def _encode_grid(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self.embed(images) + super()._encode_grid(images)
+
+    def _decode_grid(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        return self.unembed(grid) + super()._decode_grid(grid)
+
+
+def make_vqgan(config: VQGANConfig) -> VQGAN:
+    """The image ends that ``config`` describes."""
+    return (ShortcutVQGAN if config.linear_shortcut else VQGAN)(config)
