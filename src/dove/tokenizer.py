@@ -12,9 +12,9 @@ from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, s
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, Trial, parse_length_policy
-from dove.models.token_decoder import TokenDecoder
+from dove.models.token_decoder import make_token_decoder
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
-from dove.models.vqgan import VQGAN
+from dove.models.vqgan import make_vqgan
 from dove.tokens import Tokens
 
 LARGEST_PIXEL = 1.5
@@ -57,9 +57,9 @@ class Dove(
                 "the token decoder needs one token position for each"
             )
         self.config = config
-        self.vqgan = VQGAN(config.vqgan)
+        self.vqgan = make_vqgan(config.vqgan)
         self.generator = TokenGenerator(config)
-        self.token_decoder = TokenDecoder(config)
+        self.token_decoder = make_token_decoder(config)
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
