@@ -1,0 +1,139 @@
+"""Eq. 3: the loss that moves the EOS, the running threshold it compares with, and the ramp of its weight."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, distributed
+
+from dove.errors import UserError
+
+EosLossKind = Literal["linear"]
+
+
+def mean_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The mean of a scalar over all processes; the value itself where torch.distributed is not initialised."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total = value.clone()
+    distributed.all_reduce(total)  # a sum: gloo has no mean
+    return total / distributed.get_world_size()
+
+
+class RunningThreshold:
+    """The threshold of Eq. 3: the mean reconstruction loss of the previous training steps.
+
+    One entry per step, the batch's mean averaged over ranks, so every rank holds the same threshold. A step is judged
+    by the steps before it; the very first one, having none, is judged by its own mean. A non-finite mean is not
+    remembered: one bad batch would spoil the whole window.
+
+    Args:
+        window: Number of steps remembered, 1 or more.
+        reduce: Averages a scalar over ranks.
+
+    Raises:
+        UserError: If ``window`` is below 1.
+    """
+
+    def __init__(
+        self, window: int = 100, reduce: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = mean_over_ranks
+    ) -> None:
+        if window < 1:
+            raise UserError(f"the threshold's window is {window} steps; it needs at least 1")
+        self._means: deque[float] = deque(maxlen=window)
+        self._reduce = reduce
+
+    @property
+    def value(self) -> float | None:
+        """The mean over the remembered steps; None before the first one."""
+        return math.fsum(self._means) / len(self._means) if self._means else None
+
+    def step(self, losses: Float[Tensor, " B"]) -> float:
+        """The threshold for this step's losses, which are remembered for the steps to come.
+
+        Collective: with several ranks, every rank calls it once per step.
+
+        Args:
+            losses: (B,) L_rec of this rank's samples.
+        """
+        mean = self._reduce(losses.detach().float().mean()).item()
+        before = self.value
+        if math.isfinite(mean):
+            self._means.append(mean)
+        return mean if before is None else before
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The remembered means as plain floats, oldest first."""
+        return {"means": list(self._means)}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Take up a saved window. Of a longer one, the latest steps that fit are kept."""
+        self._means.clear()
+        self._means.extend(state["means"])
+
+
+def _linear(
+    probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Eq. 3 as printed. Position m has index ``lengths``; the m - 1 positions before it have the indices below."""
+    index = torch.arange(probability.shape[1], device=probability.device)
+    at_eos = index == lengths[:, None]  # no index where no EOS was emitted
+    earlier = index < lengths[:, None]
+    postpone = (probability * at_eos).sum(dim=1)
+    advance = -(probability * earlier).sum(dim=1) / lengths.clamp(min=1)
+    return postpone, advance
+
+
+_FORMS: dict[EosLossKind, Callable[..., tuple[Tensor, Tensor]]] = {"linear": _linear}
+"""Each form gives (loss that postpones the EOS, loss that advances it), (B,) each."""
+
+
+def eos_loss(
+    probability: Float[Tensor, "B K"],
+    lengths: Int[Tensor, " B"],
+    losses: Float[Tensor, " B"],
+    threshold: float,
+    kind: EosLossKind = "linear",
+) -> Float[Tensor, " B"]:
+    """Eq. 3 per sample.
+
+    With the EOS at position m, counted from 1::
+
+        L_eos = p(m)                              where L_rec >  threshold: more tokens are needed
+        L_eos = -1/(m-1) * sum over i < m of p(i)  where L_rec <= threshold: fewer would do
+
+    The EOS cannot be emitted at position 1, so p(1) counts as 0, while m - 1 stays the printed divisor. A sample that
+    emitted no EOS has m = K + 1 and nothing to postpone: its p(m) is 0. With m = 1 both branches are 0.
+
+    Args:
+        probability: (B, K), p(i) in [0, 1].
+        lengths: (B,) tokens kept, EOS excluded, 0 to K: m - 1. K means that no EOS was emitted.
+        losses: (B,) L_rec. Only compared: no gradient flows into it.
+        threshold: What ``losses`` is compared with.
+        kind: Which form; "linear" is the paper's.
+
+    Returns:
+        (B,) in float32, in [-1, 1].
+
+    Raises:
+        UserError: If ``kind`` is not a known form.
+    """
+    if kind not in _FORMS:
+        raise UserError(f"unknown EOS loss {kind!r}; choose one of {', '.join(get_args(EosLossKind))}")
+    can_end = torch.arange(probability.shape[1], device=probability.device) > 0
+    postpone, advance = _FORMS[kind](probability.float() * can_end, lengths)
+    return torch.where(losses.detach() > threshold, postpone, advance)
+
+
+def eos_weight(step: int, warmup_steps: int, weight: float) -> float:
+    """lambda_eos at a training step: a straight line from 0 at step 0 to ``weight`` at ``warmup_steps`` and beyond.
+
+    Args:
+        step: Optimizer steps done, 0 or more.
+        warmup_steps: Length of the ramp; 0 for the full weight at once.
+        weight: The final value.
+    """
+    return weight if step >= warmup_steps else weight * step / warmup_steps
