@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dove.config import DoveConfig
+from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -58,8 +58,8 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
     return _download(str(name), **hub_options)
 
 
-def load_checkpoint(folder: Path) -> tuple[DoveConfig, dict[str, Tensor]]:
-    """Settings and weights of a checkpoint folder; floats as fp32, on the CPU.
+def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[str, Tensor]]:
+    """Settings, as the dataclass ``kind``, and weights of a checkpoint folder; floats as fp32, on the CPU.
 
     Raises:
         UserError: if a file is missing or damaged, naming it.
@@ -71,7 +71,7 @@ def load_checkpoint(folder: Path) -> tuple[DoveConfig, dict[str, Tensor]]:
             advice = f"{pickles[0]} is a pickle: use `dove convert`" if pickles else "pass a complete checkpoint folder"
             raise UserError(f"{folder} has no {file.name}; {advice}")
     try:
-        config = config_from_dict(json.loads(config_file.read_text(encoding="utf-8")))
+        config = config_from_dict(json.loads(config_file.read_text(encoding="utf-8")), kind)
     except (json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"{config_file} is not a usable config: {error}") from error
     try:
@@ -99,13 +99,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     }
     if any(problems.values()):
         found = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names)
-        raise UserError(f"the weights in {source} don't fit their {CONFIG_FILE}: {found}")
+        raise UserError(f"the weights in {source} don't fit the configured model: {found}")
     model.load_state_dict(dict(weights))
 
 
 def save_checkpoint(
     folder: str | Path,
-    config: DoveConfig,
+    config: DoveConfig | VQGANConfig,
     weights: Mapping[str, Tensor],
     *,
     dtype: torch.dtype | None = None,
