@@ -1,0 +1,1 @@
+"""Image sources, reading, augmentation and sampling."""

@@ -1,0 +1,132 @@
+"""Training pictures whose pixels follow from (seed, epoch, index) alone, in whatever process and order."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from dove.data.config import AugmentConfig
+from dove.data.dataset import ImageDataset, Record
+from dove.errors import UserError
+from dove.processor import central_square, pil_to_tensor, resize_box
+
+MAX_UNREADABLE_RUN = 100
+"""So many unreadable pictures one after the other stop a training, because then the source itself is broken."""
+
+_logger = logging.getLogger(__name__)
+
+
+def augment(
+    image: Image.Image, image_size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Float[Tensor, "3 S S"]:
+    """Random crop, mirror and grey; float32 in [-1, 1].
+
+    Every picture draws the same number of random values, so that one setting does not move the draws of another.
+    """
+    crop, area, ratio, left, upper, flip, grey = rng.random(7).tolist()
+    if crop < config.crop_probability:
+        box = _crop_box(image.size, config, (area, ratio, left, upper))
+    else:
+        box = central_square(*image.size)
+    image = resize_box(image, box, image_size)
+    if config.flip and flip < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if grey < config.grayscale_probability:
+        image = image.convert("L").convert("RGB")
+    return pil_to_tensor(image)
+
+
+def _crop_box(
+    size: tuple[int, int], config: AugmentConfig, draws: tuple[float, float, float, float]
+) -> tuple[float, float, float, float]:
+    """A crop of nearly the largest square's size, anywhere in the picture; left, upper, right, lower, in pixels."""
+    area, ratio, left, upper = draws
+    side = min(size) * (config.crop_scale + (1 - config.crop_scale) * area) ** 0.5
+    stretch = config.crop_ratio ** (ratio - 0.5)  # square root of a ratio that is log-uniform around 1
+    width, height = min(side * stretch, size[0]), min(side / stretch, size[1])
+    x, y = left * (size[0] - width), upper * (size[1] - height)
+    return x, y, x + width, y + height
+
+
+class TrainingImages(Dataset[Tensor]):
+    """Augmented pictures; an item is asked for as ``(epoch, index)``, the pair a ``ResumableSampler`` yields.
+
+    Where the source skips what it cannot read, the next readable picture takes the place and a warning is logged.
+
+    Args:
+        dataset: the pictures.
+        image_size: side of the result, in pixels.
+        config: what happens to them.
+        seed: together with the pair it decides every random choice.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, image_size: int, config: AugmentConfig | None = None, *, seed: int = 0
+    ) -> None:
+        self.dataset, self.image_size = dataset, image_size
+        self.config, self.seed = config or AugmentConfig(), seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, sample: tuple[int, int]) -> Float[Tensor, "3 S S"]:
+        """Float32 in [-1, 1].
+
+        Raises:
+            UserError: the picture cannot be read and the source raises, or ``MAX_UNREADABLE_RUN`` in a row cannot.
+        """
+        epoch, index = sample
+        # One more than the index: epochs' permutations are drawn from [seed, epoch, 0].
+        rng = np.random.default_rng([self.seed, epoch, index + 1])
+        return augment(self._readable(index).image, self.image_size, self.config, rng)
+
+    def _readable(self, index: int) -> Record:
+        for offset in range(MAX_UNREADABLE_RUN):
+            record = self.dataset[(index + offset) % len(self.dataset)]
+            if isinstance(record, Record):
+                return record
+            _logger.warning("left out %s", record.reason)
+        raise UserError(
+            f"training stops after {MAX_UNREADABLE_RUN} unreadable images in a row; check the training data"
+        )
+
+
+class ResumableSampler(Sampler[tuple[int, int]]):
+    """Endless ``(epoch, index)`` pairs: every epoch a new permutation, dealt out to the ranks.
+
+    An epoch gives every index once over all ranks, but for the ``num_samples % world_size`` last of its permutation,
+    which are left out so that the ranks stay level. Everything follows from the position, so that a training resumed
+    at a step sees what it would have seen.
+
+    Args:
+        num_samples: size of the dataset.
+        seed: of the permutations.
+        rank: this process; 0 to ``world_size - 1``.
+        world_size: number of processes.
+        start: pairs that this rank has had, which are ``steps * batch_size``.
+    """
+
+    def __init__(self, num_samples: int, *, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+        if num_samples < world_size:
+            raise UserError(f"{num_samples} images for {world_size} processes; every process needs at least one")
+        self.num_samples, self.seed, self.rank, self.world_size, self.start = num_samples, seed, rank, world_size, start
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Pairs of an epoch on one rank."""
+        return self.num_samples // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, offset = divmod(self.start, self.samples_per_epoch)
+        while True:
+            for index in self._epoch(epoch)[offset:]:
+                yield epoch, int(index)
+            epoch, offset = epoch + 1, 0
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(self.num_samples)
+        return permutation[self.rank : self.samples_per_epoch * self.world_size : self.world_size]

@@ -1,0 +1,126 @@
+"""What every image source looks like: numbered records, each read when it is asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from dove.data.reading import ImageSource, read_image
+from dove.errors import UserError
+
+OnError = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture of a source."""
+
+    key: str
+    """Its name, unique within the source."""
+    image: Image.Image
+    """RGB, upright, in its stored size."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the source says about it: ``label``, ``name``, ``bbox``, ... as the source has them."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in the place of a record that could not be read (``on_error="skip"``)."""
+
+    key: str
+    reason: str
+    """One line, with the name of the file."""
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """A record before its picture is decoded."""
+
+    key: str
+    name: str
+    """What messages call it: the path, or the file and the row."""
+    source: ImageSource | None
+    """Path or encoded bytes; None where the source has no picture."""
+    metadata: dict[str, Any]
+
+
+class ImageDataset(Dataset[Record | Unreadable], ABC):
+    """A map-style dataset with a fixed order; goes through pickle into the workers of a ``DataLoader``."""
+
+    on_error: OnError = "raise"
+    """What happens with a record that cannot be read: an exception, or an ``Unreadable`` in its place."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def raw(self, index: int) -> RawRecord:
+        """The record at ``index`` (0 <= index < length), undecoded."""
+
+    def __getitem__(self, index: int) -> Record | Unreadable:
+        """The record at ``index``.
+
+        Raises:
+            UserError: its picture cannot be read and ``on_error`` is ``raise``.
+            IndexError: there is no such record.
+        """
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        key = f"record {position}"
+        try:
+            raw = self.raw(position)
+            key = raw.key
+            if raw.source is None:
+                raise UserError(f"{raw.name}: holds no picture; leave it out")
+            return Record(raw.key, read_image(raw.source, name=raw.name), raw.metadata)
+        except UserError as error:
+            if self.on_error == "raise":
+                raise
+            return Unreadable(key, str(error))
+
+    def __iter__(self) -> Iterator[Record | Unreadable]:
+        return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Sequence[int]) -> "ImageSubset":
+        """The records at ``indices``, in that order."""
+        return ImageSubset(self, indices)
+
+
+class ImageSubset(ImageDataset):
+    """Some records of another source."""
+
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]):
+        self.dataset, self.indices, self.on_error = dataset, indices, dataset.on_error
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def raw(self, index: int) -> RawRecord:
+        return self.dataset.raw(self.indices[index])
+
+
+class ConcatImages(ImageDataset):
+    """Several sources one after the other."""
+
+    def __init__(self, parts: Sequence[ImageDataset]):
+        self.parts = list(parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def raw(self, index: int) -> RawRecord:
+        for part in self.parts:
+            if index < len(part):
+                return part.raw(index)
+            index -= len(part)
+        raise IndexError(index)
+
+
+def summarise_unreadable(unreadable: Sequence[Unreadable], total: int) -> str:
+    """One line that counts and names what was left out of ``total`` records; the command's last word, with status 2."""
+    reasons = "; ".join(item.reason for item in unreadable)
+    return f"{len(unreadable)} of {total} images could not be read and were left out: {reasons}"

@@ -1,0 +1,160 @@
+"""The one loader behind every command: whatever holds images becomes one dataset of records."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dove.data.dataset import ConcatImages, ImageDataset, OnError, Record, Unreadable, summarise_unreadable
+from dove.data.reading import SUFFIXES, read_image, to_rgb
+from dove.data.sources import FileImages, ParquetImages, TarImages, open_hub
+from dove.errors import UserError
+
+__all__ = [
+    "ImageDataset",
+    "Record",
+    "Unreadable",
+    "open_images",
+    "read_image",
+    "summarise_unreadable",
+    "to_rgb",
+]
+
+PathLike = str | os.PathLike[str]
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w.-]+)?(:[\w\[\]:%+]+)?")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def open_images(
+    source: PathLike | Sequence[PathLike],
+    *,
+    image_column: str = "image",
+    columns: Sequence[str] | None = None,
+    limit: int | None = None,
+    on_error: OnError = "raise",
+) -> ImageDataset:
+    """Opens images, without reading them, as a map-style dataset in a fixed order.
+
+    Args:
+        source: a folder (all images below it, sorted by path; or its parquet files or tar shards), image files, parquet
+            files, WebDataset shards (``.tar``), a glob, a range of shards ``{000..010}``, a hub dataset id
+            ``owner/name[/config][:split]``, or a list of any of these, one after the other.
+        image_column: the column of parquet files and hub datasets that holds the images: a struct ``{bytes, path}`` or
+            encoded bytes.
+        columns: which other columns go into ``Record.metadata``; None for all. Folders give ``label`` and ``name`` by
+            their first-level folders.
+        limit: the first so many records alone.
+        on_error: with ``skip`` a record that cannot be read comes as ``Unreadable``, and all others as ever.
+
+    Raises:
+        UserError: nothing there, no image in it, no such column, or a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit} leaves no image; pass at least 1")
+    if isinstance(source, str | os.PathLike):
+        dataset = _open_one(os.fspath(source), image_column, columns)
+    else:
+        dataset = _open_list([os.fspath(item) for item in source], image_column, columns)
+    if not len(dataset):
+        raise UserError(f"{source}: holds no images")
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.select(range(limit))
+    dataset.on_error = on_error
+    return dataset
+
+
+def _open_list(sources: list[str], image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+    if not sources:
+        raise UserError("no image source is given; name a folder, files, parquet, .tar shards or a hub dataset")
+    parts = list(_open_runs(sources, image_column, columns))
+    return parts[0] if len(parts) == 1 else ConcatImages(parts)
+
+
+def _open_runs(sources: list[str], image_column: str, columns: Sequence[str] | None) -> Iterator[ImageDataset]:
+    """One dataset for each stretch of files of a kind, so that thousands of files are not thousands of datasets."""
+    run: list[str] = []
+    for source, following in zip(sources, [*sources[1:], ""], strict=True):
+        kind = _kind(source)
+        if kind is None:
+            # Keys with the folder's name in them: two folders of a list may hold files of the same name.
+            opened = _open_one(source, image_column, columns)
+            yield FileImages(opened.paths) if isinstance(opened, FileImages) and len(sources) > 1 else opened
+            continue
+        run.append(source)
+        if _kind(following) != kind:
+            yield _open_files(run, kind, image_column, columns)
+            run = []
+
+
+def _open_one(source: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+    if os.path.isdir(source):
+        return _open_folder(source, image_column, columns)
+    if not os.path.exists(source):
+        if matches := _expand(source):
+            return _open_list(matches, image_column, columns)
+        if _HUB_ID.fullmatch(source) and _kind(source) is None:
+            return open_hub(source, image_column, columns)
+        if glob.has_magic(source):
+            raise UserError(f"{source}: no file matches; check the pattern")
+        raise UserError(f"{source}: no such file or folder; check the path")
+    return _open_files([source], _kind(source) or "image", image_column, columns)
+
+
+def _open_files(paths: list[str], kind: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+    if kind == "parquet":
+        return ParquetImages(paths, image_column, columns)
+    return TarImages(paths) if kind == "tar" else FileImages(paths)
+
+
+def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+    found: dict[str, list[str]] = {}
+    for path in _walk(folder):
+        if (kind := _kind(path)) is not None:
+            found.setdefault(kind, []).append(path)
+    if len(found) > 1:
+        raise UserError(f"{folder}: holds files of several kinds ({', '.join(sorted(found))}); name the ones you mean")
+    if not found:
+        raise UserError(f"{folder}: holds no images, parquet files or .tar shards; image files end in .jpg, .png, ...")
+    kind, paths = found.popitem()
+    return FileImages(paths, root=folder) if kind == "image" else _open_files(paths, kind, image_column, columns)
+
+
+def _walk(folder: str) -> list[str]:
+    """Every visible file below ``folder``, links followed once, sorted by the parts of its path."""
+    seen: set[str] = set()
+    files: list[str] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: Path(path).parts)
+
+
+def _kind(path: str) -> str | None:
+    """What a file is by its ending; None for everything else: folders, patterns, hub ids, unknown endings."""
+    if os.path.isdir(path) or not path or (glob.has_magic(path) or _RANGE.search(path)) and not os.path.exists(path):
+        return None
+    suffix = os.path.splitext(path)[1].lower()
+    kinds = {".parquet": "parquet", ".tar": "tar"}
+    return kinds.get(suffix) or ("image" if suffix in SUFFIXES else None)
+
+
+def _expand(pattern: str) -> list[str]:
+    """Files of a glob or of a range ``{000..010}``, sorted; none for a plain name."""
+    if span := _RANGE.search(pattern):
+        low, high = span.groups()
+        numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
+        return [path for number in numbers for path in _expand_or_keep(pattern.replace(span.group(), number, 1))]
+    if not glob.has_magic(pattern):
+        return []
+    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isdir(path) or _kind(path) is not None)
+
+
+def _expand_or_keep(pattern: str) -> list[str]:
+    return _expand(pattern) or [pattern]

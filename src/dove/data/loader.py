@@ -1,0 +1,75 @@
+"""Batches of model input in the order of the source, for every command that reads images once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dove.data.dataset import ImageDataset, Unreadable
+from dove.processor import ImageProcessor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some records of a source, ready for the model."""
+
+    keys: list[str]
+    pixels: Float[Tensor, "B 3 S S"]
+    """In [-1, 1]."""
+    metadata: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+_Item = tuple[str, Tensor, dict[str, Any]]
+
+
+class ImageLoader:
+    """Iterates over a source in batches; unreadable records (``on_error="skip"``) are collected, not returned.
+
+    Args:
+        dataset: the source; to go on where another run stopped, pass ``dataset.select(range(done, len(dataset)))``.
+        processor: makes the pictures one size.
+        batch_size: records of a batch; the last one, and those with unreadable records, are smaller.
+        num_workers: processes that read; 0 reads in this one.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, processor: ImageProcessor, *, batch_size: int = 64, num_workers: int = 0
+    ) -> None:
+        self.dataset, self.processor = dataset, processor
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.unreadable: list[Unreadable] = []
+
+    def __len__(self) -> int:
+        """Batches, counting those that may turn out empty."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        self.unreadable = []
+        items = _Processed(self.dataset, self.processor)
+        for batch in DataLoader(items, self.batch_size, num_workers=self.num_workers, collate_fn=list):
+            self.unreadable += [item for item in batch if isinstance(item, Unreadable)]
+            readable = [item for item in batch if not isinstance(item, Unreadable)]
+            if readable:
+                keys, pixels, metadata = zip(*readable, strict=True)
+                yield ImageBatch(list(keys), torch.stack(pixels), list(metadata))
+
+
+class _Processed(Dataset[_Item | Unreadable]):
+    def __init__(self, dataset: ImageDataset, processor: ImageProcessor):
+        self.dataset, self.processor = dataset, processor
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> _Item | Unreadable:
+        record = self.dataset[index]
+        if isinstance(record, Unreadable):
+            return record
+        return record.key, self.processor.preprocess(record.image), record.metadata

@@ -1,0 +1,158 @@
+"""One picture from whatever is handed in: decoded, upright, 8-bit RGB, or one line that says what is wrong."""
+
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dove.errors import UserError
+
+MAX_PIXELS = 178_956_970
+"""Pictures with more pixels are refused before they are decoded (the bound at which Pillow calls them a bomb)."""
+
+# A closed list: Pillow would otherwise offer the file to plugins that run other programs (EPS) or accept anything.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()
+)
+"""File name endings that make a file of a folder or of a tar count as an image."""
+
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """An open file, or what reads like one."""
+
+    def read(self) -> bytes: ...
+
+
+ImageSource = str | os.PathLike[str] | bytes | BinaryFile
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow logs what it then raises; without a handler Python would print the log to stderr as well.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
+    """The picture as upright RGB.
+
+    EXIF rotation is applied, transparency is composited on white, 16-bit and floating-point values are scaled (never
+    clipped) to 8 bits, of an animation the first frame is taken.
+
+    Args:
+        source: path, encoded bytes, or an open binary file.
+        name: what error messages call the picture; None for its path.
+
+    Raises:
+        UserError: nothing there, not an image, damaged, truncated, or more than ``MAX_PIXELS`` pixels.
+    """
+    name = name or _name(source)
+    data = _read_bytes(source, name)
+    if not data:
+        raise UserError(f"{name}: the file is empty (0 bytes); replace it or leave it out")
+    # Warnings (metadata that is off, sizes near the bound) concern nobody who gets either a picture or an error.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _decode(data, name)
+        except UserError:
+            raise
+        except UnidentifiedImageError as error:
+            raise UserError(f"{name}: not an image that can be read; pass JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(name, "the picture") from error
+        # Damaged files make the decoders raise nearly every built-in exception.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{name}: damaged or truncated image ({reason}); replace it or leave it out") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An 8-bit RGB copy of a picture in any mode; transparency on white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _scale_to_8_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # Pillow knows no direct way from here
+        image = image.convert("LA")
+    overlay = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(name, f"{width}x{height}")
+        image.load()
+        transpose = _ORIENTATIONS.get(_orientation(image))
+        upright = to_rgb(image)
+    return upright if transpose is None else upright.transpose(transpose)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata must not cost the picture
+        return 1
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of 16 and 32 bits or floating point to 8 bits.
+
+    16-bit modes map 0..65535 to 0..255. The other modes do not say their range: it is the smallest usual one (0..1 for
+    floating point, 0..255, 0..65535) that holds every value, else minimum to maximum.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    usual = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
+    if image.format == "PPM":  # Pillow itself brings these to 0..65535, so a dark picture is dark and not of 8 bits
+        usual = (65535.0,)
+    low, high = float(values.min()), float(values.max())
+    fitting = [top for top in usual if low >= 0 and high <= top]
+    low, high = (0.0, fitting[0]) if fitting else (low, high)
+    return Image.fromarray(np.rint((values - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
+
+
+def _read_bytes(source: ImageSource, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        return source.read()
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise UserError(f"{name}: a folder, where an image file is expected")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{name}: not a regular file; pass an image file")
+        return path.read_bytes()
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no such file; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from error
+
+
+def _name(source: ImageSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return str(getattr(source, "name", "image"))
+
+
+def _too_large(name: str, size: str) -> UserError:
+    return UserError(f"{name}: {size} is larger than the {MAX_PIXELS} pixels that are accepted; make it smaller first")

@@ -1,0 +1,264 @@
+"""The kinds of image sources: files, parquet, WebDataset tar, hub datasets."""
+
+import json
+import os
+import tarfile
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dove.data.dataset import ImageDataset, RawRecord
+from dove.data.reading import SUFFIXES
+from dove.errors import UserError
+
+PARQUET_CACHE_BYTES = 1 << 30
+"""Decompressed row groups that one process keeps; what fits is decompressed once, however it is shuffled."""
+
+
+class FileImages(ImageDataset):
+    """Image files. With a ``root`` keys are relative to it and its first-level folders are the classes."""
+
+    def __init__(self, paths: Sequence[str], root: str | None = None):
+        self.paths, self.root = list(paths), root
+        folders = sorted({name for path in self.paths if (name := self._class_name(path)) is not None})
+        self.classes = {name: label for label, name in enumerate(folders)}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def raw(self, index: int) -> RawRecord:
+        path = self.paths[index]
+        key = path if self.root is None else Path(path).relative_to(self.root).as_posix()
+        name = self._class_name(path)
+        metadata: dict[str, Any] = {"path": path}
+        if name is not None:
+            metadata |= {"label": self.classes[name], "name": name}
+        return RawRecord(key, path, path, metadata)
+
+    def _class_name(self, path: str) -> str | None:
+        if self.root is None:
+            return None
+        parts = Path(path).relative_to(self.root).parts
+        return parts[0] if len(parts) > 1 else None
+
+
+class ParquetImages(ImageDataset):
+    """Rows of parquet files, in the order of the files; the other columns are the metadata.
+
+    Row groups are read through a memory map when one of their rows is asked for, and the most recent are kept.
+
+    Args:
+        paths: the files.
+        image_column: a struct ``{bytes, path}`` or plain encoded bytes.
+        columns: which other columns become metadata; None for all.
+
+    Raises:
+        UserError: a file is no parquet or has no such columns.
+    """
+
+    def __init__(self, paths: Sequence[str], image_column: str = "image", columns: Sequence[str] | None = None):
+        self.paths, self.image_column = list(paths), image_column
+        self.columns = None if columns is None else [image_column, *(name for name in columns if name != image_column)]
+        self._groups: list[tuple[str, int]] = []
+        rows: list[int] = []
+        for path in self.paths:
+            file = _open_parquet(path)
+            _check_columns(path, file.schema_arrow.names, self.columns or [image_column])
+            self._groups += [(path, group) for group in range(file.num_row_groups)]
+            rows += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        self._starts = [0, *accumulate(rows)]
+        root = os.path.dirname(os.path.commonprefix(self.paths))
+        self._stems = {path: os.path.relpath(path, root or ".").removesuffix(".parquet") for path in self.paths}
+        self._first_group = {path: group for group, (path, _) in reversed(list(enumerate(self._groups)))}
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}  # every worker fills its own
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def raw(self, index: int) -> RawRecord:
+        group = bisect_right(self._starts, index) - 1
+        path = self._groups[group][0]
+        row = index - self._starts[self._first_group[path]]
+        table, offset = self._table(group), index - self._starts[group]
+        metadata = {name: table[name][offset].as_py() for name in table.column_names if name != self.image_column}
+        key, cell = f"{self._stems[path]}/{row:06d}", table[self.image_column][offset].as_py()
+        if isinstance(cell, dict):
+            data = cell.get("bytes")
+            if cell.get("path"):
+                metadata.setdefault("path", cell["path"])
+        else:
+            data = cell
+        return RawRecord(key, f"{path} row {row}", data, metadata)
+
+    def _table(self, group: int) -> pa.Table:
+        if group in self._cache:
+            self._cache.move_to_end(group)
+            return self._cache[group]
+        path, number = self._groups[group]
+        try:
+            # Single-threaded: worker processes are the parallelism, and Arrow's threads do not survive a fork.
+            table = _open_parquet(path).read_row_group(number, columns=self.columns, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path}: damaged parquet file ({_line(error)}); download or write it again") from error
+        self._cache[group] = table
+        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > PARQUET_CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return table
+
+
+class TarImages(ImageDataset):
+    """WebDataset shards: files that share a name up to the first dot are one sample.
+
+    The headers are read once; pictures are then read from their place in the shard. Beside the picture, ``json``,
+    ``cls`` (an integer) and ``txt`` members become metadata; an object in ``json`` is merged into it.
+
+    Raises:
+        UserError: a shard is no plain tar file or holds no picture.
+    """
+
+    def __init__(self, paths: Sequence[str]):
+        self.samples: list[tuple[str, str, dict[str, tuple[int, int]]]] = []
+        for path in paths:
+            samples = _index_tar(path)
+            if not samples:
+                raise UserError(f"{path}: holds no image files; a WebDataset shard has members like 000001.jpg")
+            self.samples += [(path, key, members) for key, members in samples.items()]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def raw(self, index: int) -> RawRecord:
+        path, key, members = self.samples[index]
+        metadata: dict[str, Any] = {}
+        data: bytes | None = None
+        with open(path, "rb") as file:
+            for extension, (offset, size) in members.items():
+                file.seek(offset)
+                content = file.read(size)
+                if _is_image(extension):
+                    data = content
+                else:
+                    metadata |= _tar_metadata(extension, content, f"{path} sample {key}")
+        stem = os.path.basename(path).removesuffix(".tar")
+        return RawRecord(f"{stem}/{key}", f"{path} sample {key}", data, metadata)
+
+
+class TableImages(ImageDataset):
+    """A map-style dataset of the ``datasets`` library whose image column holds undecoded ``{bytes, path}``."""
+
+    def __init__(self, rows: Any, name: str, image_column: str):
+        self.rows, self.name, self.image_column = rows, name, image_column
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def raw(self, index: int) -> RawRecord:
+        row = dict(self.rows[index])
+        cell = row.pop(self.image_column) or {}
+        return RawRecord(f"{index:06d}", f"{self.name} row {index}", cell.get("bytes") or cell.get("path"), row)
+
+
+def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | None = None) -> TableImages:
+    """A dataset of the Hugging Face hub, downloaded or from its cache: ``owner/name[/config][:split]`` (split: train).
+
+    Raises:
+        UserError: not reachable, no such dataset, or no such columns.
+    """
+    import datasets
+
+    identity, _, split = name.partition(":")
+    owner, title, *config = identity.split("/")
+    repository = f"{owner}/{title}"
+    _check_reachable(repository)
+    try:
+        rows = datasets.load_dataset(repository, *config, split=split or "train")
+    except Exception as error:  # the library raises dozens of kinds, from the network to the files
+        raise UserError(f"{name}: the hub dataset could not be opened ({_line(error)})") from error
+    wanted = None if columns is None else [image_column, *columns]
+    _check_columns(name, rows.column_names, wanted or [image_column])
+    if wanted is not None:
+        rows = rows.select_columns(wanted)
+    return TableImages(rows.cast_column(image_column, datasets.Image(decode=False)), name, image_column)
+
+
+def _check_reachable(repository: str) -> None:
+    """One quick question before ``datasets`` starts its half minute of retries."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi().dataset_info(repository, timeout=10)
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{repository}: no such file or folder here and no such dataset on the hub") from error
+    except Exception as error:
+        raise UserError(
+            f"{repository}: no such file or folder here, and the hub cannot be reached ({type(error).__name__}); "
+            "check the spelling or the network, or set HF_HUB_OFFLINE=1 to use an earlier download"
+        ) from error
+
+
+def _open_parquet(path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable parquet file ({_line(error)}); download or write it again") from error
+
+
+def _check_columns(source: str, present: Sequence[str], wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{source}: has no column '{missing[0]}'; its columns are {', '.join(present)}")
+
+
+def _index_tar(path: str) -> dict[str, dict[str, tuple[int, int]]]:
+    """Samples of a shard with at least one image: key -> extension -> (offset, size) in bytes."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                folder, _, file = member.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                if member.isfile() and stem and extension:
+                    key = f"{folder}/{stem}" if folder else stem
+                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path}: not a readable, uncompressed tar file ({_line(error)}); write it again") from error
+    return {key: members for key, members in samples.items() if any(map(_is_image, members))}
+
+
+def _is_image(extension: str) -> bool:
+    """Whether a member such as ``jpg`` or ``left.png`` is a picture."""
+    return f".{extension.rpartition('.')[2]}" in SUFFIXES
+
+
+def _tar_metadata(extension: str, content: bytes, name: str) -> dict[str, Any]:
+    try:
+        if extension == "json":
+            value = json.loads(content)
+            return value if isinstance(value, dict) else {"json": value}
+        if extension == "cls":
+            return {"label": int(content)}
+        if extension == "txt":
+            return {"txt": content.decode()}
+    except ValueError as error:
+        raise UserError(f"{name}: its {extension} member is damaged ({_line(error)})") from error
+    return {}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
