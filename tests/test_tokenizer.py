@@ -245,3 +245,15 @@ def test_importing_the_package_loads_no_torch():
         "import sys, dove; dir(dove); assert not {'torch', 'transformers'} & set(sys.modules); dove.Dove, dove.Tokens"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_several_lengths_from_one_encoding_are_those_of_one_encoding_each(tiny_dove, images):
+    requests = [3, "auto-100", "max 5", CAPACITY]
+    calls = []
+    tiny_dove.generator.register_forward_hook(lambda *_: calls.append(1))
+    together = tiny_dove.encode_each(images, requests)
+    assert len(calls) == 1
+    for tokens, request in zip(together, requests, strict=True):
+        alone = tiny_dove.encode(images, request)
+        torch.testing.assert_close(tokens.values, alone.values, atol=1e-5, rtol=0)
+        assert tokens.lengths.tolist() == alone.lengths.tolist()

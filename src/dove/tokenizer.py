@@ -1,5 +1,6 @@
 """DOVE itself: image to latents to tokens, and back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ class Dove(
         self.generator = TokenGenerator(config)
         self.token_decoder = make_token_decoder(config)
 
+    @property
+    def image_size(self) -> int:
+        """Side S of the images, in pixels."""
+        return self.config.vqgan.image_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Capacity K."""
+        return self.config.max_tokens
+
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
@@ -73,11 +84,26 @@ class Dove(
         Raises:
             UserError: for images or a number of tokens that don't fit the model.
         """
-        policy = parse_length_policy(num_tokens, self.config.max_tokens)
+        return self.encode_each(images, [num_tokens])[0]
+
+    @torch.no_grad()
+    def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
+        """Tokens of the same images by several length policies, for little more than the price of one.
+
+        Args:
+            images: as for ``encode``.
+            requests: what ``encode`` takes as ``num_tokens``, at least one.
+
+        Returns:
+            One ``Tokens`` per request, equal to ``encode(images, request)`` up to rounding.
+
+        Raises:
+            UserError: as ``encode`` does.
+        """
+        policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
         images = self._fitting_images(images)
-        latents = self.latents(images)
-        output = self.generate(latents, policy.positions(self.config.max_tokens))
-        return self._cut(images, output, policy)
+        output = self.generate(self.latents(images), max(policy.positions(self.config.max_tokens) for policy in policies))
+        return [self._cut(images, output, policy) for policy in policies]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:

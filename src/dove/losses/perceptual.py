@@ -3,7 +3,7 @@
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
@@ -79,6 +79,8 @@ class SqueezeNetPerceptual(PerceptualDistance):
     """
 
     metric_name = "perceptual_squeezenet"
+    mean: Tensor
+    std: Tensor
     min_image_size = 21
     """Side in pixels below which the last pooling has nothing left."""
 
@@ -100,27 +102,43 @@ class SqueezeNetPerceptual(PerceptualDistance):
         Raises:
             UserError: If the images are smaller than ``min_image_size``.
         """
+        with torch.no_grad():
+            targets = self.maps(images)
+        return self.distance(self.maps(reconstruction), targets)
+
+    def maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """The tapped feature maps, (B, C_l, h_l, w_l) each, of images in [-1, 1].
+
+        Raises:
+            UserError: If the images are smaller than ``min_image_size``.
+        """
         if min(images.shape[-2:]) < self.min_image_size:
             raise UserError(
                 f"images of {images.shape[-1]}x{images.shape[-2]} px are too small for the SqueezeNet distance, which "
-                f"needs {self.min_image_size} px; train without a perceptual network"
+                f"needs {self.min_image_size} px; go without a perceptual network"
             )
-        with torch.no_grad():
-            targets = list(self._layers(images))
-        distances = [
-            (layer - target).square().sum(dim=1).mean(dim=(1, 2))
-            for layer, target in zip(self._layers(reconstruction), targets, strict=True)
-        ]
-        return torch.stack(distances).mean(dim=0)
-
-    def _layers(self, images: Float[Tensor, "B 3 H W"]) -> Iterator[Float[Tensor, "B _ _ _"]]:
-        """The tapped feature maps, (B, C_l, h_l, w_l) each, of unit length over channels."""
         x = ((images + 1) / 2 - self.mean) / self.std
+        found = []
         for index, stage in enumerate(self.features):
             x = stage(x)
             if index in self._taps:
-                # Not x / sqrt(sum of squares): that has no gradient where every channel is silent.
-                yield F.normalize(x.float(), dim=1, eps=1e-8)
+                found.append(x.float())
+        return found
+
+    @staticmethod
+    def distance(
+        maps: Sequence[Float[Tensor, "B _ _ _"]], targets: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, " B"]:
+        """The distance per sample, (B,), of images whose ``maps`` are at hand."""
+        # Not x / sqrt(sum of squares): that has no gradient where every channel is silent.
+        distances = [
+            (F.normalize(layer, dim=1, eps=1e-8) - F.normalize(target, dim=1, eps=1e-8))
+            .square()
+            .sum(dim=1)
+            .mean(dim=(1, 2))
+            for layer, target in zip(maps, targets, strict=True)
+        ]
+        return torch.stack(distances).mean(dim=0)
 
 
 class LpipsPerceptual(PerceptualDistance):
