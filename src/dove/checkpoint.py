@@ -70,15 +70,24 @@ def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[st
             pickles = sorted(found.name for found in folder.iterdir() if found.suffix in PICKLE_SUFFIXES)
             advice = f"{pickles[0]} is a pickle: use `dove convert`" if pickles else "pass a complete checkpoint folder"
             raise UserError(f"{folder} has no {file.name}; {advice}")
-    try:
-        config = config_from_dict(json.loads(config_file.read_text(encoding="utf-8")), kind)
-    except (json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{config_file} is not a usable config: {error}") from error
+    config = read_config(config_file, kind)
     try:
         weights = load_file(weights_file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights_file} is damaged ({error}); copy or download it again") from error
     return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+def read_config(file: Path, kind: type = DoveConfig) -> Any:
+    """Settings of a config.json, as the dataclass ``kind``.
+
+    Raises:
+        UserError: if it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
+    """
+    try:
+        return config_from_dict(json.loads(file.read_text(encoding="utf-8")), kind)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{file} is not a usable config: {error}") from error
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:

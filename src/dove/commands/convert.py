@@ -1,0 +1,77 @@
+"""``dove convert``: a published ``.pth`` into a checkpoint folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from dove.convert import Conversion
+
+MOST_NAMES = 40
+"""Names listed one by one; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Make a checkpoint folder of a published DOVE .pth file, whose parts are found by structure and shape."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The .pth (read as tensors alone, no code in it is run) or safetensors file."""
+    output: Path
+    """The checkpoint folder to write."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
+    """Sizes of the model, as in any checkpoint folder; without it they are read from the shapes."""
+    prefix: str = ""
+    """Take only names that start with this, such as "ema.", where the file holds several copies."""
+    generator: str | None = None
+    """Prefix of the transformer that is the token generator, where neither words nor order tell it right."""
+    map: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS...")] = ()
+    """Settle by name what shapes leave open, such as generator.token_projection=to_tokens."""
+
+
+def run(options: ConvertOptions) -> None:
+    """Convert, save, and say what became of every name.
+
+    Raises:
+        UserError: if the file cannot be read, its parts are not found or fit twice, or the folder cannot be written.
+    """
+    from dove.checkpoint import read_config
+    from dove.convert import convert
+    from dove.published import read_published
+
+    mapping = dict(_split(entry) for entry in options.map)
+    config = read_config(options.config) if options.config else None
+    conversion = convert(read_published(options.file, options.prefix), config, mapping, options.generator)
+    conversion.model.save_pretrained(options.output)
+    print(describe(conversion))
+    print(f"wrote {options.output}")
+
+
+def describe(conversion: "Conversion") -> str:
+    """The choices that were made, and what is left over in either direction."""
+    layout = conversion.layout
+    lines = [
+        f"image ends       under {layout.vqgan!r}",
+        f"token generator  under {layout.generator!r}: {layout.reason}",
+        f"token decoder    under {layout.decoder!r}",
+        *(f"{ours} = {theirs}" for ours, theirs in conversion.matched.items()),
+        *_listed("not in the file and set to zero, which changes nothing", conversion.zeroed),
+        *_listed("in the file and not used", conversion.unused),
+    ]
+    return "\n".join(lines)
+
+
+def _listed(title: str, names: tuple[str, ...]) -> list[str]:
+    rest = [f"  and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return [f"{title}: {len(names)}", *(f"  {name}" for name in names[:MOST_NAMES]), *rest]
+
+
+def _split(entry: str) -> tuple[str, str]:
+    ours, equals, theirs = entry.partition("=")
+    if not (ours and equals and theirs):
+        raise UserError(f"--map {entry!r} is not understood; pass OUR_NAME=NAME_IN_THE_FILE")
+    return ours, theirs

@@ -1,0 +1,254 @@
+"""What is inside a published ``.pth`` file: the large parts, the layers beside them, and their sizes."""
+
+import math
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.errors import UserError
+
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
+"""Attributes that DDP, torch.compile and FSDP put into names."""
+NOT_NEEDED = re.compile(r"(rotary_emb\.inv_freq|attention\.(masked_)?bias|embed_in\.weight)$")
+"""Buffers of older GPT-NeoX code and the word embedding, which a tokenizer of images never reads."""
+VQGAN_PARTS = (
+    r"encoder\.(conv_in|down_blocks|mid_block|conv_norm_out|conv_out)"
+    r"|decoder\.(conv_in|up_blocks|mid_block|conv_norm_out|conv_out)|quantize|quant_conv|post_quant_conv"
+)
+PYTHIA_HEADS = {128: 4, 512: 8, 768: 12}
+"""Attention heads by width (14M, 70M, 160M), which no shape tells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Prefixes, each empty or ending in a dot, and the reason for calling one transformer the generator."""
+
+    generator: str
+    decoder: str
+    vqgan: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer, or a parameter that belongs to none, and the names of its tensors."""
+
+    name: str
+    side: str | None
+    """generator, decoder or None where the name does not tell."""
+    weight: str
+    bias: str | None
+
+
+def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
+
+    Args:
+        path: the file. A pickle is read with ``weights_only=True``: tensors and plain containers, no code.
+        prefix: keep only names that start with it, and drop it from them.
+
+    Raises:
+        UserError: if the file is missing, damaged, holds other objects than tensors, or nothing under the prefix.
+    """
+    try:
+        pickled = path.suffix != ".safetensors"
+        content = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        reason = re.search(r"Unsupported \w+: \S+ \S+", str(error))
+        detail = f"holds more than tensors ({reason[0]})" if reason else "is damaged or no PyTorch file"
+        raise UserError(f"{path} {detail}; pass a file of tensors, which is all that gets loaded") from error
+    tensors = dict(_flatten(content))
+    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not kept:
+        raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {_heads(tensors)}")
+    return kept
+
+
+def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> Layout:
+    """The prefixes of the two transformers and the image ends.
+
+    Args:
+        tensors: by name.
+        generator: prefix of the transformer that is the generator; None to tell by words, else by order.
+
+    Raises:
+        UserError: if there are not exactly two and one, or ``generator`` is neither.
+    """
+    stacks = _prefixes(tensors, "layers.0.attention.query_key_value.weight")
+    ends = [
+        start for start in _prefixes(tensors, "encoder.conv_in.weight") if f"{start}decoder.conv_in.weight" in tensors
+    ]
+    for found, count, kind in ((stacks, 2, "GPT-NeoX stacks"), (ends, 1, "diffusers VQModels")):
+        if len(found) != count:
+            where = f" (under {', '.join(map(repr, found))}); pass --prefix to keep one copy" if found else ""
+            raise UserError(f"the published file has {len(found)} {kind} instead of {count}{where}")
+    first, second = stacks
+    sides = (_side(first, apart_from=second), _side(second, apart_from=first))
+    turned = sides[0] != sides[1] and (sides[0] == "decoder" or sides[1] == "generator")
+    reason = "it comes first in the file" if sides[0] == sides[1] else "the prefixes say so"
+    if generator is not None:
+        if generator not in stacks:
+            raise UserError(f"--generator {generator!r} is no transformer of the file; pass {first!r} or {second!r}")
+        turned, reason = generator == second, "as asked for"
+    one, other = (second, first) if turned else (first, second)
+    return Layout(generator=one, decoder=other, vqgan=ends[0], reason=reason)
+
+
+def read_layers(tensors: Mapping[str, Tensor], layout: Layout) -> list[Layer]:
+    """The layers beside the large parts, without what is computed rather than learned."""
+    large = re.compile(
+        rf"({re.escape(layout.generator)}|{re.escape(layout.decoder)})(layers|final_layer_norm)\."
+        rf"|{re.escape(layout.vqgan)}({VQGAN_PARTS})\."
+    )
+    names = [
+        name
+        for name, tensor in tensors.items()
+        if not (large.match(name) or NOT_NEEDED.search(name) or _is_sinusoidal(tensor))
+    ]
+    return make_layers(names, layout.generator, layout.decoder)
+
+
+def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
+    """Names of tensors grouped into layers, each on the side whose prefix it shares, or else whose words it has."""
+    layers = []
+    for name in names:
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "bias" and f"{layer}.weight" in names:
+            continue
+        near = _shared(name, generator) - _shared(name, decoder)
+        side = ("generator" if near > 0 else "decoder") if near else _side(name)
+        bias = f"{layer}.bias" if leaf == "weight" and f"{layer}.bias" in names else None
+        layers.append(Layer(name=layer if leaf == "weight" else name, side=side, weight=name, bias=bias))
+    return layers
+
+
+def read_config(tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer]) -> DoveConfig:
+    """Sizes by the shapes; for what no shape tells the paper's: 16 x 16 latents, groups of the norms, heads by width.
+
+    Raises:
+        UserError: if a size is left open.
+    """
+    try:
+        generator = _read_backbone(tensors, layout.generator)
+        decoder = _read_backbone(tensors, layout.decoder)
+        vqgan = _read_vqgan(tensors, layout.vqgan)
+    except KeyError as error:
+        raise UserError(f"the published file has no {error.args[0]}; it is incomplete or no DOVE") from error
+    near = [layer for layer in layers if layer.side != "decoder"]
+    vocabulary = [tensors[layer.weight] for layer in near if layer.name.endswith(("embed_out", "lm_head"))]
+    return DoveConfig(
+        vqgan=vqgan,
+        generator=generator,
+        decoder=decoder,
+        token_dim=_read_token_dim(tensors, layers, generator.hidden_size, decoder.hidden_size, vqgan.channels),
+        eos_head="vocab" if vocabulary else "binary",
+        vocab_size=len(vocabulary[0]) if vocabulary else DoveConfig.vocab_size,
+    )
+
+
+def _read_token_dim(
+    tensors: Mapping[str, Tensor], layers: list[Layer], generator_width: int, decoder_width: int, channels: int
+) -> int:
+    """What a layer on the generator's side puts out and one on the decoder's side takes in."""
+    shapes = [(layer.side, *tensors[layer.weight].shape) for layer in layers if tensors[layer.weight].ndim == 2]
+    out = {rows for side, rows, columns in shapes if side != "decoder" and columns == generator_width}
+    into = {columns for side, rows, columns in shapes if side != "generator" and rows == decoder_width}
+    widths = out & into
+    if len(widths) > 1:
+        widths -= {channels}  # the projections of the latents, where no name tells their side
+    if len(widths) != 1:
+        found = ", ".join(map(str, sorted(widths))) or "none"
+        raise UserError(f"the width of a token is not clear from the published file (found: {found}); pass --config")
+    return widths.pop()
+
+
+def _read_backbone(tensors: Mapping[str, Tensor], start: str) -> BackboneConfig:
+    inner, width = tensors[f"{start}layers.0.mlp.dense_h_to_4h.weight"].shape
+    if width not in PYTHIA_HEADS:
+        raise UserError(f"the transformer {start!r} is {width} wide, which is no Pythia known here; pass --config")
+    return BackboneConfig(
+        hidden_size=width,
+        num_layers=_count(tensors, start, r"layers\.(\d+)\.input_layernorm\.weight"),
+        num_heads=PYTHIA_HEADS[width],
+        intermediate_size=inner,
+    )
+
+
+def _read_vqgan(tensors: Mapping[str, Tensor], start: str) -> VQGANConfig:
+    levels = _count(tensors, start, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv2\.weight")
+    codebook_size, channels = tensors[f"{start}quantize.embedding.weight"].shape
+    latent_channels = len(tensors[f"{start}encoder.conv_out.weight"])
+    patch_size = math.isqrt(tensors[f"{start}encoder.conv_in.weight"].shape[1] // 3)
+    return VQGANConfig(
+        image_size=math.isqrt(DoveConfig.max_tokens) * patch_size * 2 ** (levels - 1),
+        patch_size=patch_size,
+        block_out_channels=tuple(
+            len(tensors[f"{start}encoder.down_blocks.{level}.resnets.0.conv2.weight"]) for level in range(levels)
+        ),
+        layers_per_block=_count(tensors, start, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv2\.weight"),
+        latent_channels=latent_channels,
+        embedding_dim=None if channels == latent_channels else channels,
+        codebook_size=codebook_size,
+        mid_attention=any(name.startswith(f"{start}encoder.mid_block.attentions.") for name in tensors),
+    )
+
+
+def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            parts = [part for part in str(key).split(".") if part not in WRAPPERS]
+            yield from _flatten(value, ".".join([*filter(None, [name]), *parts]))
+
+
+def _prefixes(names: Mapping[str, Tensor], suffix: str) -> list[str]:
+    matches = (re.fullmatch(r"((?:.*\.)?)" + re.escape(suffix), name) for name in names)
+    return [match[1] for match in matches if match]
+
+
+def _count(names: Mapping[str, Tensor], start: str, pattern: str) -> int:
+    return sum(bool(re.fullmatch(re.escape(start) + pattern, name)) for name in names)
+
+
+def _side(name: str, apart_from: str = "") -> str | None:
+    """What the words of a name, but for those it shares with another, say."""
+    shared = set(re.split(r"[._]", apart_from.lower()))
+    words = [word for word in re.split(r"[._]", name.lower()) if word not in shared]
+    if any(word.startswith(("dec", "detok")) for word in words):
+        return "decoder"
+    return "generator" if any(word.startswith(("gen", "enc")) for word in words) else None
+
+
+def _shared(name: str, prefix: str) -> int:
+    """How many leading parts of a name are those of a prefix."""
+    count = 0
+    for part, other in zip(name.split("."), prefix.split("."), strict=False):
+        if part != other:
+            break
+        count += 1
+    return count
+
+
+def _is_sinusoidal(tensor: Tensor) -> bool:
+    """Whether rows hold as many sines as cosines of the same angles: their squares then add up to half the width."""
+    table = tensor.squeeze()
+    if table.ndim != 2 or not table.is_floating_point():
+        return False
+    energy = table.float().square().sum(1)
+    return bool((energy - table.shape[1] / 2).abs().max() < 1e-2 * table.shape[1])
+
+
+def _heads(names: Mapping[str, Tensor]) -> str:
+    return ", ".join(sorted({name.split(".")[0] for name in names})[:8]) or "nothing"
