@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dove.errors import UserError
 from dove.models.token_decoder import BandTokenDecoder
 from dove.models.token_generator import BandTimestamps
-from dove.models.vqgan import ShortcutVQGAN
+from dove.models.vqgan import VQGAN, ShortcutVQGAN
 from dove.tokenizer import Dove
 
 BAND_GAIN = 0.1
@@ -28,8 +29,18 @@ def principal_components(cells: Float[Tensor, "M P"], count: int) -> tuple[Float
 
 
 @torch.no_grad()
-def start_from_patches(vqgan: ShortcutVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Set the linear shortcut to the principal components of the images' cells and their transpose."""
+def start_from_patches(vqgan: VQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Set the linear shortcut to the principal components of the images' cells and their transpose.
+
+    Args:
+        vqgan: image ends with a linear shortcut.
+        images: a few thousand, in [-1, 1].
+
+    Raises:
+        UserError: if the image ends have no shortcut.
+    """
+    if not isinstance(vqgan, ShortcutVQGAN):
+        raise UserError("start=components needs a VQGAN with linear_shortcut=True")
     cell = vqgan.cell
     cells = nn.functional.unfold(images, cell, stride=cell).transpose(1, 2).flatten(0, 1)  # (M * N, 3 * cell**2)
     mean, directions = principal_components(cells, vqgan.config.channels)
@@ -43,22 +54,20 @@ def start_from_patches(vqgan: ShortcutVQGAN, images: Float[Tensor, "M 3 S S"]) -
 
 
 @torch.no_grad()
-def start_from_components(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Make ``model`` the linear tokenizer of these images (a few thousand; (M, 3, S, S) in [-1, 1]).
+def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Sort the bands by what ``images`` (a few thousand, in [-1, 1]) hold in them and start the transformers as the identity.
 
     Raises:
-        ValueError: if the model has no linear shortcut or no bands, or tokens narrower than a band.
+        UserError: if the model has no bands, or widths that a copy does not fit through.
     """
     generator, decoder = model.generator, model.token_decoder
-    if not (isinstance(model.vqgan, ShortcutVQGAN) and isinstance(decoder, BandTokenDecoder)):
-        raise ValueError("a closed-form start needs vqgan.linear_shortcut=True and token_basis='bands'")
-    if not isinstance(generator.timestamps, BandTimestamps):
-        raise AssertionError("the generator of a band model reads bands")
+    if not (isinstance(generator.timestamps, BandTimestamps) and isinstance(decoder, BandTokenDecoder)):
+        raise UserError("start=components needs a model with token_basis=bands")
     channels, width = model.config.vqgan.channels, model.config.generator.hidden_size
-    if len({width, model.config.token_dim, model.config.decoder.hidden_size}) > 1 or 2 * channels > width:
-        raise ValueError("a closed-form start needs equal widths of at least twice the latents' channels")
-
-    start_from_patches(model.vqgan, images)
+    if len({width, model.config.token_dim, model.config.decoder.hidden_size}) > 1 or channels + 4 > width:
+        raise UserError(
+            f"start=components needs token_dim and both hidden sizes equal and 4 above the {channels} latent channels"
+        )
     latents = torch.cat([model.latents(part) for part in images.split(256)])
     for bands in (generator.timestamps.bands, decoder.bands):
         bands.fit(latents)

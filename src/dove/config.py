@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dove.data.config import AugmentConfig
+from dove.errors import UserError
+from dove.losses.config import ReconstructionWeights
+from dove.models.discriminator_config import DiscriminatorConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
@@ -81,3 +86,136 @@ class DoveConfig:
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
     """The word of the ``vocab`` head that ends a sequence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionLossConfig(ReconstructionWeights):
+    """Weights and networks of Eq. 2. A weight of 0 leaves the term out: no network is loaded, no discriminator trained."""
+
+    perceptual_network: Literal["none", "squeezenet", "lpips"] = "lpips"
+    """The network behind the perceptual distance."""
+    perceptual_weights: str | None = None
+    """File with that network's weights; None downloads them where the network has a home."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.perceptual and self.perceptual_network == "none":
+            raise UserError(
+                f"loss.perceptual={self.perceptual} needs a network; pass --loss.perceptual 0 "
+                "or --loss.perceptual-network squeezenet"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANLossConfig(ReconstructionLossConfig):
+    """Losses of the VQGAN stage."""
+
+    codebook: float = 1.0
+    """Weight of the codebook and commitment loss."""
+    continuous: float = 0.5
+    """Share of the images decoded from the latents themselves instead of from their codebook entries. DOVE decodes
+    continuous latents, so its VQGAN has to know both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveLossConfig(ReconstructionLossConfig):
+    """Eq. 2 to 4."""
+
+    rec: float = 1.0
+    """lambda_rec."""
+    eos: float = 0.05
+    """lambda_eos at the end of its ramp."""
+    eos_warmup_steps: int = 300
+    """Steps over which lambda_eos rises from 0."""
+    eos_loss: Literal["linear"] = "linear"
+    """Form of Eq. 3."""
+    threshold_window: int = 100
+    """Steps over which the threshold of Eq. 3 averages L_rec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    final_lr: float = 0.0
+    """Learning rate at the last step."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    discriminator_lr: float = 1e-4
+    """Constant learning rate of the discriminator's own AdamW."""
+    ema_decay: float = 0.999
+    """Decay of the weights' moving average, which is what gets saved as the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long, how large, how often."""
+
+    steps: int = 100_000
+    batch_size: int = 24
+    """Images per step and process."""
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    workers: int = 0
+    """Loader processes; 0 loads in the training process."""
+    threads: int | None = None
+    """CPU threads of the training process; None leaves it to torch."""
+    holdout: int = 256
+    """Images at the end of the source that are kept out of training, for the curves and sample pictures."""
+    log_every: int = 20
+    """Steps between lines of metrics."""
+    sample_every: int = 500
+    """Steps between sample pictures and held-out measurements."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; the last one is always written."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept for resuming."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every training has."""
+
+    preset: str
+    """Name of the preset that the other settings started from."""
+    data: str = ""
+    """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
+    output: str = ""
+    """Folder for the checkpoints, the model, metrics and pictures."""
+    resume: Literal["auto", "never"] = "auto"
+    """Go on from the last checkpoint in the output folder, or insist on an empty one."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANTrainConfig(TrainConfig):
+    """The VQGAN stage."""
+
+    model: VQGANConfig = field(default_factory=VQGANConfig)
+    loss: VQGANLossConfig = field(default_factory=VQGANLossConfig)
+    start: Literal["random", "components"] = "random"
+    """Random weights, or the linear shortcut set to principal components of the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveTrainConfig(TrainConfig):
+    """The whole tokenizer, all parts together."""
+
+    model: DoveConfig = field(default_factory=DoveConfig)
+    loss: DoveLossConfig = field(default_factory=DoveLossConfig)
+    start: Literal["random", "components", "pretrained"] = "pretrained"
+    """Random weights; a closed-form start from components of the training images; or a language model and a VQGAN."""
+    pretrained_backbone: str = "EleutherAI/pythia-70m"
+    """Folder or hub id of the language model, for start=pretrained."""
+    pretrained_vqgan: str = "mao1207/vqvae-amused"
+    """Folder or hub id of the diffusers VQModel, for start=pretrained."""
+    vqgan_checkpoint: str | None = None
+    """Model folder of a VQGAN stage, whose weights the image ends take, whatever the start of the rest."""

@@ -28,6 +28,8 @@ class BinaryEosHead(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.projection = nn.Linear(width, 1)
+        # Training starts from whole sequences: at even odds nearly every image would end at its first positions.
+        nn.init.constant_(self.projection.bias, -3.0)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
         logit = self.projection(hidden)[..., 0].float()

@@ -68,7 +68,7 @@ class ShortcutVQGAN(VQGAN):
     """VQGAN whose convolutions are the residual of a linear map between cells of pixels and latents.
 
     A latent cell covers ``image_size / grid_size`` pixels a side. The linear maps can be set to the principal components of
-    such patches (:func:`dove.initialization.start_from_components`); the last layer of either convolutional branch starts at
+    such patches (:func:`dove.closed_form.start_from_patches`); the last layer of either convolutional branch starts at
     zero, so that training starts from the linear solution.
     """
 

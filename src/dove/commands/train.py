@@ -1,0 +1,92 @@
+"""``dove train``: any preset on any images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+
+from dove.config import TrainConfig
+from dove.errors import UserError
+from dove.presets import PRESETS, get_preset
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Settings from the preset, then ``--config`` files, then flags; the last value given wins.
+
+    Raises:
+        UserError: for an unknown preset or an unreadable file.
+        SystemExit: from the parser, with status 2, for flags that don't exist or don't fit.
+    """
+    preset, flags = _take(list(arguments), "--preset")
+    files: list[str] = []
+    while "--config" in flags or any(flag.startswith("--config=") for flag in flags):
+        file, flags = _take(flags, "--config")
+        assert file is not None
+        files.append(file)
+    saved = [_read(file) for file in files]
+    for values in saved:
+        named = values.pop("preset", None)
+        preset = preset or named
+    if preset is None:
+        if {"-h", "--help"} & set(flags):
+            preset = "dove-tiny"
+        else:
+            raise UserError(f"pass --preset with one of {', '.join(PRESETS)}, or a --config that names one")
+    default = get_preset(preset)
+    saved_flags = [flag for values in saved for flag in _flatten(values)]
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=[*saved_flags, *flags],
+        prog="dove train --preset " + preset,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
+    )
+
+
+def run(config: TrainConfig) -> int:
+    """Train and say where the model is."""
+    from dove.training.setup import run_training
+
+    model = run_training(config)
+    print(f"model: {model}")
+    return 0
+
+
+def _take(flags: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of a flag, and the flags without it."""
+    for position, flag in enumerate(flags):
+        if flag.startswith(name + "="):
+            return flag.split("=", 1)[1], flags[:position] + flags[position + 1 :]
+        if flag == name:
+            if position + 1 == len(flags):
+                raise UserError(f"{name} needs a value")
+            return flags[position + 1], flags[:position] + flags[position + 2 :]
+    return None, flags
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} must hold settings by name, like run: {{steps: 1000}}")
+    return values
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Nested settings as the flags a user would type, so that files and flags go through one parser."""
+    flags: list[str] = []
+    for name, value in values.items():
+        flag = f"{prefix}{name}".replace("_", "-")
+        if isinstance(value, dict):
+            flags += _flatten(value, flag + ".")
+        elif isinstance(value, list):
+            flags += ["--" + flag, *map(str, value)]
+        else:
+            flags += ["--" + flag, str(value)]
+    return flags

@@ -1,0 +1,51 @@
+"""Where a training's numbers and pictures go: metrics.jsonl, TensorBoard and PNG files."""
+
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid, save_image
+
+PREVIEW_SCALE = 2
+
+
+class TrainingLog:
+    """Writes into an output folder; one line of metrics.jsonl per logged step."""
+
+    def __init__(self, output: Path, *, start: int):
+        self.output = output
+        self.metrics = output / "metrics.jsonl"
+        self._drop_lines_after(start)
+        self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Append one line and the same scalars for TensorBoard."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.tensorboard.add_scalar(name, value, step)
+
+    def pictures(self, step: int, images: Float[Tensor, "B 3 S S"], previews: dict[str, Tensor]) -> Path:
+        """A grid: one column per image, the original on top, below it each kind of reconstruction. Pixels in [-1, 1]."""
+        rows = torch.cat([images, *previews.values()]).clamp(-1, 1).add(1).div(2)
+        rows = rows.repeat_interleave(PREVIEW_SCALE, dim=2).repeat_interleave(PREVIEW_SCALE, dim=3)
+        grid = make_grid(rows, nrow=len(images), padding=2, pad_value=1.0)
+        path = self.output / "samples" / f"step-{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        save_image(grid, path)
+        self.tensorboard.add_image("samples", grid, step)
+        return path
+
+    def close(self) -> None:
+        self.tensorboard.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        """A killed run may have logged steps that its last checkpoint has not; they will come again."""
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,185 @@
+"""What a training minimises: the only place where models and losses meet.
+
+An objective owns a model and turns a batch into a loss. The trainer knows nothing else about what it trains, so a new
+tokenizer needs an objective and no new loop.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dove.config import DoveTrainConfig, ReconstructionLossConfig, TrainConfig, VQGANTrainConfig
+from dove.lengths import Auto
+from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
+from dove.losses.length import RunningThreshold, eos_loss, eos_weight
+from dove.losses.perceptual import make_perceptual
+from dove.losses.reconstruction import reconstruction_loss, squared_error
+from dove.models.discriminator import PatchDiscriminator
+from dove.models.vqgan import VQGAN
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one batch gave.
+
+    Attributes:
+        loss: the scalar to minimise.
+        reconstruction: (B, 3, S, S), with gradients; the discriminator learns from it.
+        metrics: numbers for the log, without gradients.
+    """
+
+    loss: Float[Tensor, ""]
+    reconstruction: Float[Tensor, "B 3 S S"]
+    metrics: dict[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """A model with its losses.
+
+    Args:
+        model: what is trained and saved.
+        loss: weights and networks of the reconstruction loss.
+    """
+
+    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        network = loss.perceptual_network if loss.perceptual else "none"
+        # Channels last: the pooling of the perceptual network is several times faster that way on a CPU.
+        self.perceptual = make_perceptual(network, loss.perceptual_weights).to(memory_format=torch.channels_last)
+        self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        """Loss of a batch of images in [-1, 1] at a step, counted from 0."""
+
+    @abstractmethod
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstructions of held-out images by ``model`` (the moving average), by a short label."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What besides weights a resumed run needs."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`extra_state` gave."""
+
+    def adversary_loss(
+        self, images: Float[Tensor, "B 3 S S"], reconstruction: Float[Tensor, "B 3 S S"]
+    ) -> Float[Tensor, ""]:
+        """Loss of the discriminator on a batch and its reconstruction."""
+        assert self.discriminator is not None
+        return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
+
+    def reconstruction_terms(
+        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        """Eq. 2 per image under the key ``rec``, and its unweighted parts."""
+        nothing = images.new_zeros(len(images))
+        mse = squared_error(reconstruction, images)
+        last = torch.channels_last
+        pair = reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
+        perceptual = self.perceptual(*pair) if self.loss.perceptual else nothing
+        gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
+        terms = {"mse": mse, "perceptual": perceptual, "gan": gan}
+        return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
+
+
+class VQGANObjective(Objective):
+    """The VQGAN stage: Eq. 2 on the decoded image, and the codebook's own loss."""
+
+    model: VQGAN
+
+    def __init__(self, config: VQGANTrainConfig, model: VQGAN):
+        super().__init__(model, config.loss)
+        self.config = config
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        latents = self.model.encode(images)
+        quantized, codebook_loss, _ = self.model.quantize(latents)
+        # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
+        continuous = round(self.config.loss.continuous * len(images))
+        mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
+        reconstruction = self.model.decode(mixed)
+        terms = self.reconstruction_terms(reconstruction, images)
+        loss = terms["rec"].mean() + self.config.loss.codebook * codebook_loss
+        metrics = {name: term.detach().mean() for name, term in terms.items()}
+        return StepResult(loss, reconstruction, {**metrics, "codebook": codebook_loss.detach()})
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, VQGAN)
+        latents = model.encode(images)
+        quantized, _, _ = model.quantize(latents)
+        return {"continuous": model.decode(latents), "quantized": model.decode(quantized)}
+
+
+class DoveObjective(Objective):
+    """Table 1: rebuild from the tokens before the predicted EOS, and move EOS by Eq. 3."""
+
+    model: Dove
+
+    def __init__(self, config: DoveTrainConfig, model: Dove):
+        super().__init__(model, config.loss)
+        self.config = config
+        self.threshold = RunningThreshold(config.loss.threshold_window)
+        # The codebook lies beside DOVE's path and would wait for gradients in vain.
+        model.vqgan.model.quantize.requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        output = self.model.generate(self.model.latents(images))
+        lengths = Auto().lengths(output.eos)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.values, lengths).values)
+        terms = self.reconstruction_terms(reconstruction, images)
+        rec = terms["rec"]
+        eos = self._eos_loss(output.eos.probability, lengths, rec)
+        weight = eos_weight(step, self.config.loss.eos_warmup_steps, self.config.loss.eos)
+        metrics = {name: term.detach().mean() for name, term in terms.items()}
+        metrics |= {"eos": eos.detach(), "length": lengths.float().mean(), "length_std": lengths.float().std()}
+        return StepResult(self.config.loss.rec * rec.mean() + weight * eos, reconstruction, metrics)
+
+    def _eos_loss(
+        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """Eq. 3 against the mean of the previous steps; this step's L_rec joins that mean."""
+        threshold = self.threshold.step(rec)
+        return eos_loss(probability, lengths, rec, threshold, kind=self.config.loss.eos_loss).mean()
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, Dove)
+        output = model.generate(model.latents(images))
+        capacity = model.config.max_tokens
+        lengths = {str(k): torch.full((len(images),), k) for k in _powers_of_two(capacity)}
+        lengths["auto"] = Auto().lengths(output.eos)
+        return {
+            label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)).values)
+            for label, cut in lengths.items()
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"threshold": self.threshold.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.threshold.load_state_dict(state["threshold"])
+
+
+def make_objective(config: TrainConfig, model: nn.Module) -> Objective:
+    """The objective of a training, by the type of its settings."""
+    if isinstance(config, VQGANTrainConfig):
+        assert isinstance(model, VQGAN)
+        return VQGANObjective(config, model)
+    assert isinstance(config, DoveTrainConfig) and isinstance(model, Dove)
+    return DoveObjective(config, model)
+
+
+def _powers_of_two(capacity: int) -> list[int]:
+    lengths = [1]
+    while lengths[-1] * 4 < capacity:
+        lengths.append(lengths[-1] * 4)
+    return [*lengths, capacity]
