@@ -55,8 +55,7 @@ def convert(
     Args:
         published: tensors by name.
         config: sizes; None to read them from the shapes and take the paper's for what no shape tells.
-        mapping: names of our layers (such as "generator.token_projection") and the file's names for them, for what
-            structure leaves open.
+        mapping: our layers (such as "generator.token_projection") and the file's, for what structure leaves open.
         generator: prefix of the transformer that is the generator; None to tell by the rule.
 
     Raises:
@@ -69,22 +68,19 @@ def convert(
     sources = _large_parts(expected, published, layout)
     needs = make_layers([name for name in expected if not name.startswith(PARTS)], "generator.", "token_decoder.")
     matched = _match(needs, expected, layers, published, mapping or {})
-    for need in needs:
-        if need.name in matched:
-            sources[need.weight] = matched[need.name].weight
-            if need.bias and matched[need.name].bias:
-                sources[need.bias] = matched[need.name].bias
-    biases = [need.bias for need in needs if need.bias and need.name in matched and need.bias not in sources]
-    zeroed = [*biases, *(name for name in ADDED if name in expected and name not in sources)]
+    zeroed = [need.weight for need in needs if need.name not in matched]
+    for need in (need for need in needs if need.name in matched):
+        sources[need.weight] = matched[need.name].weight
+        if need.bias is not None:
+            bias = matched[need.name].bias
+            sources |= {need.bias: bias} if bias else {}
+            zeroed += [] if bias else [need.bias]
     weights = {name: published[source].float().reshape(expected[name].shape) for name, source in sources.items()}
     load_weights(model, weights | {name: torch.zeros_like(expected[name]) for name in zeroed}, "the published file")
-    used = set(sources.values())
+    unused = (name for name in published.keys() - set(sources.values()) if not NOT_NEEDED.search(name))
+    names = {ours: theirs.name for ours, theirs in matched.items()}
     return Conversion(
-        model=model.eval(),
-        layout=layout,
-        matched={ours: theirs.name for ours, theirs in matched.items()},
-        zeroed=tuple(zeroed),
-        unused=tuple(name for name in published if name not in used and not NOT_NEEDED.search(name)),
+        model=model.eval(), layout=layout, matched=names, zeroed=tuple(zeroed), unused=tuple(sorted(unused))
     )
 
 
