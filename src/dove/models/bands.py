@@ -42,14 +42,14 @@ class LatentBands(nn.Module):
 
     def split(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Bands of the latents, strongest first, centred and scaled to unit variance band by band."""
-        coefficients = torch.einsum("fn,bnc->bfc", self.basis, latents.float()).flatten(1)
-        return (coefficients[:, self.order].view(latents.shape) - self.mean) / self.scale
+        coefficients = torch.einsum("fn,bnc->bfc", self.basis.float(), latents.float()).flatten(1)
+        return ((coefficients[:, self.order].view(latents.shape) - self.mean) / self.scale).to(latents.dtype)
 
     def merge(self, bands: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Latents whose bands these are."""
         coefficients = (bands.float() * self.scale + self.mean).flatten(1)
         unsorted = coefficients[:, torch.argsort(self.order)].view(bands.shape)
-        return torch.einsum("fn,bfc->bnc", self.basis, unsorted)
+        return torch.einsum("fn,bfc->bnc", self.basis.float(), unsorted).to(bands.dtype)
 
     @torch.no_grad()
     def fit(self, latents: Float[Tensor, "B N C"]) -> None:
@@ -60,7 +60,7 @@ class LatentBands(nn.Module):
         """
         if len(latents) < 2:
             raise ValueError(f"got {len(latents)} sample; the variances need at least two images")
-        coefficients = torch.einsum("fn,bnc->bfc", self.basis, latents.float()).flatten(1)
+        coefficients = torch.einsum("fn,bnc->bfc", self.basis.float(), latents.float()).flatten(1)
         variance, mean = torch.var_mean(coefficients, dim=0)
         order = torch.argsort(variance, descending=True, stable=True)
         shape = self.mean.shape

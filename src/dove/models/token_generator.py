@@ -71,6 +71,8 @@ class TokenGenerator(nn.Module):
     Token d_i never depends on a timestamp after i, so the first k outputs of a forward are the outputs of a forward of k.
     """
 
+    mask: Tensor
+
     def __init__(self, config: DoveConfig):
         super().__init__()
         self.config = config

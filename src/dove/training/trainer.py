@@ -102,13 +102,9 @@ class Trainer:
         self.objective.train()
         with self.accelerator.autocast():
             result: StepResult = self.wrapped(images, step)
-        if not torch.isfinite(result.loss):
-            raise UserError(
-                f"the loss is {result.loss.item()} at step {step}; the last checkpoint in {self.output} is whole: "
-                "resume with a lower --optim.lr or a stricter --optim.clip-norm"
-            )
+        self._require_finite("loss", result.loss, step)
         self.accelerator.backward(result.loss)
-        self._update(self.objective.model, self.optimizer)
+        self._update(self.objective.model, self.optimizer, step)
         self.average.update_parameters(self.objective.model)
         if self.adversary is not None:
             assert self.objective.discriminator is not None
@@ -118,12 +114,22 @@ class Trainer:
                 loss = self.objective.adversary_loss(images, result.reconstruction)
             self.accelerator.backward(loss)
             self._average_gradients(self.objective.discriminator)
-            self._update(self.objective.discriminator, self.adversary)
+            self._update(self.objective.discriminator, self.adversary, step)
             result.metrics["discriminator"] = loss.detach()
         return result
 
-    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
+    def _require_finite(self, what: str, value: Float[Tensor, ""], step: int) -> None:
+        """Stop before anything spoils the weights that the next checkpoint would hold."""
+        if not torch.isfinite(value):
+            raise UserError(
+                f"the {what} is {value.item()} at step {step}; the last checkpoint in {self.output} is whole: "
+                "resume with a lower --optim.lr or a smaller --optim.clip-norm"
+            )
+
+    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
+        assert norm is not None
+        self._require_finite("gradient", norm, step)
         optimizer.step()
         optimizer.zero_grad()
 

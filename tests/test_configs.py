@@ -1,0 +1,54 @@
+"""Every file in configs/ and every preset parses."""
+
+from pathlib import Path
+
+import pytest
+from dove.commands.train import parse
+from dove.errors import UserError
+from dove.presets import PRESETS
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_config_files_parse(file: Path) -> None:
+    assert parse(["--config", str(file)]).preset in PRESETS
+
+
+def test_there_are_config_files() -> None:
+    assert {"dove-tiny", "dove-base"} <= {file.stem for file in CONFIGS}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_parse_to_themselves(preset: str) -> None:
+    assert parse(["--preset", preset]) == PRESETS[preset]
+
+
+def test_the_last_value_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: dove-tiny\noptim: {lr: 0.5}\nrun:\n  steps: 7\n  seed: 3\n")
+    config = parse(["--config", str(file), "--run.seed", "4", "--run.seed", "5"])
+    assert (config.optim.lr, config.run.steps, config.run.seed) == (0.5, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("run: [", "not YAML"), ("just words", "settings by name"), ("preset: dove-huge", "dove-huge")],
+)
+def test_bad_files_are_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse(["--config", str(file)])
+
+
+def test_a_missing_preset_lists_them_all() -> None:
+    with pytest.raises(UserError, match="dove-base.*dove-tiny"):
+        parse([])
+
+
+def test_a_misspelt_flag_exits_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--preset", "dove-tiny", "--optim.lrr", "1"])
+    assert stopped.value.code == 2
+    assert "optim.lr" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""The loop: what it writes, that it resumes exactly, and that two processes are one."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from dove.commands.train import parse
+from dove.config import DoveTrainConfig, VQGANTrainConfig
+from dove.errors import UserError
+from dove.tokenizer import Dove
+from dove.training.objectives import DoveObjective, StepResult
+from dove.training.setup import run_training
+from dove.training.state import checkpoints, load_state
+from dove.training.trainer import Trainer
+
+
+def weights(output: str | Path) -> dict[str, torch.Tensor]:
+    return load_state(checkpoints(Path(output) / "checkpoints")[-1])["model"]
+
+
+def test_a_run_leaves_a_model_settings_metrics_and_pictures(tiny_training: DoveTrainConfig) -> None:
+    model_folder = run_training(tiny_training)
+    output = Path(tiny_training.output)
+    images = torch.zeros(2, 3, 16, 16)
+    assert Dove.from_pretrained(model_folder).encode(images, "auto").lengths.shape == (2,)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "rec" in line] == [1, 2, 3, 4, 5, 6]
+    assert {"psnr/1", "psnr/4", "psnr/16", "psnr/auto"} <= {name for line in lines for name in line}
+    assert sorted(path.name for path in (output / "samples").iterdir()) == ["step-00000003.png", "step-00000006.png"]
+    assert [path.name for path in checkpoints(output / "checkpoints")] == ["step-00000004", "step-00000006"]
+    assert list((output / "tensorboard").iterdir())
+
+
+def test_the_written_config_reloads_to_equal_settings(tiny_training: DoveTrainConfig) -> None:
+    run_training(replace(tiny_training, run=replace(tiny_training.run, steps=1)))
+    file = Path(tiny_training.output) / "config.yaml"
+    assert parse(["--config", str(file)]) == replace(tiny_training, run=replace(tiny_training.run, steps=1))
+    assert yaml.safe_load(file.read_text())["preset"] == "dove-tiny"
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Trainer._step
+
+    def dying(self: Trainer, images: torch.Tensor, at: int) -> object:
+        if at == step:
+            raise Killed
+        return original(self, images, at)
+
+    monkeypatch.setattr(Trainer, "_step", dying)
+
+
+@pytest.mark.parametrize("gan", [0.0, 0.1])
+def test_resuming_equals_never_stopping_bit_for_bit(
+    gan: float, tiny_training: DoveTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discriminator = replace(tiny_training.loss.discriminator, width=8, layers=1)
+    config = replace(tiny_training, loss=replace(tiny_training.loss, gan=gan, discriminator=discriminator))
+    run_training(config)
+    cut = replace(config, output=str(tmp_path / "cut"))
+    with monkeypatch.context() as patch:
+        kill_at(5, patch)
+        with pytest.raises(Killed):
+            run_training(cut)
+    run_training(cut)
+    whole, resumed = weights(config.output), weights(cut.output)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    steps = [json.loads(line)["step"] for line in Path(cut.output, "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_resume_never_refuses_a_used_folder(tiny_training: DoveTrainConfig) -> None:
+    short = replace(tiny_training, run=replace(tiny_training.run, steps=2))
+    run_training(short)
+    with pytest.raises(UserError, match="resume auto"):
+        run_training(replace(short, resume="never"))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_with_whole_checkpoints(
+    what: str, tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DoveObjective.forward
+
+    def failing(self: DoveObjective, images: torch.Tensor, step: int) -> StepResult:
+        result = original(self, images, step)
+        if step == 3:
+            weight = self.model.generator.latent_projection.weight
+            spoilt = result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()
+            return replace(result, loss=spoilt)
+        return result
+
+    monkeypatch.setattr(DoveObjective, "forward", failing)
+    with pytest.raises(UserError, match=f"the {what} is nan at step 3"):
+        run_training(tiny_training)
+    assert all(tensor.isfinite().all() for tensor in weights(tiny_training.output).values())
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(replace(tiny_training, run=replace(tiny_training.run, steps=2)))
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        run_training(tiny_training)
+    monkeypatch.undo()
+    assert load_state(checkpoints(Path(tiny_training.output) / "checkpoints")[-1])["step"] == 2
+
+
+def test_a_damaged_checkpoint_is_named(tiny_training: DoveTrainConfig) -> None:
+    run_training(replace(tiny_training, run=replace(tiny_training.run, steps=2)))
+    file = checkpoints(Path(tiny_training.output) / "checkpoints")[-1] / "state.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="step-00000002 is damaged"):
+        run_training(tiny_training)
+
+
+def test_the_vqgan_stage_feeds_the_whole_tokenizer(
+    vqgan_training: VQGANTrainConfig, tiny_training: DoveTrainConfig
+) -> None:
+    stage = run_training(vqgan_training)
+    config = replace(tiny_training, vqgan_checkpoint=str(stage), run=replace(tiny_training.run, steps=1))
+    run_training(replace(config, optim=replace(config.optim, lr=0.0)))
+    trained = weights(vqgan_training.output)
+    assert Path(stage, "config.json").is_file()
+    ours = weights(config.output)
+    assert ours["vqgan.embed.weight"].shape == trained["embed.weight"].shape
+    other = replace(vqgan_training.model, latent_channels=4)
+    with pytest.raises(UserError, match="other sizes"):
+        run_training(
+            replace(config, model=replace(config.model, vqgan=other), output=config.output + "2")
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ""}, "needs --data"),
+        ({"data": "./nowhere"}, "nowhere"),
+        ({"holdout": 24}, "run.holdout"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, object], message: str, tiny_training: DoveTrainConfig) -> None:
+    config = tiny_training
+    if "holdout" in change:
+        config = replace(config, run=replace(config.run, holdout=24))
+    else:
+        config = replace(config, **change)
+    with pytest.raises(UserError, match=message):
+        run_training(config)
+
+
+def test_two_processes_train_like_one_with_twice_the_batch(tiny_training: DoveTrainConfig, tmp_path: Path) -> None:
+    one = replace(tiny_training, run=replace(tiny_training.run, steps=3, batch_size=8, sample_every=9))
+    run_training(one)
+    output = tmp_path / "two"
+    config = Path(one.output) / "config.yaml"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
+    arguments = ["train", "--config", str(config), "--output", str(output), "--run.batch-size", "4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = weights(one.output), weights(output)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
+    states = [load_state(checkpoints(Path(folder) / "checkpoints")[-1]) for folder in (one.output, output)]
+    means = [state["objective"]["threshold"]["means"] for state in states]
+    assert means[0] == pytest.approx(means[1], rel=1e-4)
