@@ -141,7 +141,7 @@ class DoveObjective(Objective):
         eos = self._eos_loss(output.eos.probability, lengths, rec)
         weight = eos_weight(step, self.config.loss.eos_warmup_steps, self.config.loss.eos)
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {"eos": eos.detach(), "length": lengths.float().mean(), "length_std": lengths.float().std()}
+        metrics |= {"eos": eos.detach(), "length": lengths.float().mean(), "length_std": lengths.float().std(correction=0)}
         return StepResult(self.config.loss.rec * rec.mean() + weight * eos, reconstruction, metrics)
 
     def _eos_loss(
