@@ -1,0 +1,1 @@
+"""Other tokenizers behind the same protocol."""

@@ -1,0 +1,154 @@
+"""What the baselines share: checks of what users hand over, and the reading of published checkpoints."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.errors import UserError
+from dove.lengths import LengthPolicy, parse_length_policy
+from dove.published import read_published
+from dove.tokenizer import LARGEST_PIXEL
+from dove.tokens import Tokens
+
+Model = TypeVar("Model", bound=nn.Module)
+
+TRAINING_ONLY = ("gan_losses.", "criterion.", "loss.")
+"""Beginnings of the names of what checkpoints hold for training alone."""
+AVERAGED = "ema."
+"""Beginning of the names of the averaged weights, where a checkpoint holds a whole training state."""
+
+
+def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 3 S S"]:
+    """The images, checked, on the device and in the dtype of ``like``.
+
+    Raises:
+        UserError: unless they are (B, 3, side, side) floats in [-1, 1].
+    """
+    if not images.is_floating_point():
+        raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
+    if images.ndim != 4 or images.shape[1:] != (3, side, side):
+        raise UserError(f"images are {tuple(images.shape)}; this model takes (B, 3, {side}, {side})")
+    if not len(images):
+        raise UserError("no image given; pass at least one")
+    if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
+        raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+    return images.to(like)
+
+
+def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor) -> Tokens:
+    """The tokens, checked, on the device and in the dtype of ``like``.
+
+    Raises:
+        UserError: unless their values are (B, max_tokens, token_dim).
+    """
+    if tokens.values.shape[1:] != (max_tokens, token_dim):
+        raise UserError(f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {max_tokens}, {token_dim})")
+    return tokens.to(like.device, like.dtype)
+
+
+class FixedLength(nn.Module):
+    """A tokenizer that turns every image into the same number of tokens.
+
+    Subclasses say what the tokens are; here is the protocol around them.
+    """
+
+    image_size: int
+    """Side S of the images, in pixels."""
+    max_tokens: int
+    """Tokens K of every image."""
+    token_dim: int
+    """Width D of a token."""
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """The numbers of tokens an image can have."""
+        return (self.max_tokens,)
+
+    def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+        """Codebook entries of images in [-1, 1]."""
+        raise NotImplementedError
+
+    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        """Images from tokens, in [-1, 1] up to overshoot, with gradients."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
+        """Tokens of images.
+
+        Args:
+            images: (B, 3, S, S), float in [-1, 1].
+            num_tokens: K, "auto", or any policy that may give K: the result has K tokens.
+
+        Raises:
+            UserError: for images that don't fit the model, or a number of tokens below K.
+        """
+        if parse_length_policy(num_tokens, self.max_tokens).positions(self.max_tokens) != self.max_tokens:
+            raise self._refusal(f"num_tokens={str(num_tokens)!r}")
+        values = self.quantized_values(fitting_images(images, self.image_size, next(self.parameters())))
+        return Tokens(values, torch.full((len(values),), self.max_tokens, device=values.device))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
+        """Images, in [-1, 1], from tokens.
+
+        Raises:
+            UserError: for tokens of another shape, or fewer than K of them.
+        """
+        if num_tokens not in (None, self.max_tokens):
+            raise self._refusal(f"num_tokens={num_tokens}")
+        if not (tokens.lengths == self.max_tokens).all():
+            raise self._refusal(f"token lengths {tokens.lengths.tolist()}")
+        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, next(self.parameters()))
+        return self.reconstruct_from(tokens.values).clamp(-1, 1)
+
+    def _refusal(self, what: str) -> UserError:
+        return UserError(f"{what} does not fit this model, which always uses {self.max_tokens} tokens; pass auto")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The model's tensors of a published checkpoint: the averaged ones where there are such, none of the losses'.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    tensors = read_published(Path(path))
+    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in tensors.items() if name.startswith(AVERAGED)}
+    return {name: tensor for name, tensor in (averaged or tensors).items() if not name.startswith(TRAINING_ONLY)}
+
+
+def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> Model:
+    """The model that ``build`` makes, with these weights in place of random ones, in fp32, for evaluation.
+
+    Raises:
+        UserError: if names or shapes differ from the model's.
+    """
+    with torch.device("meta"):
+        model = build()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    problems = {
+        "missing": [name for name in shapes if name not in weights],
+        "unknown": [name for name in weights if name not in shapes],
+        "of another shape": [
+            name for name, shape in shapes.items() if name in weights and weights[name].shape != shape
+        ],
+    }
+    found = "; ".join(f"{len(names)} {kind} (first: {names[0]})" for kind, names in problems.items() if names)
+    if found:
+        raise UserError(f"the weights don't fit the model: {found}")
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return model.eval()
+
+
+def chosen(name: str, configs: Mapping[str, object]) -> None:
+    """Insist on a known name.
+
+    Raises:
+        UserError: for an unknown one, listing the known.
+    """
+    if name not in configs:
+        raise UserError(f"no model {name!r}; the models are {', '.join(configs)}")

@@ -1,0 +1,169 @@
+"""Settings of the baselines. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dove.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskgitVQGANConfig:
+    """A convolutional VQGAN without attention. The defaults are the published one with 1,024 codes."""
+
+    image_size: int = 256
+    """Side of the square input, in pixels."""
+    hidden_channels: int = 128
+    """Channels at full resolution."""
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Channels by resolution level, in hidden_channels; every level but the last halves the side."""
+    num_res_blocks: int = 2
+    """Residual blocks per level, and in the middle."""
+    latent_channels: int = 256
+    """Width C of a latent and of a codebook entry."""
+    codebook_size: int = 1024
+    """Number V of codebook entries."""
+    norm_groups: int = 32
+    """Groups of the group norms."""
+
+    @property
+    def grid_size(self) -> int:
+        """Side h = w of the latent grid."""
+        return self.image_size // 2 ** (len(self.channel_mult) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A stack of pre-norm blocks in which every position sees every other."""
+
+    width: int
+    """Width of the residual stream."""
+    num_layers: int
+    """Blocks."""
+    num_heads: int
+    """Attention heads; the MLPs are four times the width."""
+
+
+TITOK_SMALL = TransformerConfig(width=512, num_layers=8, num_heads=8)
+TITOK_BASE = TransformerConfig(width=768, num_layers=12, num_heads=12)
+TITOK_LARGE = TransformerConfig(width=1024, num_layers=24, num_heads=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiTokConfig:
+    """TiTok. The defaults, with a transformer and a number of tokens, are the published two-stage models."""
+
+    transformer: TransformerConfig
+    """Sizes of both the encoder and the decoder."""
+    num_tokens: int
+    """Tokens K of every image."""
+    image_size: int = 256
+    """Side of the square input, in pixels."""
+    patch_size: int = 16
+    """Side of a patch, in pixels."""
+    codebook_size: int = 4096
+    """Number V of codebook entries."""
+    token_dim: int = 12
+    """Width D of a token."""
+    projection: Literal["scrambled", "per-token"] = "scrambled"
+    """How hidden states become tokens. The two-stage models were trained with a (K, H) matrix read as (H, K), so that a
+    token mixes pieces of all hidden states; "per-token" projects hidden state i to token i, as later models do."""
+    head: Literal["codes", "pixels"] = "codes"
+    """What the decoder predicts: the codes of a VQGAN whose decoder paints them (two stages), or pixels (one stage)."""
+    vqgan: MaskgitVQGANConfig = field(default_factory=MaskgitVQGANConfig)
+    """The VQGAN of head="codes"."""
+
+    @property
+    def grid_size(self) -> int:
+        """Patches per side."""
+        return self.image_size // self.patch_size
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise UserError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
+        if self.head == "codes" and (self.vqgan.image_size, self.vqgan.grid_size) != (self.image_size, self.grid_size):
+            raise UserError(
+                f"the VQGAN has a grid of {self.vqgan.grid_size} for {self.vqgan.image_size} px, "
+                f"TiTok one of {self.grid_size} for {self.image_size} px; they must agree"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALITConfig:
+    """ALIT on quantised latents. The defaults, with a transformer, are the published models on a VQGAN."""
+
+    transformer: TransformerConfig
+    """Sizes of both the encoder and the decoder."""
+    tokens_per_rollout: int = 32
+    """Tokens that every roll-out adds."""
+    num_rollouts: int = 8
+    """Roll-outs, and so the capacity K in units of tokens_per_rollout."""
+    patch_size: int = 16
+    """Side of a patch, in pixels; the VQGAN's cells have the same."""
+    codebook_size: int = 4096
+    """Number V of entries of the tokens' codebook."""
+    token_dim: int = 12
+    """Width D of a token."""
+    halting_threshold: float | None = 0.55
+    """Image tokens whose VQGAN code the decoder gives at least this probability are masked in the roll-outs that follow
+    (dynamic halting); None masks none."""
+    error_threshold: float = 0.07
+    """num_tokens="auto" stops at the first roll-out whose mean absolute error, with pixels in [0, 1], is below."""
+    vqgan: MaskgitVQGANConfig = field(default_factory=MaskgitVQGANConfig)
+    """The image ends."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Capacity K."""
+        return self.tokens_per_rollout * self.num_rollouts
+
+    def __post_init__(self) -> None:
+        if self.vqgan.latent_channels >= self.transformer.width:
+            raise UserError(
+                f"transformer width {self.transformer.width} leaves no room beside the VQGAN's "
+                f"{self.vqgan.latent_channels} latent channels; widen it"
+            )
+        if self.patch_size * self.vqgan.grid_size != self.vqgan.image_size:
+            raise UserError(f"patch_size={self.patch_size} differs from the side of the VQGAN's latent cells")
+
+
+TINY_VQGAN = MaskgitVQGANConfig(
+    image_size=64, hidden_channels=32, channel_mult=(1, 2, 2, 4), num_res_blocks=1, latent_channels=64, norm_groups=16
+)
+TINY_TRANSFORMER = TransformerConfig(width=192, num_layers=4, num_heads=4)
+
+
+def _tiny_titok(num_tokens: int) -> TiTokConfig:
+    """64 px by the single-stage recipe."""
+    return TiTokConfig(
+        transformer=TINY_TRANSFORMER,
+        num_tokens=num_tokens,
+        image_size=64,
+        patch_size=8,
+        codebook_size=1024,
+        projection="per-token",
+        head="pixels",
+    )
+
+
+TITOKS: dict[str, TiTokConfig] = {
+    "titok-l32": TiTokConfig(transformer=TITOK_LARGE, num_tokens=32),
+    "titok-b64": TiTokConfig(transformer=TITOK_BASE, num_tokens=64),
+    "titok-s128": TiTokConfig(transformer=TITOK_SMALL, num_tokens=128),
+    "titok-tiny-8": _tiny_titok(8),
+    "titok-tiny-16": _tiny_titok(16),
+    "titok-tiny-32": _tiny_titok(32),
+}
+"""Every TiTok by name: the published two-stage models, and small ones for 64 px with an eighth to a half of the grid's
+64 positions as tokens."""
+
+ALITS: dict[str, ALITConfig] = {
+    "alit-small": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=8, num_heads=8)),
+    "alit-base": ALITConfig(transformer=TransformerConfig(width=768, num_layers=12, num_heads=12)),
+    "alit-semilarge": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=16, num_heads=16)),
+    "alit-512": ALITConfig(transformer=TransformerConfig(width=512, num_layers=8, num_heads=8)),
+    "alit-tiny": ALITConfig(
+        transformer=TINY_TRANSFORMER, tokens_per_rollout=8, patch_size=8, codebook_size=1024, vqgan=TINY_VQGAN
+    ),
+}
+"""Every ALIT by name: the published configurations (``alit-512`` is the one that their code calls tiny, without a
+checkpoint), and a small one for 64 px that adds 8 tokens at a time."""

@@ -1,0 +1,181 @@
+"""TiTok: an image as 32 to 128 codes in one dimension ("An Image is Worth 32 Tokens").
+
+The tokens' values are codebook entries of unit length. The two-stage models predict the codes of a VQGAN and paint with
+its decoder; stage one trains ``code_logits`` against that VQGAN's codes, stage two the images of ``reconstruct_from``.
+The single-stage models predict pixels and need no VQGAN.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dove.baselines.adapter import FixedLength, build_loaded, chosen, read_checkpoint
+from dove.baselines.blocks import Codebook, Quantized, Transformer, UnitCodebook, embedding, initialise
+from dove.baselines.config import TITOKS, TiTokConfig
+from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
+
+
+def scrambled(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
+    """The memory of a (K, H) matrix read as (H, K)."""
+    return hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1], 1)
+
+
+def per_token(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
+    """The transpose."""
+    return hidden.transpose(1, 2).unsqueeze(-1)
+
+
+ARRANGEMENTS = {"scrambled": scrambled, "per-token": per_token}
+
+
+class TiTokEncoder(Transformer):
+    """Patches and learned queries through one transformer; the queries come out as latents."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config.transformer)
+        width, patch = config.transformer.width, config.patch_size
+        self.arrange = ARRANGEMENTS[config.projection]
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
+        self.class_embedding = embedding(1, width)
+        self.positional_embedding = embedding(config.grid_size**2 + 1, width)
+        self.latent_token_positional_embedding = embedding(config.num_tokens, width)
+        self.ln_pre = nn.LayerNorm(width)
+        self.ln_post = nn.LayerNorm(width)
+        self.conv_out = nn.Conv2d(width, config.token_dim, 1)
+
+    def forward(self, pixels: Float[Tensor, "B 3 S S"], queries: Float[Tensor, "K H"]) -> Float[Tensor, "B K D"]:
+        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
+        queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
+        hidden = self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :]
+        return self.conv_out(self.arrange(self.ln_post(hidden))).squeeze(-1).transpose(1, 2)
+
+
+class TiTokDecoder(Transformer):
+    """Tokens and a mask token per patch through one transformer; the patches come out as a grid of hidden states."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config.transformer)
+        width = config.transformer.width
+        self.grid_size = config.grid_size
+        self.decoder_embed = nn.Linear(config.token_dim, width)
+        self.class_embedding = embedding(1, width)
+        self.positional_embedding = embedding(config.grid_size**2 + 1, width)
+        self.mask_token = embedding(1, 1, width)
+        self.latent_token_positional_embedding = embedding(config.num_tokens, width)
+        self.ln_pre = nn.LayerNorm(width)
+        self.ln_post = nn.LayerNorm(width)
+
+    def hidden_grid(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B H h w"]:
+        """What the heads start from."""
+        tokens = self.decoder_embed(values) + self.latent_token_positional_embedding
+        masks = self.mask_token[0].expand(self.grid_size**2, -1)
+        grid = torch.cat([self.class_embedding, masks]) + self.positional_embedding
+        hidden = self.run(self.ln_pre(torch.cat([grid.expand(len(values), -1, -1), tokens], 1)))
+        hidden = self.ln_post(hidden[:, 1 : 1 + self.grid_size**2])
+        return hidden.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+
+
+class CodeDecoder(TiTokDecoder):
+    """Logits of a VQGAN's codes."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        width = config.transformer.width
+        self.ffn = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, config.vqgan.codebook_size, 1)
+        )
+
+    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
+        return self.ffn(self.hidden_grid(values)).flatten(2).transpose(1, 2)
+
+
+class PatchDecoder(TiTokDecoder):
+    """Pixels in [0, 1], patch by patch, then one convolution over the seams."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        self.patch_size = config.patch_size
+        self.ffn = nn.Sequential(nn.Conv2d(config.transformer.width, 3 * config.patch_size**2, 1))
+        self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        # channels are (row, column, colour) of the patch; pixel_shuffle wants colour first
+        patches = self.ffn(self.hidden_grid(values)).unflatten(1, (self.patch_size**2, 3)).transpose(1, 2)
+        return self.conv_out(F.pixel_shuffle(patches.flatten(1, 2), self.patch_size))
+
+
+class TiTok(FixedLength):
+    """The tokenizer up to the codebook; subclasses paint. Make one with ``make_titok``."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__()
+        self.config = config
+        self.image_size, self.max_tokens, self.token_dim = config.image_size, config.num_tokens, config.token_dim
+        self.encoder = TiTokEncoder(config)
+        self.latent_tokens = embedding(config.num_tokens, config.transformer.width)
+        self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
+
+    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+        """Latents of images in [-1, 1] before quantisation, with gradients."""
+        return self.encoder((images + 1) / 2, self.latent_tokens)
+
+    def quantized(self, latents: Float[Tensor, "B K D"]) -> Quantized:
+        """The nearest codebook entries, with gradients."""
+        return self.quantize(latents)
+
+    def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+        return self.quantize.lookup(self.quantized(self.latents(images)).ids)
+
+
+class TwoStageTiTok(TiTok):
+    """TiTok that paints through the codes of a VQGAN, of which it owns the codebook and the decoder."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        self.decoder = CodeDecoder(config)
+        self.apply(initialise)
+        self.pixel_quantize = Codebook(config.vqgan.codebook_size, config.vqgan.latent_channels)
+        self.pixel_decoder = PixelDecoder(config.vqgan)
+
+    def code_logits(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
+        """Stage one: what is trained against the VQGAN's codes of the image."""
+        return self.decoder(values)
+
+    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        mixed = mix_codes(self.code_logits(values), self.pixel_quantize.entries())
+        return paint(self.pixel_decoder, mixed) * 2 - 1
+
+
+class OneStageTiTok(TiTok):
+    """TiTok that predicts pixels, trained end to end at once."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        self.decoder = PatchDecoder(config)
+        self.apply(initialise)
+
+    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        return self.decoder(values) * 2 - 1
+
+
+def make_titok(config: TiTokConfig) -> TiTok:
+    """The model that ``config`` describes."""
+    return (TwoStageTiTok if config.head == "codes" else OneStageTiTok)(config)
+
+
+def load_published(name: str, path: str | Path) -> TiTok:
+    """A model with the weights of a published checkpoint, in fp32, for evaluation.
+
+    Args:
+        name: one of ``TITOKS``.
+        path: a .safetensors or .pth file in the authors' layout, whose parameter names are ours.
+
+    Raises:
+        UserError: for an unknown name, or a file that is missing, damaged or of another model.
+    """
+    chosen(name, TITOKS)
+    return build_loaded(lambda: make_titok(TITOKS[name]), read_checkpoint(path))
