@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden.rule import coarse, filled_weights, layouts, reference_images, references, relative_error
+from golden_rule import coarse, filled_weights, layouts, reference_images, references, relative_error
 from safetensors.torch import save_file
 
 from dove.baselines.adapter import build_loaded
