@@ -20,7 +20,9 @@ BAND_GAIN = 0.1
 linear in them."""
 
 
-def principal_components(cells: Float[Tensor, "M P"], count: int) -> tuple[Float[Tensor, " P"], Float[Tensor, "P count"]]:
+def principal_components(
+    cells: Float[Tensor, "M P"], count: int
+) -> tuple[Float[Tensor, " P"], Float[Tensor, "P count"]]:
     """Mean and the ``count`` strongest principal directions (orthonormal columns) of M vectors."""
     mean = cells.mean(0)
     centred = (cells - mean).double()

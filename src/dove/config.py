@@ -32,8 +32,8 @@ class VQGANConfig:
     mid_attention: bool = False
     """Self-attention at the lowest resolution."""
     linear_shortcut: bool = False
-    """A linear patch embedding beside the convolutions and its inverse beside the deconvolutions, so that the convolutions
-    only learn what a linear map cannot do."""
+    """A linear patch embedding beside the convolutions and its inverse beside the deconvolutions, so that the
+    convolutions only learn what a linear map cannot do."""
 
     @property
     def channels(self) -> int:
@@ -78,10 +78,13 @@ class DoveConfig:
     token_dim: int = 512
     """Width D of a token."""
     token_basis: Literal["grid", "bands"] = "grid"
-    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the i-th most
-    important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
-    eos_head: Literal["binary", "vocab"] = "binary"
-    """One EOS logit per position, or the backbone's vocabulary of which EOS is one word."""
+    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the
+    i-th most important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
+    eos_head: Literal["binary", "vocab", "quality"] = "binary"
+    """One EOS logit per position; the backbone's vocabulary, of which EOS is one word; or a prediction of the PSNR
+    that the tokens so far reach, with EOS where it meets ``quality_target``."""
+    quality_target: float = 24.0
+    """PSNR in dB at which the ``quality`` head ends a sequence."""
     vocab_size: int = 50304
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
@@ -90,7 +93,7 @@ class DoveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionLossConfig(ReconstructionWeights):
-    """Weights and networks of Eq. 2. A weight of 0 leaves the term out: no network is loaded, no discriminator trained."""
+    """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
 
     perceptual_network: Literal["none", "squeezenet", "lpips"] = "lpips"
     """The network behind the perceptual distance."""
@@ -131,6 +134,16 @@ class DoveLossConfig(ReconstructionLossConfig):
     """Form of Eq. 3."""
     threshold_window: int = 100
     """Steps over which the threshold of Eq. 3 averages L_rec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixLossConfig(ReconstructionLossConfig):
+    """Eq. 2 at random lengths, and the error of the predicted quality."""
+
+    quality: float = 0.1
+    """Weight of the squared error, in bels (10 dB), of the PSNR that the ``quality`` head predicts."""
+    log_uniform: float = 0.5
+    """Share of the images cut at a log-uniform length, which is short more often; the others' lengths are uniform."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,11 +219,10 @@ class VQGANTrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoveTrainConfig(TrainConfig):
-    """The whole tokenizer, all parts together."""
+class TokenizerTrainConfig(TrainConfig):
+    """The whole tokenizer, all parts together, by whatever recipe."""
 
     model: DoveConfig = field(default_factory=DoveConfig)
-    loss: DoveLossConfig = field(default_factory=DoveLossConfig)
     start: Literal["random", "components", "pretrained"] = "pretrained"
     """Random weights; a closed-form start from components of the training images; or a language model and a VQGAN."""
     pretrained_backbone: str = "EleutherAI/pythia-70m"
@@ -219,3 +231,25 @@ class DoveTrainConfig(TrainConfig):
     """Folder or hub id of the diffusers VQModel, for start=pretrained."""
     vqgan_checkpoint: str | None = None
     """Model folder of a VQGAN stage, whose weights the image ends take, whatever the start of the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveTrainConfig(TokenizerTrainConfig):
+    """The paper's recipe: Table 1, Eq. 2 to 4."""
+
+    loss: DoveLossConfig = field(default_factory=DoveLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.eos_head == "quality":
+            raise UserError("the paper's recipe trains an EOS probability; pass --model.eos-head binary or vocab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixTrainConfig(TokenizerTrainConfig):
+    """Random prefixes and a predicted quality in place of Eq. 3."""
+
+    loss: PrefixLossConfig = field(default_factory=PrefixLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.eos_head != "quality":
+            raise UserError("training on random prefixes needs --model.eos-head quality, which decides the lengths")

@@ -8,6 +8,8 @@ from dove.config import (
     DoveLossConfig,
     DoveTrainConfig,
     OptimConfig,
+    PrefixLossConfig,
+    PrefixTrainConfig,
     RunConfig,
     TrainConfig,
     VQGANConfig,
@@ -21,7 +23,7 @@ TINY_VQGAN = VQGANConfig(
     patch_size=4,
     block_out_channels=(48, 96),
     layers_per_block=1,
-    latent_channels=128,
+    latent_channels=160,
     codebook_size=1024,
     norm_groups=16,
     linear_shortcut=True,
@@ -36,22 +38,33 @@ TINY_BACKBONE = BackboneConfig(
 )
 PYTHIA_14M = BackboneConfig(hidden_size=128, num_layers=6, num_heads=4, intermediate_size=512)
 
-TINY_OPTIM = OptimConfig(lr=5e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
+TINY_OPTIM = OptimConfig(lr=3e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
+TINY_RUN = RunConfig(steps=2000, batch_size=32, sample_every=250, checkpoint_every=100)
+TINY_MODEL = DoveConfig(
+    vqgan=TINY_VQGAN,
+    generator=TINY_BACKBONE,
+    decoder=TINY_BACKBONE,
+    max_tokens=64,
+    token_dim=192,
+    token_basis="bands",
+    eos_head="quality",
+)
 
 DOVE_BASE = DoveTrainConfig(preset="dove-base")
-DOVE_TINY = DoveTrainConfig(
+DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
-    model=DoveConfig(
-        vqgan=TINY_VQGAN,
-        generator=TINY_BACKBONE,
-        decoder=TINY_BACKBONE,
-        max_tokens=64,
-        token_dim=192,
-        token_basis="bands",
-    ),
+    model=TINY_MODEL,
+    loss=PrefixLossConfig(gan=0.0, perceptual_network="squeezenet"),
+    optim=TINY_OPTIM,
+    run=TINY_RUN,
+    start="components",
+)
+DOVE_TINY_PAPER = DoveTrainConfig(
+    preset="dove-tiny-paper",
+    model=replace(TINY_MODEL, eos_head="binary"),
     loss=DoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
-    run=RunConfig(steps=4000, batch_size=64, sample_every=200, checkpoint_every=100),
+    run=TINY_RUN,
     start="components",
 )
 
@@ -64,12 +77,13 @@ PRESETS: dict[str, TrainConfig] = {
         pretrained_backbone="EleutherAI/pythia-14m",
     ),
     "dove-tiny": DOVE_TINY,
+    "dove-tiny-paper": DOVE_TINY_PAPER,
     "vqgan-tiny": VQGANTrainConfig(
         preset="vqgan-tiny",
         model=TINY_VQGAN,
         loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet"),
         optim=TINY_OPTIM,
-        run=RunConfig(steps=4000, batch_size=64, sample_every=200, checkpoint_every=100),
+        run=TINY_RUN,
         start="components",
     ),
 }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from dove.config import BackboneConfig
 from dove.models.attention import matmul_attention, use_attention_for
 from dove.models.backbone import Backbone

@@ -3,9 +3,10 @@
 import pytest
 import scipy.fft
 import torch
-from dove.models.bands import LatentBands, cosine_basis
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dove.models.bands import LatentBands, cosine_basis
 
 
 @given(side=st.integers(1, 9))

@@ -5,9 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dove.config import BackboneConfig, DoveConfig, DoveTrainConfig, TrainConfig, VQGANConfig, VQGANTrainConfig
-from dove.presets import PRESETS
 from PIL import Image
+
+from dove.config import (
+    BackboneConfig,
+    DoveConfig,
+    DoveTrainConfig,
+    PrefixTrainConfig,
+    TokenizerTrainConfig,
+    TrainConfig,
+    VQGANConfig,
+    VQGANTrainConfig,
+)
+from dove.presets import PRESETS
 
 VQGAN = VQGANConfig(
     image_size=16,
@@ -20,14 +30,14 @@ VQGAN = VQGANConfig(
     linear_shortcut=True,
 )
 BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
-MODEL = DoveConfig(
-    vqgan=VQGAN, generator=BACKBONE, decoder=BACKBONE, max_tokens=16, token_dim=32, token_basis="bands"
-)
+MODEL = DoveConfig(vqgan=VQGAN, generator=BACKBONE, decoder=BACKBONE, max_tokens=16, token_dim=32, token_basis="bands")
+QUALITY_MODEL = replace(MODEL, eos_head="quality", quality_target=20.0)
 
 
 def shrink(config: TrainConfig, data: Path, output: Path) -> TrainConfig:
     """The same recipe at a size for tests, in fp32, without a perceptual network."""
-    assert isinstance(config, DoveTrainConfig | VQGANTrainConfig)
+    assert isinstance(config, TokenizerTrainConfig | VQGANTrainConfig)
+    model = {PrefixTrainConfig: QUALITY_MODEL, DoveTrainConfig: MODEL, VQGANTrainConfig: VQGAN}[type(config)]
     run = replace(
         config.run,
         steps=6,
@@ -43,7 +53,7 @@ def shrink(config: TrainConfig, data: Path, output: Path) -> TrainConfig:
         config,
         data=str(data),
         output=str(output),
-        model=MODEL if isinstance(config, DoveTrainConfig) else VQGAN,
+        model=model,
         loss=replace(config.loss, perceptual=0.0, perceptual_network="none"),
         optim=replace(config.optim, warmup_steps=2),
         run=run,
@@ -63,8 +73,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_training(photos: Path, tmp_path: Path) -> DoveTrainConfig:
-    config = shrink(PRESETS["dove-tiny"], photos, tmp_path / "run")
+    config = shrink(PRESETS["dove-tiny-paper"], photos, tmp_path / "run")
     assert isinstance(config, DoveTrainConfig)
+    return config
+
+
+@pytest.fixture
+def prefix_training(photos: Path, tmp_path: Path) -> PrefixTrainConfig:
+    config = shrink(PRESETS["dove-tiny"], photos, tmp_path / "prefix")
+    assert isinstance(config, PrefixTrainConfig)
     return config
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
 from dove.commands.train import parse
-from dove.config import DoveTrainConfig, VQGANTrainConfig
+from dove.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.tokenizer import Dove
 from dove.training.objectives import DoveObjective, StepResult
@@ -41,7 +42,7 @@ def test_the_written_config_reloads_to_equal_settings(tiny_training: DoveTrainCo
     run_training(replace(tiny_training, run=replace(tiny_training.run, steps=1)))
     file = Path(tiny_training.output) / "config.yaml"
     assert parse(["--config", str(file)]) == replace(tiny_training, run=replace(tiny_training.run, steps=1))
-    assert yaml.safe_load(file.read_text())["preset"] == "dove-tiny"
+    assert yaml.safe_load(file.read_text())["preset"] == "dove-tiny-paper"
 
 
 class Killed(Exception):
@@ -78,6 +79,20 @@ def test_resuming_equals_never_stopping_bit_for_bit(
     assert steps == sorted(steps)
 
 
+def test_random_prefixes_resume_exactly_too(
+    prefix_training: PrefixTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(prefix_training)
+    cut = replace(prefix_training, output=str(tmp_path / "cut"))
+    with monkeypatch.context() as patch:
+        kill_at(3, patch)
+        with pytest.raises(Killed):
+            run_training(cut)
+    run_training(cut)
+    whole, resumed = weights(prefix_training.output), weights(cut.output)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_resume_never_refuses_a_used_folder(tiny_training: DoveTrainConfig) -> None:
     short = replace(tiny_training, run=replace(tiny_training.run, steps=2))
     run_training(short)
@@ -95,7 +110,9 @@ def test_what_is_not_finite_stops_the_run_with_whole_checkpoints(
         result = original(self, images, step)
         if step == 3:
             weight = self.model.generator.latent_projection.weight
-            spoilt = result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()
+            spoilt = (
+                result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()
+            )
             return replace(result, loss=spoilt)
         return result
 
@@ -105,9 +122,7 @@ def test_what_is_not_finite_stops_the_run_with_whole_checkpoints(
     assert all(tensor.isfinite().all() for tensor in weights(tiny_training.output).values())
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(
-    tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_training(replace(tiny_training, run=replace(tiny_training.run, steps=2)))
 
     def full(*given: object) -> None:
@@ -140,9 +155,7 @@ def test_the_vqgan_stage_feeds_the_whole_tokenizer(
     assert ours["vqgan.embed.weight"].shape == trained["embed.weight"].shape
     other = replace(vqgan_training.model, latent_channels=4)
     with pytest.raises(UserError, match="other sizes"):
-        run_training(
-            replace(config, model=replace(config.model, vqgan=other), output=config.output + "2")
-        )
+        run_training(replace(config, model=replace(config.model, vqgan=other), output=config.output + "2"))
 
 
 @pytest.mark.parametrize(

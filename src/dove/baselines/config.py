@@ -129,13 +129,15 @@ class ALITConfig:
 TINY_VQGAN = MaskgitVQGANConfig(
     image_size=64, hidden_channels=32, channel_mult=(1, 2, 2, 4), num_res_blocks=1, latent_channels=64, norm_groups=16
 )
-TINY_TRANSFORMER = TransformerConfig(width=192, num_layers=4, num_heads=4)
+# Layers are chosen so that either model has as many parameters as DOVE's tiny preset, to within a tenth.
+TINY_TITOK = TransformerConfig(width=192, num_layers=5, num_heads=4)
+TINY_ALIT = TransformerConfig(width=192, num_layers=3, num_heads=4)
 
 
 def _tiny_titok(num_tokens: int) -> TiTokConfig:
     """64 px by the single-stage recipe."""
     return TiTokConfig(
-        transformer=TINY_TRANSFORMER,
+        transformer=TINY_TITOK,
         num_tokens=num_tokens,
         image_size=64,
         patch_size=8,
@@ -162,7 +164,7 @@ ALITS: dict[str, ALITConfig] = {
     "alit-semilarge": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=16, num_heads=16)),
     "alit-512": ALITConfig(transformer=TransformerConfig(width=512, num_layers=8, num_heads=8)),
     "alit-tiny": ALITConfig(
-        transformer=TINY_TRANSFORMER, tokens_per_rollout=8, patch_size=8, codebook_size=1024, vqgan=TINY_VQGAN
+        transformer=TINY_ALIT, tokens_per_rollout=8, patch_size=8, codebook_size=1024, vqgan=TINY_VQGAN
     ),
 }
 """Every ALIT by name: the published configurations (``alit-512`` is the one that their code calls tiny, without a

@@ -1,9 +1,10 @@
 """An orthonormal change of basis that sorts a grid of latents by importance.
 
-Position i of a token sequence and grid cell i have nothing in common: the first token of a prefix should carry what matters
-for the whole picture. This module takes the grid's two-dimensional cosine transform, channel by channel, sorts the N x C
-coefficients by their variance over a data set and deals them out in that order: band 1 holds the C strongest coefficients of
-the image, band N the weakest. The first k bands are then close to the best linear summary of the latents in k * C numbers.
+Position i of a token sequence and grid cell i have nothing in common: the first token of a prefix should carry what
+matters for the whole picture. This module takes the grid's two-dimensional cosine transform, channel by channel, sorts
+the N x C coefficients by their variance over a data set and deals them out in that order: band 1 holds the C strongest
+coefficients of the image, band N the weakest. The first k bands are then close to the best linear summary of the
+latents in k * C numbers.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 def cosine_basis(side: int) -> Float[Tensor, "N N"]:
-    """Orthonormal DCT-II matrix of a ``side x side`` grid; rows are frequencies, columns grid cells in row-major order."""
+    """Orthonormal DCT-II matrix of a ``side x side`` grid; rows are frequencies, columns row-major grid cells."""
     cells = torch.arange(side, dtype=torch.float64)
     rows = torch.cos(math.pi / side * (cells[None, :] + 0.5) * cells[:, None]) * math.sqrt(2.0 / side)
     rows[0] /= math.sqrt(2.0)

@@ -1,4 +1,4 @@
-"""The two ways to predict the end of a sequence."""
+"""The ways to predict the end of a sequence."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,12 @@ class EosScores:
     Attributes:
         probability: p_eos(i) of Eq. 3, in [0, 1].
         margin: EOS logit minus the best competing logit; EOS is the head's own choice where it is positive.
+        quality: the PSNR in dB that the head expects of the first i tokens, from heads that predict one.
     """
 
     probability: Float[Tensor, "B K"]
     margin: Float[Tensor, "B K"]
+    quality: Float[Tensor, "B K"] | None = None
 
 
 class BinaryEosHead(nn.Module):
@@ -51,11 +53,34 @@ class VocabularyEosHead(nn.Module):
         return EosScores(probability=(eos - logits.logsumexp(-1)).exp(), margin=eos - others.amax(-1))
 
 
-EosHead = BinaryEosHead | VocabularyEosHead
+class QualityEosHead(nn.Module):
+    """Predicts, at position i, the PSNR that the first i tokens reach; EOS follows where that meets a target.
+
+    The margin is in dB, so that an ``eos_bias`` of 2 asks for 2 dB less.
+    """
+
+    scale, centre = 10.0, 20.0
+    """The projection speaks in bels around 20 dB, which keeps its weights of order one."""
+
+    def __init__(self, width: int, target: float):
+        super().__init__()
+        self.target = target
+        self.projection = nn.Linear(width, 1)
+
+    def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
+        quality = self.projection(hidden)[..., 0].float() * self.scale + self.centre
+        # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.
+        margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), quality[:, :-1] - self.target], dim=1)
+        return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality)
+
+
+EosHead = BinaryEosHead | VocabularyEosHead | QualityEosHead
 
 
 def make_eos_head(config: DoveConfig) -> EosHead:
     """The head that ``config.eos_head`` names."""
     if config.eos_head == "vocab":
         return VocabularyEosHead(config.generator.hidden_size, config.vocab_size, config.eos_token_id)
+    if config.eos_head == "quality":
+        return QualityEosHead(config.generator.hidden_size, config.quality_target)
     return BinaryEosHead(config.generator.hidden_size)

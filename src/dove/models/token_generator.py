@@ -14,7 +14,7 @@ from dove.models.eos import EosHead, EosScores, make_eos_head
 
 
 def sinusoidal_encoding(length: int, width: int) -> Float[Tensor, "length width"]:
-    """Timestamp encodings t_1..t_length: sines in the even, cosines in the odd dimensions ("Attention is all you need", 3.5)."""
+    """Timestamp encodings t_1..t_length: sines in even, cosines in odd dimensions ("Attention is all you need", 3.5)."""
     timestamps = torch.arange(1, length + 1, dtype=torch.float32)[:, None]
     frequencies = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
     angles = timestamps * frequencies
@@ -68,7 +68,7 @@ class GeneratorOutput:
 class TokenGenerator(nn.Module):
     """f: grid latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
 
-    Token d_i never depends on a timestamp after i, so the first k outputs of a forward are the outputs of a forward of k.
+    Token d_i never depends on a timestamp after i: the first k outputs of a forward are the outputs of a forward of k.
     """
 
     mask: Tensor

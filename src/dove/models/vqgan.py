@@ -1,7 +1,7 @@
 """The convolutional image ends: pixels to a grid of latents and back.
 
-The network is diffusers' ``VQModel`` (the architecture behind the "amused" VQGAN that the paper starts from). In front of it
-and behind it sits a fixed pixel unshuffle/shuffle by ``patch_size``, which is the identity at the paper's sizes
+The network is diffusers' ``VQModel`` (the architecture behind the "amused" VQGAN that the paper starts from). In front
+of it and behind it sits a fixed pixel unshuffle/shuffle by ``patch_size``, which is the identity at the paper's sizes
 (``patch_size=1``) and lets the small presets do all their convolutions at quarter resolution and below.
 """
 
@@ -67,8 +67,8 @@ class VQGAN(nn.Module):
 class ShortcutVQGAN(VQGAN):
     """VQGAN whose convolutions are the residual of a linear map between cells of pixels and latents.
 
-    A latent cell covers ``image_size / grid_size`` pixels a side. The linear maps can be set to the principal components of
-    such patches (:func:`dove.closed_form.start_from_patches`); the last layer of either convolutional branch starts at
+    A latent cell covers ``image_size / grid_size`` pixels a side. The linear maps can be set to the principal components
+    of such patches (:func:`dove.closed_form.start_from_patches`); the last layer of either convolutional branch starts at
     zero, so that training starts from the linear solution.
     """
 

@@ -29,7 +29,7 @@ class TrainingLog:
             self.tensorboard.add_scalar(name, value, step)
 
     def pictures(self, step: int, images: Float[Tensor, "B 3 S S"], previews: dict[str, Tensor]) -> Path:
-        """A grid: one column per image, the original on top, below it each kind of reconstruction. Pixels in [-1, 1]."""
+        """A grid: one column per image, the original on top, below it each kind of reconstruction; all in [-1, 1]."""
         rows = torch.cat([images, *previews.values()]).clamp(-1, 1).add(1).div(2)
         rows = rows.repeat_interleave(PREVIEW_SCALE, dim=2).repeat_interleave(PREVIEW_SCALE, dim=3)
         grid = make_grid(rows, nrow=len(images), padding=2, pad_value=1.0)

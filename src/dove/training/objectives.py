@@ -12,12 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dove.config import DoveTrainConfig, ReconstructionLossConfig, TrainConfig, VQGANTrainConfig
+from dove.config import (
+    DoveTrainConfig,
+    PrefixTrainConfig,
+    ReconstructionLossConfig,
+    TokenizerTrainConfig,
+    TrainConfig,
+    VQGANTrainConfig,
+)
 from dove.lengths import Auto
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.length import RunningThreshold, eos_loss, eos_weight
 from dove.losses.perceptual import make_perceptual
 from dove.losses.reconstruction import reconstruction_loss, squared_error
+from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
@@ -120,17 +128,35 @@ class VQGANObjective(Objective):
         return {"continuous": model.decode(latents), "quantized": model.decode(quantized)}
 
 
-class DoveObjective(Objective):
-    """Table 1: rebuild from the tokens before the predicted EOS, and move EOS by Eq. 3."""
+class TokenizerObjective(Objective):
+    """What all recipes for the whole tokenizer share."""
 
     model: Dove
+
+    def __init__(self, model: Dove, loss: ReconstructionLossConfig):
+        super().__init__(model, loss)
+        # The codebook lies beside DOVE's path and would wait for gradients in vain.
+        model.vqgan.model.quantize.requires_grad_(False)
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, Dove)
+        output = model.generate(model.latents(images))
+        capacity = model.config.max_tokens
+        lengths = {str(k): torch.full((len(images),), k) for k in _powers_of_four(capacity)}
+        lengths["auto"] = Auto().lengths(output.eos)
+        return {
+            label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)).values)
+            for label, cut in lengths.items()
+        }
+
+
+class DoveObjective(TokenizerObjective):
+    """Table 1: rebuild from the tokens before the predicted EOS, and move EOS by Eq. 3."""
 
     def __init__(self, config: DoveTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
         self.threshold = RunningThreshold(config.loss.threshold_window)
-        # The codebook lies beside DOVE's path and would wait for gradients in vain.
-        model.vqgan.model.quantize.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         output = self.model.generate(self.model.latents(images))
@@ -141,7 +167,11 @@ class DoveObjective(Objective):
         eos = self._eos_loss(output.eos.probability, lengths, rec)
         weight = eos_weight(step, self.config.loss.eos_warmup_steps, self.config.loss.eos)
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {"eos": eos.detach(), "length": lengths.float().mean(), "length_std": lengths.float().std(correction=0)}
+        metrics |= {
+            "eos": eos.detach(),
+            "length": lengths.float().mean(),
+            "length_std": lengths.float().std(correction=0),
+        }
         return StepResult(self.config.loss.rec * rec.mean() + weight * eos, reconstruction, metrics)
 
     def _eos_loss(
@@ -151,17 +181,6 @@ class DoveObjective(Objective):
         threshold = self.threshold.step(rec)
         return eos_loss(probability, lengths, rec, threshold, kind=self.config.loss.eos_loss).mean()
 
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        assert isinstance(model, Dove)
-        output = model.generate(model.latents(images))
-        capacity = model.config.max_tokens
-        lengths = {str(k): torch.full((len(images),), k) for k in _powers_of_two(capacity)}
-        lengths["auto"] = Auto().lengths(output.eos)
-        return {
-            label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)).values)
-            for label, cut in lengths.items()
-        }
-
     def extra_state(self) -> dict[str, Any]:
         return {"threshold": self.threshold.state_dict()}
 
@@ -169,16 +188,56 @@ class DoveObjective(Objective):
         self.threshold.load_state_dict(state["threshold"])
 
 
+class PrefixObjective(TokenizerObjective):
+    """Rebuild from a random number of tokens, and learn to foresee how well that goes.
+
+    Every length is trained, however the images' own lengths come out; those follow from the predicted quality.
+    """
+
+    def __init__(self, config: PrefixTrainConfig, model: Dove):
+        super().__init__(model, config.loss)
+        self.config = config
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        output = self.model.generate(self.model.latents(images))
+        lengths = self.draw_lengths(len(images), step).to(images.device)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.values, lengths).values)
+        terms = self.reconstruction_terms(reconstruction, images)
+        assert output.eos.quality is not None
+        foreseen = output.eos.quality.gather(1, lengths[:, None] - 1)[:, 0]
+        errors = foreseen - psnr(reconstruction.detach(), images)
+        quality = errors.square().mean() / 100  # dB squared to bels squared
+        metrics = {name: term.detach().mean() for name, term in terms.items()}
+        metrics |= {"quality_error_db": errors.detach().abs().mean()}
+        metrics |= {"length": Auto().lengths(output.eos).float().mean()}
+        return StepResult(terms["rec"].mean() + self.config.loss.quality * quality, reconstruction, metrics)
+
+    def draw_lengths(self, count: int, step: int) -> Int[Tensor, " B"]:
+        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this process."""
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, rank)) % 2**63)
+        capacity = self.model.config.max_tokens
+        uniform = torch.rand(count, generator=draws)
+        short = (capacity + 1) ** uniform  # log-uniform on [1, K + 1)
+        even = 1 + capacity * uniform
+        pick = torch.rand(count, generator=draws) < self.config.loss.log_uniform
+        return torch.where(pick, short, even).long().clamp(1, capacity)
+
+
 def make_objective(config: TrainConfig, model: nn.Module) -> Objective:
     """The objective of a training, by the type of its settings."""
     if isinstance(config, VQGANTrainConfig):
         assert isinstance(model, VQGAN)
         return VQGANObjective(config, model)
-    assert isinstance(config, DoveTrainConfig) and isinstance(model, Dove)
+    assert isinstance(config, TokenizerTrainConfig)
+    assert isinstance(model, Dove)
+    if isinstance(config, PrefixTrainConfig):
+        return PrefixObjective(config, model)
+    assert isinstance(config, DoveTrainConfig)
     return DoveObjective(config, model)
 
 
-def _powers_of_two(capacity: int) -> list[int]:
+def _powers_of_four(capacity: int) -> list[int]:
     lengths = [1]
     while lengths[-1] * 4 < capacity:
         lengths.append(lengths[-1] * 4)

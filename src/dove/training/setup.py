@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.closed_form import start_from_bands, start_from_patches
-from dove.config import DoveTrainConfig, TrainConfig, VQGANConfig, VQGANTrainConfig
+from dove.config import TokenizerTrainConfig, TrainConfig, VQGANConfig, VQGANTrainConfig
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
 from dove.errors import UserError
@@ -53,7 +53,7 @@ def run_training(config: TrainConfig) -> Path:
 
 def image_config(config: TrainConfig) -> VQGANConfig:
     """The settings of the image ends, wherever they are."""
-    assert isinstance(config, VQGANTrainConfig | DoveTrainConfig)
+    assert isinstance(config, VQGANTrainConfig | TokenizerTrainConfig)
     return config.model if isinstance(config, VQGANTrainConfig) else config.model.vqgan
 
 
@@ -82,7 +82,7 @@ def build_model(config: TrainConfig, dataset: ImageDataset | None, processor: Im
         if config.start == "components" and dataset is not None:
             start_from_patches(vqgan, component_images(dataset, processor))
         return vqgan
-    assert isinstance(config, DoveTrainConfig)
+    assert isinstance(config, TokenizerTrainConfig)
     model = Dove(config.model)
     if dataset is None:
         return model

@@ -195,7 +195,9 @@ class Trainer:
         if not found:
             return 0
         if self.config.resume == "never":
-            raise UserError(f"{self.output} holds a training up to {found[-1].name}; pass another --output or --resume auto")
+            raise UserError(
+                f"{self.output} holds a training up to {found[-1].name}; pass another --output or --resume auto"
+            )
         state = load_state(found[-1])
         self.objective.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
