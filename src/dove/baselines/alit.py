@@ -1,0 +1,268 @@
+"""ALIT: recurrent roll-outs, each of which adds tokens ("Adaptive Length Image Tokenization via Recurrent Allocation").
+
+Every roll-out runs image tokens, earlier latents and fresh latents through the same transformer again, so the tokens of
+roll-out r are no prefix of those of roll-out r + 1. Stage one trains the logits of every roll-out against the VQGAN's
+codes, stage two the images of ``reconstruct_from``.
+
+Where the published code and the paper part ways, this follows the paper: halting is decided, not drawn, outside
+training; every image of a batch gets its own length; and tokens can be decoded without the image they came from.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dove.baselines.adapter import build_loaded, chosen, fitting_images, fitting_tokens, read_checkpoint
+from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
+from dove.baselines.config import ALITS, ALITConfig
+from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name, mix_codes
+from dove.errors import UserError
+from dove.lengths import Fixed, LengthPolicy, Trial, parse_length_policy
+from dove.models.eos import EosScores
+from dove.tokens import Tokens
+
+PUBLISHED_VQGAN = "base_tokenizer.vqgan."
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """What one roll-out makes of the images; L is its number of tokens.
+
+    Attributes:
+        latents: before quantisation.
+        values: codebook entries of unit length, with the latents' gradient.
+        ids: which entries.
+        loss: codebook and commitment loss.
+        logits: of the VQGAN's codes, from these values.
+        codes: the VQGAN's codes of the images, which the logits are trained to predict.
+    """
+
+    latents: Float[Tensor, "B L D"]
+    values: Float[Tensor, "B L D"]
+    ids: Int[Tensor, "B L"]
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "B N V"]
+    codes: Int[Tensor, "B N"]
+
+
+class ALITDecoder(Transformer):
+    """Tokens and a grid of mask tokens through one transformer; the grid comes out as logits."""
+
+    def __init__(self, config: ALITConfig):
+        super().__init__(config.transformer)
+        width = config.transformer.width
+        self.decoder_embed = nn.Linear(config.token_dim, width)
+        self.latent_token_positional_embedding = embedding(config.max_tokens, width)
+        self.ln_pre = nn.LayerNorm(width)
+        self.ln_post = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, config.vqgan.codebook_size)
+        )
+
+    def forward(
+        self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"], grid: Float[Tensor, "M H"]
+    ) -> Float[Tensor, "B N V"]:
+        """Logits at all positions of the grid but its first; tokens that are not kept have no influence."""
+        tokens = self.decoder_embed(values) + self.latent_token_positional_embedding[: values.shape[1]]
+        hidden = self.ln_pre(torch.cat([grid.expand(len(values), -1, -1), tokens], 1))
+        seen = F.pad(kept, (len(grid), 0), value=True)[:, None, None]
+        return self.ffn(self.ln_post(self.run(hidden, seen)[:, 1 : len(grid)]))
+
+
+class ALIT(nn.Module):
+    """The tokenizer; attribute names are the published ones, but for those inside the VQGAN."""
+
+    def __init__(self, config: ALITConfig):
+        super().__init__()
+        self.config = config
+        width, positions, step = config.transformer.width, config.vqgan.grid_size**2 + 1, config.tokens_per_rollout
+        self.encoder = Transformer(config.transformer)
+        self.encoder_ln_pre = nn.LayerNorm(width)
+        self.encoder_ln_post = nn.LayerNorm(width)
+        self.encoder_ln_recursive = nn.LayerNorm(width)
+        self.encoder_class_embedding = embedding(1, width)
+        self.encoder_positional_embedding = embedding(positions, width)
+        self.encoder_mask_token = embedding(1, 1, width)
+        self.patch_embed = nn.Conv2d(
+            3, width - config.vqgan.latent_channels, config.patch_size, stride=config.patch_size
+        )
+        self.latent_tokens = embedding(step, width)
+        self.latent_token_positional_embedding = embedding(step, width)
+        self.timestep_embedding = embedding(config.num_rollouts, step, width)
+        self.pre_quantizer_mlp = nn.Linear(width, config.token_dim)
+        self.decoder = ALITDecoder(config)
+        self.decoder_class_embedding = embedding(1, width)
+        self.decoder_positional_embedding = embedding(positions, width)
+        self.decoder_mask_token = embedding(1, 1, width)
+        self.apply(initialise)
+        self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
+        self.base_tokenizer = MaskgitVQGAN(config.vqgan)
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the images, in pixels."""
+        return self.config.vqgan.image_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Capacity K."""
+        return self.config.max_tokens
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """The numbers of tokens an image can have."""
+        step = self.config.tokens_per_rollout
+        return tuple(range(step, self.max_tokens + 1, step))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
+        """Tokens of images.
+
+        Args:
+            images: (B, 3, S, S), float in [-1, 1].
+            num_tokens: one of ``token_counts``; or "auto": each image stops at the first roll-out whose mean absolute
+                error is below ``config.error_threshold`` (an EOS bias is added to that threshold); or any other policy,
+                whose lengths are rounded down to one of ``token_counts``.
+
+        Raises:
+            UserError: for images or a number of tokens that don't fit the model.
+        """
+        return self.encode_each(images, [num_tokens])[0]
+
+    @torch.no_grad()
+    def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
+        """What ``encode`` gives for each of the requests, from the roll-outs of the longest."""
+        policies = [self._policy(request) for request in requests]
+        images = fitting_images(images, self.image_size, self.latent_tokens)
+        longest = max(policy.positions(self.max_tokens) for policy in policies)
+        roll_outs = list(self.roll_outs(images, longest // self.config.tokens_per_rollout))
+        judged = not all(isinstance(policy, Fixed) for policy in policies)
+        eos = self._eos(images, roll_outs if judged else roll_outs[:0])
+        trial = Trial(images=images, reconstruct=lambda lengths: self.decode(self._cut(roll_outs, lengths)))
+        return [self._cut(roll_outs, policy.lengths(eos, trial)) for policy in policies]
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
+        """Images, in [-1, 1], from tokens.
+
+        Args:
+            tokens: (B, K, D) values; whatever they hold from their lengths onward is ignored.
+            num_tokens: use at most this many tokens of each image; None for all it has. The first tokens of a long
+                sequence are not what ``encode`` gives for a short one.
+
+        Raises:
+            UserError: for tokens of another shape, lengths or a number that are none of ``token_counts``.
+        """
+        tokens = fitting_tokens(tokens, self.max_tokens, self.config.token_dim, self.latent_tokens)
+        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        odd = set(tokens.lengths.tolist()) - set(self.token_counts)
+        if odd:
+            raise self._refusal(f"token lengths {sorted(odd)}")
+        return self.reconstruct_from(self.logits(tokens.values, tokens.mask)).clamp(-1, 1)
+
+    def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
+        """The first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
+        pixels = (images + 1) / 2
+        grid = self.base_tokenizer.encode(pixels)
+        codes = self.base_tokenizer.quantized(grid).ids
+        hidden = self._image_tokens(pixels, grid)
+        positions = hidden.shape[1]
+        norms = [self.encoder_ln_pre] + [self.encoder_ln_recursive] * (self.config.num_rollouts - 1)
+        fresh = self.latent_tokens + self.latent_token_positional_embedding + self.timestep_embedding
+        for norm, added in list(zip(norms, fresh, strict=True))[:count]:
+            hidden = self.encoder.run(norm(torch.cat([hidden, added.expand(len(images), -1, -1)], 1)))
+            latents = self.pre_quantizer_mlp(self.encoder_ln_post(hidden[:, positions:]))
+            quantized = self.quantize(latents)
+            logits = self.logits(quantized.values, torch.ones_like(quantized.ids, dtype=torch.bool))
+            yield RollOut(latents, quantized.values, quantized.ids, quantized.loss, logits, codes)
+            hidden = self._halt(hidden, logits, codes)
+
+    def logits(self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B N V"]:
+        """Logits of the VQGAN's codes, with gradients."""
+        masks = self.decoder_mask_token[0].expand(len(self.decoder_positional_embedding) - 1, -1)
+        grid = torch.cat([self.decoder_class_embedding, masks]) + self.decoder_positional_embedding
+        return self.decoder(values, kept, grid)
+
+    def reconstruct_from(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B 3 S S"]:
+        """Images, in [-1, 1] up to overshoot, of the mean codes under the logits, with gradients."""
+        return self.base_tokenizer.decode(mix_codes(logits, self.base_tokenizer.quantize.entries())) * 2 - 1
+
+    def _image_tokens(self, pixels: Float[Tensor, "B 3 S S"], grid: Float[Tensor, "B N C"]) -> Float[Tensor, "B M H"]:
+        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        cells = F.normalize(torch.cat([grid, patches], 2), dim=-1)
+        start = self.encoder_class_embedding.expand(len(cells), -1, -1)
+        return torch.cat([start, cells], 1) + self.encoder_positional_embedding
+
+    def _halt(
+        self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]
+    ) -> Float[Tensor, "B S H"]:
+        """Put the mask token where the decoder is sure of the image's code; in training, with that probability."""
+        if self.config.halting_threshold is None:
+            return hidden
+        probability = logits.softmax(-1).gather(2, codes[..., None])[..., 0]
+        halted = probability >= self.config.halting_threshold
+        if self.training:
+            halted &= torch.bernoulli(probability).bool()
+        masks = self.encoder_mask_token + self.encoder_positional_embedding[1:]
+        cells = torch.where(halted[..., None], masks, hidden[:, 1 : 1 + codes.shape[1]])
+        return torch.cat([hidden[:, :1], cells, hidden[:, 1 + codes.shape[1] :]], 1)
+
+    def _eos(self, images: Float[Tensor, "B 3 S S"], roll_outs: Sequence[RollOut]) -> EosScores:
+        """EOS behind the tokens of every roll-out, the more so the better its image."""
+        margin = images.new_full((len(images), self.max_tokens), -torch.inf)
+        for roll_out in roll_outs:
+            length = roll_out.values.shape[1]
+            if length < self.max_tokens:
+                decoded = self.reconstruct_from(roll_out.logits).clamp(-1, 1)
+                error = (decoded - images).abs().mean((1, 2, 3)) / 2
+                margin[:, length] = self.config.error_threshold - error
+        return EosScores(probability=(margin > 0).float(), margin=margin)
+
+    def _cut(self, roll_outs: Sequence[RollOut], lengths: Int[Tensor, " B"]) -> Tokens:
+        """For every image the tokens of the roll-out that has its length."""
+        step = self.config.tokens_per_rollout
+        numbers = (lengths // step).clamp(1, len(roll_outs))
+        rows = [
+            self.quantize.lookup(roll_outs[number - 1].ids[image : image + 1])[0]
+            for image, number in enumerate(numbers.tolist())
+        ]
+        return Tokens.from_ragged(rows, self.max_tokens)
+
+    def _policy(self, request: int | str | LengthPolicy) -> LengthPolicy:
+        policy = parse_length_policy(request, self.max_tokens)
+        asked = policy.positions(self.max_tokens)
+        if asked < self.token_counts[0] or (isinstance(policy, Fixed) and asked not in self.token_counts):
+            raise self._refusal(f"num_tokens={str(request)!r}")
+        return policy
+
+    def _refusal(self, what: str) -> UserError:
+        return UserError(
+            f"{what} does not fit this model; pass auto or one of {', '.join(map(str, self.token_counts))}"
+        )
+
+
+def from_published_name(name: str) -> str:
+    """Our name of a parameter of the published checkpoints."""
+    if name.startswith(PUBLISHED_VQGAN):
+        return "base_tokenizer." + from_taming_name(name.removeprefix(PUBLISHED_VQGAN))
+    return name
+
+
+def load_published(name: str, path: str | Path) -> ALIT:
+    """A model with the weights of a published checkpoint, the averaged ones where it has them, for evaluation.
+
+    Args:
+        name: one of ``ALITS``.
+        path: a .pth or .safetensors file in the authors' layout.
+
+    Raises:
+        UserError: for an unknown name, or a file that is missing, damaged or of another model.
+    """
+    chosen(name, ALITS)
+    weights = {from_published_name(key): tensor for key, tensor in read_checkpoint(path).items()}
+    return build_loaded(lambda: ALIT(ALITS[name]), weights)

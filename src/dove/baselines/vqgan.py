@@ -1,0 +1,87 @@
+"""Plain VQGANs as tokenizers: one code per cell of the latent grid, all of them always."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
+from dove.baselines.config import MaskgitVQGANConfig
+from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
+from dove.config import VQGANConfig
+from dove.errors import UserError
+from dove.models.vqgan import VQGAN, make_vqgan
+
+
+class VQGANTokenizer(FixedLength):
+    """DOVE's own image ends with their codebook in the data path, and nothing in between."""
+
+    def __init__(self, vqgan: VQGAN):
+        super().__init__()
+        config = vqgan.config
+        self.image_size, self.max_tokens, self.token_dim = config.image_size, config.grid_size**2, config.channels
+        self.vqgan = vqgan
+
+    def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        return self.vqgan.quantize(self.vqgan.encode(images))[0]
+
+    def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
+        return self.vqgan.decode(values)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "VQGANTokenizer":
+        """Load the model folder of a VQGAN stage, for evaluation.
+
+        Args:
+            name: a folder, a shipped name or a hub id.
+
+        Raises:
+            UserError: if there is no such checkpoint, or it is damaged.
+        """
+        folder = resolve_checkpoint(name)
+        config, weights = load_checkpoint(folder, VQGANConfig)
+        vqgan = make_vqgan(config)
+        load_weights(vqgan, weights, folder)
+        return cls(vqgan).eval()
+
+
+class MaskgitTokenizer(FixedLength):
+    """The VQGAN without attention, which TiTok's stage one learns from and ALIT builds on."""
+
+    def __init__(self, config: MaskgitVQGANConfig):
+        super().__init__()
+        self.image_size, self.max_tokens, self.token_dim = (
+            config.image_size,
+            config.grid_size**2,
+            config.latent_channels,
+        )
+        self.vqgan = MaskgitVQGAN(config)
+
+    def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        quantized = self.vqgan.quantized(self.vqgan.encode((images + 1) / 2))
+        return self.vqgan.quantize.lookup(quantized.ids)
+
+    def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
+        return self.vqgan.decode(values) * 2 - 1
+
+
+LAYOUTS: dict[str, Callable[[str], str]] = {"maskgit-vqgan": str, "taming-vqgan": from_taming_name}
+"""Published layouts by name: what turns their parameter names into ours."""
+
+
+def load_published(name: str, path: str | Path) -> MaskgitTokenizer:
+    """The published VQGAN with 1,024 codes, in fp32, for evaluation.
+
+    Args:
+        name: "maskgit-vqgan" for the file that TiTok trains with, "taming-vqgan" for the one that ALIT trains with.
+        path: a .bin, .pth, .ckpt or .safetensors file.
+
+    Raises:
+        UserError: for an unknown name, or a file that is missing, damaged or of another model.
+    """
+    if name not in LAYOUTS:
+        raise UserError(f"no layout {name!r}; the layouts are {', '.join(LAYOUTS)}")
+    weights = {f"vqgan.{LAYOUTS[name](key)}": tensor for key, tensor in read_checkpoint(path).items()}
+    return build_loaded(lambda: MaskgitTokenizer(MaskgitVQGANConfig()), weights)
