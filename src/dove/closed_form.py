@@ -47,11 +47,12 @@ def start_from_patches(vqgan: VQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
     cells = nn.functional.unfold(images, cell, stride=cell).transpose(1, 2).flatten(0, 1)  # (M * N, 3 * cell**2)
     mean, directions = principal_components(cells, vqgan.config.channels)
     filters = directions.T.reshape(-1, 3, cell, cell)
+    assert vqgan.embed.bias is not None
+    assert vqgan.unembed.bias is not None
     vqgan.embed.weight.copy_(filters)
     vqgan.embed.bias.copy_(-directions.T @ mean)
     vqgan.unembed.weight.copy_(filters)
-    vqgan.unembed.bias.zero_()
-    # The decoder's convolutions end in pixel_shuffle; the mean colour is all that a per-channel bias can give back.
+    # Only the mean colour comes back: a transposed convolution has one bias a channel, not one a pixel.
     vqgan.unembed.bias.copy_(mean.view(3, -1).mean(1))
 
 
