@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from dove.closed_form import principal_components, start_from_bands, start_from_patches
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError

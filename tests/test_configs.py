@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from dove.commands.train import parse
 from dove.errors import UserError
 from dove.presets import PRESETS
