@@ -1,0 +1,110 @@
+"""The command ``dove``: maps names to modules and errors to exit statuses.
+
+A command is a module with a function ``run(options)``; the annotation of its argument is a dataclass, of which tyro makes
+the flags; a module with a ``parse(arguments)`` of its own gives the options itself. The module is imported when its command is called, and imports torch inside ``run`` alone, so that help is quick.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, get_type_hints
+
+from dove import __version__
+from dove.errors import UserError
+
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+class Command(NamedTuple):
+    """Where a command lives and what ``dove --help`` says about it."""
+
+    module: str
+    help: str
+
+
+# A name of two words is a command of a group: "evaluate lengths" makes `dove evaluate` list its members.
+COMMANDS: dict[str, Command] = {
+    "reconstruct": Command("dove.commands.reconstruct", "rebuild images from several numbers of tokens, side by side"),
+    "encode": Command("dove.commands.encode", "turn images into a folder of tokens"),
+    "decode": Command("dove.commands.decode", "turn a folder of tokens back into images"),
+    "train": Command("dove.commands.train", "train a tokenizer"),
+    "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
+    "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; ``argv`` without the program's name, None for ``sys.argv``."""
+    try:
+        return dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"dove: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("dove: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `dove info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails once more
+        return BROKEN_PIPE
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Find the command, parse its options, run it.
+
+    Raises:
+        UserError: if there is no such command, or from the command itself.
+        SystemExit: from the parser, after a help text (0) or a wrong flag (2).
+    """
+    name = next((name for name in COMMANDS if arguments[: name.count(" ") + 1] == name.split()), None)
+    if name is not None:
+        return run_command(name, arguments[name.count(" ") + 1 :])
+    if arguments[:1] in (["--version"], ["-V"]):
+        print(f"dove {__version__}")
+        return 0
+    group = [arguments[0]] if arguments and any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else []
+    rest = arguments[len(group) :]
+    if rest[:1] in (["--help"], ["-h"]):
+        print(help_text(group))
+        return 0
+    if not rest:
+        print(help_text(group), file=sys.stderr)
+        return USER_ERROR
+    raise UserError(_unknown(" ".join([*group, rest[0]])))
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Import a command's module, parse ``arguments`` into its options and run it."""
+    import tyro
+
+    module = import_module(COMMANDS[name].module)
+    if hasattr(module, "parse"):
+        return module.run(module.parse(arguments)) or 0
+    options = get_type_hints(module.run)["options"]
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    return module.run(tyro.cli(options, prog=f"dove {name}", args=arguments, config=flags)) or 0
+
+
+def help_text(group: Sequence[str] = ()) -> str:
+    """What ``dove --help`` prints, or ``dove evaluate --help`` for a group of commands."""
+    prefix = " ".join(["dove", *group])
+    listed = {name: command.help for name, command in COMMANDS.items() if f"dove {name} ".startswith(f"{prefix} ")}
+    width = max(map(len, listed))
+    lines = [
+        f"usage: {prefix} COMMAND [OPTIONS]",
+        "",
+        "Images as sequences of continuous tokens, as many as each image needs.",
+        "",
+        "commands:",
+        *(f"  {name:{width}}  {text}" for name, text in listed.items()),
+        "",
+        "`dove COMMAND --help` lists the options of a command; `dove --version` gives the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
+    return f"no command '{name}'; {hint} (see dove --help)"

@@ -1,0 +1,1 @@
+"""``dove evaluate ...``: one module for each evaluation."""

@@ -1,0 +1,38 @@
+"""Options that several commands share. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from dove.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What every evaluation takes."""
+
+    name: ClassVar[str]
+    """Of the files it writes."""
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")]
+    """Images: a folder, files, parquet, .tar shards or a hub dataset."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("dove-tiny",)
+    """Shipped checkpoints, checkpoint folders or hub ids; each gets its own rows."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """At most so many images, drawn at random from the source by the seed."""
+    output: Path = Path("results")
+    """Folder for the report and the pictures."""
+    seed: int = 0
+    """Of every random choice."""
+    batch_size: int = 64
+    """Images at a time."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} must be at least 1")
+        if self.output.exists() and not self.output.is_dir():
+            raise UserError(f"--output {self.output} is a file; pass a folder")

@@ -1,0 +1,49 @@
+"""What several commands do alike. Imported inside their ``run``, because it imports torch."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dove.checkpoint import write_files
+from dove.errors import UserError
+from dove.tokenizer import Dove
+
+
+def select_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        UserError: if it is not known or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name!r} is not available here; pass cpu, or auto to take what there is") from error
+    return device
+
+
+def load_model(name: str | Path, device: str) -> Dove:
+    """A tokenizer ready to encode and decode; what can go wrong is told before the weights are loaded."""
+    target = select_device(device)
+    return Dove.from_pretrained(name).to(target)
+
+
+def save_outputs(contents: Mapping[Path, bytes]) -> None:
+    """Write files, each whole or not at all, making their folders.
+
+    Raises:
+        UserError: if one cannot be written; what was there stays.
+    """
+    for path, content in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_files(path.parent, {path.name: content})
+        except OSError as error:
+            raise UserError(
+                f"cannot write {os.fspath(path)}: {error.strerror or error}; free some space or write elsewhere"
+            ) from error

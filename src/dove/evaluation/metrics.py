@@ -1,0 +1,141 @@
+"""How good reconstructions are: pixel errors per image, and the Frechet distance between sets of images."""
+
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy import linalg
+from torch import Tensor
+from torch.nn import functional as F
+
+from dove.errors import UserError
+
+SMALLEST_MSE = 1e-10
+"""Equal images count as 100 dB, so that means and deviations over images stay finite."""
+
+SSIM_SIGMA = 1.5
+SSIM_RADIUS = 5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+
+def mean_squared_error(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Mean over the pixels and channels of each image; pixels in [0, 1] give values in [0, 1]."""
+    return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
+
+
+def psnr(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Decibels of each image, from its mean squared error for pixels in [0, 1] (data range 1); at most 100."""
+    return -10 * mse.clamp(min=SMALLEST_MSE).log10()
+
+
+def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Structural similarity of each image, from -1 to 1, for pixels in [0, 1] (data range 1).
+
+    An 11 x 11 Gaussian window of deviation 1.5, the images continued by reflection, averaged over all pixels and
+    channels: the definition of torchmetrics.
+
+    Raises:
+        UserError: for images of less than 6 pixels, which cannot be continued so far.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= SSIM_RADIUS:
+        raise UserError(f"images of {width}x{height} px are too small for SSIM, which needs {SSIM_RADIUS + 1} px")
+    rows, columns = _window_matrix(height).to(images), _window_matrix(width).to(images).T
+
+    def blur(maps: Tensor) -> Tensor:
+        return rows @ maps @ columns
+
+    mean_x, mean_y = blur(images), blur(reconstruction)
+    variance_x = (blur(images * images) - mean_x * mean_x).clamp(min=0)
+    variance_y = (blur(reconstruction * reconstruction) - mean_y * mean_y).clamp(min=0)
+    covariance = blur(images * reconstruction) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x * mean_x + mean_y * mean_y + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _window_matrix(size: int) -> Float[Tensor, "size size"]:
+    """The Gaussian window with reflection as a matrix: at these sizes products are ten times quicker than convolutions."""
+    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=torch.float64)
+    window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    padded = F.pad(torch.eye(size, dtype=torch.float64)[None], (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")[0]
+    # Column p of ``padded`` says which pixel stands at padded position p.
+    return (padded.unfold(1, len(window), 1) @ (window / window.sum())).T
+
+
+class FeatureStatistics:
+    """Mean and covariance of feature vectors, gathered batch by batch in float64 without keeping the vectors."""
+
+    def __init__(self, width: int):
+        self.count = 0
+        self.mean: NDArray[np.float64] = np.zeros(width)
+        self._scatter: NDArray[np.float64] = np.zeros((width, width))
+
+    def update(self, features: Float[Tensor, "B F"]) -> None:
+        """Add a batch of feature vectors.
+
+        Raises:
+            UserError: for features that are not finite.
+        """
+        batch = features.double().cpu().numpy()
+        if not np.isfinite(batch).all():
+            raise UserError("some features of the images are not finite; check the network's weights and the model")
+        mean, shift = batch.mean(axis=0), batch.mean(axis=0) - self.mean
+        total = self.count + len(batch)
+        # Sums of squares around the running mean: sums around zero would cancel where the mean is large.
+        self._scatter += (batch - mean).T @ (batch - mean) + np.outer(shift, shift) * (self.count * len(batch) / total)
+        self.mean = self.mean + shift * (len(batch) / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Sample covariance (divided by n - 1), (F, F).
+
+        Raises:
+            UserError: for less than two vectors.
+        """
+        if self.count < 2:
+            raise UserError(f"a covariance needs at least 2 images, not {self.count}")
+        return self._scatter / (self.count - 1)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Everything as arrays, to be saved."""
+        return {"count": np.array(float(self.count)), "mean": self.mean, "scatter": self._scatter}
+
+    @classmethod
+    def from_state(cls, state: dict[str, NDArray[np.float64]]) -> "FeatureStatistics":
+        """The inverse of ``state``."""
+        statistics = cls(len(state["mean"]))
+        statistics.count = int(state["count"])
+        statistics.mean, statistics._scatter = state["mean"], state["scatter"]
+        return statistics
+
+
+def require_enough_images(count: int, width: int, name: str) -> None:
+    """Refuse a Frechet distance whose covariances would be singular.
+
+    Raises:
+        UserError: for no more images than features.
+    """
+    if count <= width:
+        raise UserError(
+            f"{name} of {count} images says little: its {width} features need at least {width + 1} images; "
+            "pass more images, leave this metric out, or insist with --allow-few-images"
+        )
+
+
+def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
+    """Squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+    The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). That takes square roots of symmetric
+    matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
+    """
+    shift = first.mean - second.mean
+    cross = linalg.svdvals(_symmetric_root(first.covariance) @ _symmetric_root(second.covariance)).sum()
+    return float(shift @ shift + np.trace(first.covariance) + np.trace(second.covariance) - 2 * cross)
+
+
+def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = linalg.eigh(matrix)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T

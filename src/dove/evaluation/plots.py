@@ -1,0 +1,92 @@
+"""Diagrams of the evaluations."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#1f6f8b", "#d1603d", "#4c8c4a", "#7a5195", "#b8860b", "#5c5c5c")
+STYLE = {
+    "axes.edgecolor": "#888888",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.dpi": 110,
+    "font.size": 9.5,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+LABELS = {
+    "psnr": "PSNR in dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS (lower is better)",
+    "perceptual_squeezenet": "perceptual_squeezenet (lower is better)",
+    "fid": "FID (lower is better)",
+    "fd_squeezenet": "fd_squeezenet (lower is better)",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all diagrams."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of axes, row by row. Made without pyplot, so that nothing global is touched."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def to_png(figure: Figure) -> bytes:
+    """The file of a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def token_axis(axes: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis of token counts with plain numbers."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens (mean over images)")
+
+
+def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
+    names = [name for name in LABELS if any(row.get(name) is not None for row in rows)]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    with style():
+        figure, axes = panels(-(-len(names) // 3), min(len(names), 3))
+        for name, panel in zip(names, axes, strict=False):
+            for model, colour in zip(models, _cycle(len(models)), strict=True):
+                _plot_model(panel, [row for row in rows if row["model"] == model], name, colour)
+            panel.set_title(LABELS[name])
+            token_axis(panel, sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1])
+        for panel in axes[len(names) :]:
+            panel.set_visible(False)
+        axes[0].legend(loc="best", fontsize=8.5)
+        return to_png(figure)
+
+
+def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
+    fixed = sorted((row["mean_length"], row[name]) for row in rows if isinstance(row["num_tokens"], int))
+    adaptive = [row for row in rows if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@")]
+    if fixed:
+        axes.plot(*zip(*fixed, strict=True), "o-", color=colour, markersize=4, label=rows[0]["model"])
+    for row in adaptive:
+        point = row["mean_length"], row[name]
+        axes.plot(*point, "*", color=colour, markersize=13, markeredgecolor="white", label=f"{row['model']} {row['num_tokens']}")
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]

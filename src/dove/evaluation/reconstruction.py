@@ -1,0 +1,282 @@
+"""Quality of reconstructions by number of tokens."""
+
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from dove.baselines.protocol import encode_each
+from dove.commands.runtime import save_outputs
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject
+from dove.evaluation.metrics import (
+    SMALLEST_MSE,
+    FeatureStatistics,
+    frechet_distance,
+    mean_squared_error,
+    psnr,
+    ssim,
+)
+from dove.evaluation.networks import Judge, Measured
+from dove.lengths import Fixed, LengthPolicy, parse_length_policy
+from dove.processor import ImageProcessor
+
+WORST_SHARE = 0.1
+
+
+class ReferenceCache:
+    """The originals' feature statistics, kept on disk by data set, image size and network.
+
+    They lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
+    """
+
+    def __init__(self, data_sha256: str, image_size: int, judges: Sequence[Judge]):
+        self.judges = judges
+        self.statistics: dict[str, FeatureStatistics] = {}
+        folder = Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / "statistics"
+        self._files: dict[str, Path] = {}
+        for judge in judges:
+            if judge.frechet_name:
+                key = f"{data_sha256} {image_size} {judge.frechet_name} {judge.sha256()}"
+                self._files[judge.frechet_name] = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+        for name, file in self._files.items():
+            if (found := _load_statistics(file)) is not None:
+                self.statistics[name] = found
+        self._growing = {name for name in self._files if name not in self.statistics}
+
+    def measure(self, originals: Float[Tensor, "B 3 H W"]) -> list[Measured]:
+        """What each judge says about a batch of originals; nothing where it is neither compared with nor counted."""
+        measured = []
+        for judge in self.judges:
+            growing = judge.frechet_name in self._growing
+            found = judge.measure(originals) if growing or judge.distance_name else Measured()
+            if growing and judge.frechet_name and found.features is not None:
+                self.statistics.setdefault(judge.frechet_name, FeatureStatistics(judge.width)).update(found.features)
+            measured.append(found)
+        return measured
+
+    def finish(self) -> None:
+        """Keep what a whole pass has gathered."""
+        for name in self._growing:
+            _save_statistics(self._files[name], self.statistics[name])
+        self._growing = set()
+
+
+def _load_statistics(file: Path) -> FeatureStatistics | None:
+    try:
+        with np.load(file) as stored:
+            return FeatureStatistics.from_state(dict(stored))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged: measured again
+        return None
+
+
+def _save_statistics(file: Path, statistics: FeatureStatistics) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **statistics.state())
+    try:
+        save_outputs({file: buffer.getvalue()})
+    except UserError as error:  # no reason to lose the evaluation
+        warnings.warn(f"the originals' statistics are not cached: {error}", stacklevel=2)
+
+
+@dataclass
+class Meter:
+    """Gathers one row: what a policy makes of all images."""
+
+    label: int | str
+    lengths: list[int] = field(default_factory=list)
+    per_image: dict[str, list[float]] = field(default_factory=dict)
+    statistics: dict[str, FeatureStatistics] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """One value for each image of a batch."""
+        self.per_image.setdefault(name, []).extend(values.tolist())
+
+    def row(self, model: str) -> dict[str, Any]:
+        """The row without its Frechet distances."""
+        mse, quality = (np.array(self.per_image[name]) for name in ("mse", "psnr"))
+        worst = np.sort(mse)[-max(1, round(WORST_SHARE * len(mse))) :]
+        row = {
+            "model": model,
+            "num_tokens": self.label,
+            "mean_length": float(np.mean(self.lengths)),
+            "psnr": float(quality.mean()),
+            "psnr_std": float(quality.std()),
+            "psnr_p10": float(np.percentile(quality, 10)),
+            "mse": float(mse.mean()),
+            "mse_worst10": float(worst.mean()),
+        }
+        others = {name: float(np.mean(values)) for name, values in self.per_image.items() if name not in row}
+        return row | others
+
+
+class Recorder:
+    """Measures one model against the originals, in as many passes over the images as needed.
+
+    Args:
+        subject: the model.
+        images: the images.
+        judges: networks to ask beside PSNR and SSIM.
+        batch_size: images at a time.
+        pictures: folder that gets every reconstruction, by model and length; None for no pictures.
+    """
+
+    def __init__(
+        self, subject: Subject, images: Images, judges: Sequence[Judge], batch_size: int, pictures: Path | None = None
+    ):
+        self.subject, self.images, self.judges, self.batch_size = subject, images, judges, batch_size
+        self.pictures = None if pictures is None else pictures / subject.slug
+        self.originals = ReferenceCache(images.sha256, subject.tokenizer.image_size, judges)
+
+    def record(self, requests: dict[int | str, LengthPolicy]) -> list[Meter]:
+        """One meter for each labelled policy, from one pass in which the encoder runs once for all."""
+        tokenizer = self.subject.tokenizer
+        meters = [Meter(label) for label in requests]
+        done = 0
+        description = f"{self.subject.name} at {', '.join(map(str, requests))}"
+        for batch in self.images.batches(tokenizer.image_size, self.batch_size, description):
+            originals = batch.pixels.to(self.subject.device)
+            measured = self.originals.measure(originals)
+            names = [picture_name(done + row, key) for row, key in enumerate(batch.keys)]
+            self._save("original", names, originals)
+            for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
+                rebuilt = tokenizer.decode(tokens)
+                meter.lengths += tokens.lengths.tolist()
+                self._measure(meter, rebuilt, originals, measured)
+                self._save(str(meter.label), names, rebuilt)
+            done += len(batch)
+        self.originals.finish()
+        return meters
+
+    def rows(self, meters: Iterable[Meter]) -> list[dict[str, Any]]:
+        """Finished rows, in the order of the meters."""
+        return [meter.row(self.subject.name) | self._frechet(meter) for meter in meters]
+
+    def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, measured: Sequence[Measured]) -> None:
+        scaled, truth = unit_range(rebuilt), unit_range(originals)
+        error = mean_squared_error(scaled, truth)
+        if not error.isfinite().all():
+            raise UserError(f"{self.subject.name}: some reconstructions are not finite; check the checkpoint")
+        meter.add("mse", error)
+        meter.add("psnr", psnr(error))
+        meter.add("ssim", ssim(scaled, truth))
+        for judge, original in zip(self.judges, measured, strict=True):
+            judged = judge.measure(rebuilt)
+            if judge.distance_name:
+                meter.add(judge.distance_name, judge.distance(judged, original))
+            if judge.frechet_name and judged.features is not None:
+                statistics = meter.statistics.setdefault(judge.frechet_name, FeatureStatistics(judge.width))
+                statistics.update(judged.features)
+
+    def _frechet(self, meter: Meter) -> dict[str, float]:
+        return {
+            name: frechet_distance(statistics, self.originals.statistics[name])
+            for name, statistics in meter.statistics.items()
+        }
+
+    def _save(self, label: str, names: Sequence[str], pixels: Tensor) -> None:
+        if self.pictures is None:
+            return
+        folder = self.pictures / label
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, picture in zip(names, ImageProcessor(pixels.shape[-1]).to_pil(pixels), strict=True):
+                picture.save(folder / name)
+        except OSError as error:
+            raise UserError(f"cannot save pictures in {folder}: {error.strerror or error}") from error
+
+
+def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """[-1, 1], clamped, to [0, 1]."""
+    return images.clamp(-1, 1).add(1).div(2)
+
+
+def picture_name(number: int, key: str) -> str:
+    """A file name from a record's key; the number keeps the order and tells equal stems apart."""
+    return f"{number:06d}-{Path(key).stem}.png"
+
+
+def default_requests(max_tokens: int) -> list[str]:
+    """Powers of two up to the capacity, and auto."""
+    lengths = [2**power for power in range(max_tokens.bit_length()) if 2**power < max_tokens]
+    return [*map(str, lengths), str(max_tokens), "auto"]
+
+
+def evaluate_reconstruction(
+    subject: Subject,
+    images: Images,
+    num_tokens: Sequence[str],
+    judges: Sequence[Judge],
+    *,
+    batch_size: int,
+    pictures: Path | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Quality of a model's reconstructions by number of tokens.
+
+    Each adaptive policy is followed by a row ``fixed@POLICY-mean``: one length for all images, the policy's own mean
+    length, rounded. That length is known only after the first pass; such rows take a second pass together.
+
+    Args:
+        subject: the model.
+        images: the images.
+        num_tokens: policies; none for ``default_requests``.
+        judges: networks to ask beside PSNR and SSIM.
+        batch_size: images at a time.
+        pictures: folder for all reconstructions; None for none.
+
+    Returns:
+        The rows, and the comparison of each adaptive policy with its fixed length.
+
+    Raises:
+        UserError: for policies that don't fit the model.
+    """
+    capacity = subject.tokenizer.max_tokens
+    policies = [parse_length_policy(request, capacity) for request in num_tokens or default_requests(capacity)]
+    requests: dict[int | str, LengthPolicy] = {
+        policy.num_tokens if isinstance(policy, Fixed) else str(policy): policy for policy in policies
+    }
+    recorder = Recorder(subject, images, judges, batch_size, pictures)
+    meters = {meter.label: meter for meter in recorder.record(requests)}
+    means = {
+        label: Fixed(max(1, round(float(np.mean(meters[label].lengths)))))
+        for label, policy in requests.items()
+        if not isinstance(policy, Fixed)
+    }
+    missing = {fixed.num_tokens: fixed for fixed in means.values() if fixed.num_tokens not in meters}
+    fixed_meters = meters | ({meter.label: meter for meter in recorder.record(dict(missing))} if missing else {})
+    for label, fixed in means.items():
+        meters[f"fixed@{label}-mean"] = replace(fixed_meters[fixed.num_tokens], label=f"fixed@{label}-mean")
+    rows = recorder.rows(meters.values())
+    by_label = {row["num_tokens"]: row for row in rows}
+    comparisons = [
+        compare_with_fixed(by_label[label], by_label[f"fixed@{label}-mean"], fixed.num_tokens)
+        for label, fixed in means.items()
+    ]
+    return rows, comparisons
+
+
+def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_tokens: int) -> dict[str, Any]:
+    """Whether an adaptive policy evens out quality, against the same number of tokens for every image.
+
+    ``psnr_std_ratio`` is the deviation of its PSNR over the fixed length's (below 1: more even); ``worst10_gain_db`` says by
+    how many decibels the mean squared error of its worst tenth of images is lower.
+    """
+    ratio = adaptive["psnr_std"] / fixed["psnr_std"] if fixed["psnr_std"] else None
+    gain = 10 * float(np.log10(max(fixed["mse_worst10"], SMALLEST_MSE) / max(adaptive["mse_worst10"], SMALLEST_MSE)))
+    return {
+        "model": adaptive["model"],
+        "num_tokens": adaptive["num_tokens"],
+        "mean_length": adaptive["mean_length"],
+        "fixed_num_tokens": num_tokens,
+        "psnr_std_ratio": ratio,
+        "worst10_gain_db": gain,
+    }

@@ -1,0 +1,18 @@
+"""How far a reconstruction is from its image."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LEAST_ERROR = 1e-10
+"""Mean squared errors below this count as this: 100 dB, so that two equal images give a number."""
+
+
+def psnr(images: Float[Tensor, "B 3 H W"], others: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """Peak signal-to-noise ratio in dB, image by image.
+
+    Pixels in [-1, 1] are clamped and mapped to [0, 1] first; the peak is 1.
+    """
+    scaled, others = (pixels.float().clamp(-1, 1).add(1).div(2) for pixels in (images, others))
+    error = (scaled - others).square().flatten(1).mean(1)
+    return -10 * torch.log10(error.clamp(min=LEAST_ERROR))

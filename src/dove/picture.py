@@ -1,0 +1,57 @@
+"""Pictures of pictures: rows of captioned images."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+CELL = 192
+"""Images smaller than this are shown at the first whole multiple of their size that is not."""
+MARGIN, GAP, CAPTION = 24, 16, 36
+FONT_SIZE, LEAST_FONT_SIZE = 15, 11
+INK, PAPER = "#222222", "#ffffff"
+
+
+class Cell(NamedTuple):
+    """An image, all of a picture of the same size, and the line below it."""
+
+    image: Image.Image
+    caption: str
+
+
+def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    """One row of cells below the other, on white."""
+    width = rows[0][0].image.width
+    side = width * max(1, -(-CELL // width))
+    columns = max(map(len, rows))
+    size = (2 * MARGIN + columns * (side + GAP) - GAP, 2 * MARGIN + len(rows) * (side + CAPTION))
+    picture = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    for row, cells in enumerate(rows):
+        for column, cell in enumerate(cells):
+            left, top = MARGIN + column * (side + GAP), MARGIN + row * (side + CAPTION)
+            picture.paste(cell.image.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+            caption, font = fit_caption(cell.caption, side)
+            draw.text((left + side / 2, top + side + CAPTION * 0.4), caption, fill=INK, font=font, anchor="mm")
+    return picture
+
+
+def fit_caption(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """The text and a font in which it is at most ``width`` pixels wide: a smaller font first, then an ellipsis in front,
+    because the end of a path says more than its beginning."""
+    for size in range(FONT_SIZE, LEAST_FONT_SIZE - 1, -1):
+        font = ImageFont.load_default(size)
+        if font.getlength(text) <= width:
+            return text, font
+    kept = text
+    while kept and font.getlength(f"…{kept}") > width:
+        kept = kept[1:]
+    return f"…{kept}", font
+
+
+def encode_picture(picture: Image.Image, suffix: str) -> bytes:
+    """The file of a picture, in the format that ``suffix`` (such as ``.png``) names."""
+    buffer = io.BytesIO()
+    picture.save(buffer, Image.registered_extensions()[suffix.lower()])
+    return buffer.getvalue()
