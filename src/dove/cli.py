@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "encode": Command("dove.commands.encode", "turn images into a folder of tokens"),
     "decode": Command("dove.commands.decode", "turn a folder of tokens back into images"),
     "train": Command("dove.commands.train", "train a tokenizer"),
+    "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
 }
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; ``argv`` without the program's name, None for ``sys.argv``."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a hub out of reach is one line of ours, not ten of its retries
     try:
         return dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
