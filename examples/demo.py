@@ -21,7 +21,7 @@ PHOTOS = {
     "flower": Path(datasets.__file__).parent / "images" / "flower.jpg",
     "temple": Path(datasets.__file__).parent / "images" / "china.jpg",
 }
-SKY = (0, 0, 120, 120)
+SKY = (0, 0, 100, 100)
 """Left, upper, right, lower of a cloudless corner in the photo of the temple."""
 
 

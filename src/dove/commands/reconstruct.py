@@ -150,7 +150,7 @@ def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell
     """The original and its reconstructions with what is written below them."""
     from dove.picture import Cell
 
-    captions = [result["path"]]
+    captions = [Path(result["path"]).name]
     for row in result["rows"]:
         prefix = "" if row["num_tokens"] == row["length"] else f"{row['num_tokens']}: "
         captions.append(f"{prefix}{count_tokens(row['length'])}, {row['psnr']:.1f} dB")

@@ -1,0 +1,135 @@
+"""``dove paper``: every table and figure of the paper as one command each."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from dove.errors import UserError
+from dove.paper import Experiment, Plan, load_experiment, load_experiments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List the paper's tables and figures, and which of them can be run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Rerun a table or figure of the paper, at its own scale or with the small shipped model."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """table2, figure6, ...; `dove paper list` has them all."""
+    scale: Literal["paper", "tiny"] = "tiny"
+    """paper trains and evaluates at the paper's size, on the data sets that it names; tiny takes minutes on a CPU."""
+    data: Path | None = None
+    """Folder with the data sets under the names that the command asks for; at tiny scale mostly any images."""
+    output: Path = Path("results")
+    """Folder for the results; each table and figure gets a folder of its own in it."""
+    model: str | None = None
+    """Evaluate this checkpoint instead of the scale's own, which at paper scale is trained first."""
+    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """SqueezeNet 1.0 weights: adds perceptual_squeezenet and fd_squeezenet where reconstructions are measured."""
+    dry_run: bool = False
+    """Print the commands without running them."""
+
+
+def parse(arguments: Sequence[str]) -> ListOptions | RunOptions:
+    """Options of `dove paper list` or `dove paper run`."""
+    kinds = Annotated[ListOptions, tyro.conf.subcommand("list")] | Annotated[RunOptions, tyro.conf.subcommand("run")]
+    return tyro.cli(
+        kinds,  # type: ignore[arg-type]
+        args=list(arguments),
+        prog="dove paper",
+        description="The paper's tables and figures, one command each.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def run(options: ListOptions | RunOptions) -> int:
+    """List the experiments or run one.
+
+    Raises:
+        UserError: if there is no such experiment, it cannot be run yet, or data are missing.
+    """
+    if isinstance(options, RunOptions):
+        return run_experiment(options)
+    print(table(load_experiments()))
+    return 0
+
+
+def table(experiments: Sequence[Experiment]) -> str:
+    """One line for each experiment, and one more for each part of it that is not there yet."""
+    width = max(len(experiment.name) for experiment in experiments)
+    status = max(len(experiment.status) for experiment in experiments)
+    lines = []
+    for experiment in experiments:
+        lines.append(f"{experiment.name:{width}}  {experiment.status:{status}}  {experiment.title}")
+        lines += [f"{'':{width}}  {'':{status}}  not yet: {part}" for part in experiment.not_yet]
+    return "\n".join(lines)
+
+
+def run_experiment(options: RunOptions) -> int:
+    """Run the commands one after the other and return the exit status of the first that fails, or 0.
+
+    Raises:
+        UserError: before anything is run, if it cannot work.
+    """
+    from dove.cli import main
+
+    experiment = load_experiment(options.name)
+    if experiment.status != "ready":
+        raise UserError(f"{experiment.name} is not yet possible: {'; '.join(experiment.not_yet)}")
+    plan = experiment.scales[options.scale]
+    print(f"{experiment.name}: {experiment.title}\npaper: {experiment.paper_line}")
+    if not options.dry_run:
+        check_data(experiment, plan, options)
+    for command in filled_commands(plan, options):
+        print(f"$ dove {shlex.join(command)}", flush=True)
+        status = 0 if options.dry_run else main(command)
+        if status:
+            return status
+    for part in experiment.not_yet:
+        print(f"not yet: {part}")
+    return 0
+
+
+def check_data(experiment: Experiment, plan: Plan, options: RunOptions) -> None:
+    """Find the data that a plan reads.
+
+    Raises:
+        UserError: naming what is missing and what it should be.
+    """
+    if not plan.data:
+        return
+    needed = "; ".join(what if name == "." else f"{name} ({what})" for name, what in plan.data.items())
+    if options.data is None:
+        raise UserError(f"{experiment.name} at --scale {options.scale} needs --data DIR with {needed}")
+    missing = [str(options.data / name) for name in plan.data if not (options.data / name).exists()]
+    if missing:
+        raise UserError(
+            f"there is no {', '.join(missing)}; {experiment.name} at --scale {options.scale} needs --data with {needed}"
+        )
+
+
+def filled_commands(plan: Plan, options: RunOptions) -> list[list[str]]:
+    """The plan's command lines with paths for their placeholders, training left out where a model is given.
+
+    A nested list is optional: its arguments are left out where no value is given for its placeholder.
+    """
+    values = {"data": str(options.data or "DATA"), "output": str(options.output)}
+    values["model"] = options.model or plan.model.format(**values)
+    given = values | ({"squeezenet": str(options.squeezenet)} if options.squeezenet else {})
+    commands = plan.commands if options.model else [*plan.train, *plan.commands]
+    filled = []
+    for command in commands:
+        arguments: list[str] = []
+        for item in command:
+            group = item if isinstance(item, list) else [item]
+            if isinstance(item, str) or options.squeezenet:
+                arguments += [argument.format(**given) for argument in group]
+        filled.append(arguments)
+    return filled
