@@ -9,6 +9,7 @@ from dove.lengths import LengthPolicy
 from dove.tokens import Tokens
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Images to tokens and back."""
 

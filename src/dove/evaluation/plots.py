@@ -53,7 +53,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def token_axis(axes: Axes, ticks: Sequence[float]) -> None:
+def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
     """A logarithmic axis of token counts with plain numbers."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
