@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("dove.commands.train", "train a tokenizer"),
     "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
+    "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
 }
 

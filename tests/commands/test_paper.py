@@ -1,0 +1,117 @@
+"""``dove paper``: the files are complete, their commands parse, and one really runs."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import tyro
+from PIL import Image
+
+from dove.cli import COMMANDS, main
+from dove.commands.paper import RunOptions, filled_commands
+from dove.errors import UserError
+from dove.paper import load_experiment, load_experiments
+from dove.tokenizer import Dove
+
+PAPER = [f"table{number}" for number in (2, 3, 4, 5, 6, 10)] + [
+    f"figure{number}" for number in (1, 4, 5, 6, 7, 8, 9, 11)
+]
+PLANS = [(item.name, scale) for item in load_experiments() if item.status == "ready" for scale in ("paper", "tiny")]
+
+
+def parse(arguments: list[str]) -> object:
+    """What the command itself would make of its arguments."""
+    name = next(name for name in COMMANDS if arguments[: name.count(" ") + 1] == name.split())
+    module, rest = import_module(COMMANDS[name].module), arguments[name.count(" ") + 1 :]
+    if hasattr(module, "parse"):
+        return module.parse(rest)
+    return tyro.cli(get_type_hints(module.run)["options"], args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def test_all_tables_and_figures_are_there_in_order() -> None:
+    assert [item.name for item in load_experiments()] == PAPER
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_file_says_what_it_is(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.title
+    assert experiment.paper_line
+    assert experiment.status in ("ready", "not yet")
+    assert experiment.not_yet or experiment.status == "ready"
+    assert set(experiment.scales) == {"paper", "tiny"} or experiment.status == "not yet"
+
+
+@pytest.mark.parametrize(("name", "scale"), PLANS)
+def test_commands_parse_with_the_options_of_today(name: str, scale: str, tmp_path: Path) -> None:
+    plan = load_experiment(name).scales[scale]
+    options = RunOptions(name=name, data=tmp_path, output=tmp_path / "out", squeezenet=tmp_path / "net.safetensors")
+    commands = filled_commands(plan, options)
+    assert commands
+    for command in commands:
+        assert all(isinstance(argument, str) and "{" not in argument for argument in command)
+        parse(command)
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown for name in PAPER)
+    assert "not yet: Q-DOVE" in shown
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def test_run_runs_a_table(tiny_dove: Dove, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_dove.save_pretrained(tmp_path / "model")
+    arguments = ["--scale", "tiny", "--data", photos, "--output", tmp_path / "out", "--model", tmp_path / "model"]
+    assert main(["paper", "run", "table2", *map(str, arguments)]) == 0
+    rows = json.loads((tmp_path / "out" / "table2" / "reconstruction.json").read_text())["rows"]
+    assert [row["num_tokens"] for row in rows][:3] == [1, 2, 4]
+    shown = capsys.readouterr().out
+    assert "18.91" in shown
+    assert "not yet: the rows of TiTok" in shown
+
+
+def test_a_failing_command_ends_the_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", photos, "--output", tmp_path / "out", "--model", tmp_path / "nothing"]
+    assert main(["paper", "run", "figure9", "--scale", "tiny", "--data", str(tmp_path / "none")]) == 2
+    assert main(["paper", "run", "table2", *map(str, arguments)]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_what_is_not_built_exits_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "run", "figure7"]) == 2
+    error = capsys.readouterr().err
+    assert error == "dove: figure7 is not yet possible: Q-DOVE (tokens conditioned on a text query) is not built\n"
+
+
+@pytest.mark.parametrize(("name", "message"), [("table22", "did you mean table2"), ("9", "there are table2")])
+def test_unknown_names_list_the_known(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_experiment(name)
+
+
+def test_missing_data_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "run", "table2", "--scale", "paper"]) == 2
+    assert "needs --data DIR with imagenet-train" in capsys.readouterr().err
+    assert main(["paper", "run", "table2", "--scale", "paper", "--data", str(tmp_path)]) == 2
+    assert "imagenet100-val" in capsys.readouterr().err
+
+
+def test_dry_run_prints_training_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "run", "table2", "--scale", "paper", "--dry-run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ dove")]
+    assert lines[0].startswith("$ dove train --preset dove-base --data DATA/imagenet-train")
+    assert "results/dove-base/model" in lines[1]
