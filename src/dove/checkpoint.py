@@ -1,5 +1,6 @@
 """Checkpoint folders: config.json, model.safetensors and a README.md."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -56,6 +57,23 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
             f"no checkpoint {str(name)!r}: no such folder or shipped name (shipped: {known}) or hub id (owner/name)"
         )
     return _download(str(name), **hub_options)
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """SHA-256 of a checkpoint's config and weights, one after the other.
+
+    Raises:
+        UserError: if one of them is missing.
+    """
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        try:
+            with (folder / name).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise UserError(f"{folder} has no readable {name}; pass a complete checkpoint folder") from error
+    return digest.hexdigest()
 
 
 def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[str, Tensor]]:

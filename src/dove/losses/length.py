@@ -87,7 +87,7 @@ def _linear(
     return postpone, advance
 
 
-_FORMS: dict[EosLossKind, Callable[..., tuple[Tensor, Tensor]]] = {"linear": _linear}
+_FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"linear": _linear}
 """Each form gives (loss that postpones the EOS, loss that advances it), (B,) each."""
 
 
@@ -96,7 +96,7 @@ def eos_loss(
     lengths: Int[Tensor, " B"],
     losses: Float[Tensor, " B"],
     threshold: float,
-    kind: EosLossKind = "linear",
+    kind: str = "linear",
 ) -> Float[Tensor, " B"]:
     """Eq. 3 per sample.
 

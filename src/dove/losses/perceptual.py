@@ -166,7 +166,7 @@ class LpipsPerceptual(PerceptualDistance):
         return self.network(reconstruction, images.detach()).flatten()
 
 
-def make_perceptual(name: PerceptualName, weights: str | Path | None = None) -> PerceptualDistance:
+def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualDistance:
     """The perceptual distance of that name.
 
     Args:

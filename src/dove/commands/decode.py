@@ -1,0 +1,88 @@
+"""``dove decode``: a folder of tokens to a folder of images."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import tyro
+
+from dove.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """Rebuild the images of a folder that `dove encode` wrote, as PNG files under the names of their records."""
+
+    tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of tokens."""
+    output: Path
+    """Folder for the images."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """The checkpoint that made the tokens; by default the one they name."""
+    num_tokens: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Use at most so many tokens of each image."""
+    batch_size: int = 64
+    """Images at a time."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size} must be at least 1")
+
+
+def run(options: DecodeOptions) -> None:
+    """Decode every record.
+
+    Raises:
+        UserError: if the tokens are damaged, unfinished or another checkpoint's.
+    """
+    import io
+
+    from tqdm import tqdm
+
+    from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.commands.runtime import load_model, save_outputs
+    from dove.processor import ImageProcessor
+    from dove.store import TokenStore
+
+    store = TokenStore.open(options.tokens)
+    name = options.model or store.manifest.model
+    found = checkpoint_sha256(resolve_checkpoint(name))
+    if found != store.manifest.checkpoint_sha256:
+        raise UserError(
+            f"{options.tokens} was made by {store.manifest.model} ({store.manifest.checkpoint_sha256[:12]}), "
+            f"but {name} is {found[:12]}; pass the checkpoint that made it with --model"
+        )
+    if missing := store.missing():
+        raise UserError(
+            f"{options.tokens} is unfinished: {len(missing)} of {store.manifest.num_shards} shards are missing; "
+            "run its `dove encode` again"
+        )
+    model = load_model(name, options.device)
+    processor = ImageProcessor(model.image_size)
+    taken: set[str] = set()
+    with tqdm(total=store.manifest.records, unit="image", disable=None) as progress:
+        for shard in store.shards():
+            for start in range(0, len(shard.keys), options.batch_size):
+                keys = shard.keys[start : start + options.batch_size]
+                images = model.decode(shard.tokens[start : start + options.batch_size], options.num_tokens)
+                for key, image in zip(keys, processor.to_pil(images), strict=True):
+                    buffer = io.BytesIO()
+                    image.save(buffer, "PNG")
+                    save_outputs({options.output / file_name(key, taken): buffer.getvalue()})
+                progress.update(len(keys))
+    print(f"{len(taken)} images in {options.output}")
+
+
+def file_name(key: str, taken: set[str]) -> str:
+    """A PNG's path, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins."""
+    parts = [part for part in PurePosixPath(key.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    path = PurePosixPath(*(part.replace(":", "_").replace("\0", "_") for part in parts or ["image"]))
+    candidates = [str(path.with_suffix(".png")), f"{path}.png"]
+    number = 2
+    while candidates[0] in taken:
+        candidates = candidates[1:] or [f"{path}-{number}.png"]
+        number += 1
+    taken.add(candidates[0])
+    return candidates[0]

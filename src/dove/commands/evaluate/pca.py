@@ -1,0 +1,57 @@
+"""``dove evaluate pca``: what hidden features tell apart."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from dove.commands.options import EvaluationOptions
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from dove.evaluation.common import Images, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcaOptions(EvaluationOptions):
+    """Colour images by the first three principal components of the token generator's hidden features, layer by layer.
+
+    Writes pca.json and pca.csv with the variance that the components explain, and for each model a picture: the image, the
+    VQGAN's latents, and each layer. The components are those of all positions of all images, so a colour means the same
+    in all of them.
+    """
+
+    name = "pca"
+
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = 256
+    """At most so many images, drawn at random from the source by the seed."""
+    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
+    """Images in the picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shown < 1:
+            raise UserError(f"--shown {self.shown} leaves an empty picture; pass at least 1")
+
+
+def run(options: PcaOptions) -> None:
+    """Compute the components and write the report.
+
+    Raises:
+        UserError: for options that cannot work, or images or features without components.
+    """
+    from dove.evaluation.common import evaluate, rows_to_text
+    from dove.evaluation.pca import evaluate_pca
+    from dove.picture import encode_picture, side_by_side
+
+    def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
+        rows, pictures = [], {}
+        for subject in subjects:
+            found, cells = evaluate_pca(subject, images, batch_size=options.batch_size, shown=options.shown)
+            rows += found
+            name = "pca.png" if len(subjects) == 1 else f"pca-{subject.slug}.png"
+            pictures[name] = encode_picture(side_by_side(cells), ".png")
+        print(rows_to_text(rows))
+        return {"rows": rows}, pictures
+
+    evaluate(options, measure)

@@ -1,0 +1,84 @@
+"""``dove info``: what a checkpoint is, or what is installed."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Say what a checkpoint is; without one, what is shipped and installed."""
+
+    checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
+    """A shipped name, a checkpoint folder or a hub id."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run(options: InfoOptions) -> None:
+    """Print it."""
+    found = describe_installation() if options.checkpoint is None else describe_checkpoint(options.checkpoint)
+    print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+
+
+def describe_checkpoint(name: str) -> dict[str, Any]:
+    """Sizes, hash, settings and card of a checkpoint."""
+    from dove.checkpoint import CARD_FILE, WEIGHTS_FILE, checkpoint_sha256, load_checkpoint, resolve_checkpoint
+
+    folder = resolve_checkpoint(name)
+    config, weights = load_checkpoint(folder)
+    parts: dict[str, int] = {}
+    for key, tensor in weights.items():
+        part = key.split(".")[0]
+        parts[part] = parts.get(part, 0) + (tensor.numel() if tensor.is_floating_point() else 0)
+    card = folder / CARD_FILE
+    return {
+        "name": name,
+        "folder": str(folder),
+        "megabytes": round((folder / WEIGHTS_FILE).stat().st_size / 1e6, 2),
+        "sha256": checkpoint_sha256(folder),
+        "card": str(card) if card.is_file() else None,
+        "parameters": {**parts, "total": sum(parts.values())},
+        "config": asdict(config),
+    }
+
+
+def describe_installation() -> dict[str, Any]:
+    """Shipped checkpoints, versions and devices."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from dove import __version__
+    from dove.checkpoint import shipped_checkpoints
+
+    packages = {}
+    for package in ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow", "accelerate"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = "not installed"
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "dove": __version__,
+        "python": platform.python_version(),
+        "packages": packages,
+        "devices": ["cpu", *gpus],
+        "checkpoints": {name: str(Path(folder)) for name, folder in shipped_checkpoints().items()},
+    }
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
+        else:
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            lines.append(f"{indent}{name:{width}}  {shown}")
+    return lines

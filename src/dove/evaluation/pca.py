@@ -1,0 +1,143 @@
+"""Figure 8: the first three principal components of features as the colours of a segmentation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject
+from dove.evaluation.features import hidden_grid_features
+from dove.picture import Cell
+from dove.processor import ImageProcessor
+from dove.tokenizer import Dove
+
+COMPONENTS = 3
+"""One for each of red, green and blue."""
+OUTLIERS = 1.0
+"""Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
+LATENTS = "VQGAN"
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Colours of one source of features."""
+
+    source: str
+    """"VQGAN" for its latents, "layer 1", ... for the generator's blocks."""
+    colours: Float[np.ndarray, "B h w 3"]
+    """In [0, 1]."""
+    explained_variance: list[float]
+    """Share of the features' variance along each of the three components."""
+
+
+def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pixels (B, 3, S, S) and, by source, the features (B, N, width) of all readable images, on the CPU.
+
+    Raises:
+        UserError: if there is only one image, or the model has no hidden layers over a grid.
+    """
+    model = subject.tokenizer
+    if not isinstance(model, Dove):
+        raise UserError(f"{subject.name} has no token generator over a grid; pass DOVE checkpoints")
+    pixels: list[Tensor] = []
+    features: dict[str, list[Tensor]] = {}
+    for batch in images.batches(model.image_size, batch_size, f"{subject.name}: features"):
+        pixels.append(batch.pixels)
+        inputs = batch.pixels.to(subject.device)
+        with torch.no_grad():
+            features.setdefault(LATENTS, []).append(model.latents(inputs).cpu())
+        for number, layer in enumerate(hidden_grid_features(model, inputs), 1):
+            features.setdefault(f"layer {number}", []).append(layer.cpu())
+    return torch.cat(pixels), {source: torch.cat(parts) for source, parts in features.items()}
+
+
+def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
+    """Components are directions in which images differ from each other and within themselves.
+
+    Raises:
+        UserError: for a single image, or if each image has one colour alone.
+    """
+    if len(pixels) < 2:
+        raise UserError("one image is too few for principal components over images; pass at least 2")
+    if bool((pixels.flatten(2).amax(-1) - pixels.flatten(2).amin(-1) == 0).all()):
+        raise UserError("every image has one colour alone, so there is nothing to segment; pass photos")
+
+
+def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
+    """Principal components of all positions of all images, as colours.
+
+    Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
+    means the same in each of them.
+
+    Raises:
+        UserError: for features that are not finite, too narrow or all the same.
+    """
+    flat = features.flatten(0, 1).double().numpy()
+    if not np.isfinite(flat).all():
+        raise UserError(f"{source}: some features are not finite; check the checkpoint")
+    if flat.shape[1] < COMPONENTS:
+        raise UserError(f"{source}: features of width {flat.shape[1]} have no {COMPONENTS} components")
+    if np.ptp(flat, axis=0).max() == 0:
+        raise UserError(f"{source}: the features are the same everywhere, so they have no components")
+    pca = PCA(COMPONENTS, svd_solver="covariance_eigh")
+    components = pca.fit_transform(flat)
+    low, high = np.percentile(components, [OUTLIERS, 100 - OUTLIERS], axis=0)
+    colours = np.clip((components - low) / np.maximum(high - low, np.finfo(np.float64).tiny), 0, 1)
+    side = round(features.shape[1] ** 0.5)
+    return Segmentation(source, colours.reshape(len(features), side, side, 3), pca.explained_variance_ratio_.tolist())
+
+
+def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
+    """Colours in [0, 1] as a picture of ``size`` pixels a side."""
+    small: NDArray[np.uint8] = np.round(colours * 255).astype(np.uint8)
+    return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def picture_rows(
+    pixels: Float[Tensor, "B 3 S S"], segmentations: Sequence[Segmentation], shown: int
+) -> list[list[Cell]]:
+    """Rows of an original and its segmentations, of the first ``shown`` images."""
+    side = pixels.shape[-1]
+    originals = ImageProcessor(side).to_pil(pixels[:shown])
+    return [
+        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
+        for row, original in enumerate(originals)
+    ]
+
+
+def evaluate_pca(
+    subject: Subject, images: Images, *, batch_size: int, shown: int
+) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
+    """One row of numbers for each source of features, and the picture's rows.
+
+    Args:
+        subject: the model.
+        images: what the components are computed over.
+        batch_size: images at a time.
+        shown: images in the picture.
+
+    Raises:
+        UserError: for images or features without components.
+    """
+    pixels, features = collect_features(subject, images, batch_size)
+    require_contrast(pixels)
+    segmentations = [segment(source, values) for source, values in features.items()]
+    rows = [
+        {
+            "model": subject.name,
+            "source": found.source,
+            "width": features[found.source].shape[-1],
+            **{f"explained_variance_{number}": share for number, share in enumerate(found.explained_variance, 1)},
+            "explained_variance": sum(found.explained_variance),
+        }
+        for found in segmentations
+    ]
+    return rows, picture_rows(pixels, segmentations, shown)

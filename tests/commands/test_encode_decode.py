@@ -1,0 +1,168 @@
+"""Tokens on disk: complete, resumable, refused when they don't fit, readable without this package."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dove.cli import main
+from dove.commands.decode import file_name
+from dove.store import TokenStore
+from dove.tokenizer import Dove
+
+
+def keys(folder: Path) -> list[str]:
+    return [key for shard in TokenStore.open(folder).shards() for key in shard.keys]
+
+
+def encode(photos: Path, output: Path, checkpoint: str, *flags: str) -> int:
+    common = ["--model", checkpoint, "--shard-size", "3", "--batch-size", "2"]
+    return main(["encode", str(photos), "--output", str(output), *common, *flags])
+
+
+def test_every_image_is_there_once_with_the_models_tokens(photos: Path, checkpoint: str, tmp_path: Path) -> None:
+    output = tmp_path / "tokens"
+    assert encode(photos, output, checkpoint, "--num-tokens", "5", "--dtype", "fp32") == 0
+    assert len(keys(output)) == len(set(keys(output))) == 7
+    shard = TokenStore.open(output).read(0)
+    assert shard.tokens.lengths.tolist() == [5, 5, 5]
+    from dove.data.images import open_images
+    from dove.processor import ImageProcessor
+
+    record = open_images(str(photos))[0]
+    expected = Dove.from_pretrained(checkpoint).encode(ImageProcessor(16)(record.image), 5)
+    torch.testing.assert_close(shard.tokens.values[:1], expected.values, atol=1e-5, rtol=1e-4)
+
+
+def test_shards_open_without_this_package(photos: Path, checkpoint: str, tmp_path: Path) -> None:
+    output = tmp_path / "tokens"
+    assert encode(photos, output, checkpoint) == 0
+    tables = [pq.read_table(path) for path in sorted(output.glob("*.parquet"))]
+    assert [table.num_rows for table in tables] == [3, 3, 1]
+    for row in (row for table in tables for row in table.to_pylist()):
+        assert len(row["values"]) == row["length"] * 24
+    assert json.loads((output / "store.json").read_text())["num_tokens"] == "auto"
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_killed_run_goes_on_without_losing_or_doubling(
+    moment: int, photos: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, calls, original = tmp_path / "tokens", [], Dove.encode
+
+    def dying(self: Dove, *given: object) -> object:
+        calls.append(1)
+        if len(calls) > moment:
+            raise Killed
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dove, "encode", dying)
+        with pytest.raises(Killed):
+            encode(photos, output, checkpoint)
+    assert encode(photos, output, checkpoint) == 0
+    assert len(keys(output)) == len(set(keys(output))) == 7
+
+
+def test_unreadable_images_are_named_every_time(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a" / "broken.png").write_bytes(b"no picture")
+    for _ in range(2):  # the second run has nothing left to encode
+        assert encode(photos, tmp_path / "tokens", checkpoint) == 2
+        assert "broken.png" in capsys.readouterr().err
+    assert len(keys(tmp_path / "tokens")) == 7
+
+
+def test_decode_rebuilds_what_the_model_would(photos: Path, checkpoint: str, tmp_path: Path) -> None:
+    encode(photos, tmp_path / "tokens", checkpoint)
+    assert main(["decode", str(tmp_path / "tokens"), "--output", str(tmp_path / "images")]) == 0
+    written = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.png"))
+    assert written == sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tokens: (tokens / "tokens-00001.parquet").unlink(), "unfinished"),
+        (lambda tokens: (tokens / "tokens-00001.parquet").write_bytes(b"PAR1"), "damaged"),
+        (lambda tokens: (tokens / "store.json").unlink(), "no store.json"),
+        (lambda tokens: (tokens / "store.json").write_text("{"), "damaged"),
+    ],
+)
+def test_damaged_stores_are_refused(
+    spoil: object, message: str, photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode(photos, tmp_path / "tokens", checkpoint)
+    assert callable(spoil)
+    spoil(tmp_path / "tokens")
+    capsys.readouterr()
+    assert main(["decode", str(tmp_path / "tokens"), "--output", str(tmp_path / "images")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("dove: ")
+    assert message in error
+
+
+def test_another_checkpoints_tokens_are_refused(
+    photos: Path, checkpoint: str, tmp_path: Path, tiny_dove: Dove, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode(photos, tmp_path / "tokens", checkpoint)
+    with torch.no_grad():
+        tiny_dove.token_decoder.positions.add_(1)
+    tiny_dove.save_pretrained(tmp_path / "other")
+    arguments = [
+        "decode",
+        str(tmp_path / "tokens"),
+        "--output",
+        str(tmp_path / "x"),
+        "--model",
+        str(tmp_path / "other"),
+    ]
+    assert main(arguments) == 2
+    assert "was made by" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--num-tokens", "4"], ["--dtype", "fp32"]])
+def test_other_settings_need_another_folder(
+    flags: Sequence[str], photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode(photos, tmp_path / "tokens", checkpoint)
+    assert encode(photos, tmp_path / "tokens", checkpoint, *flags) == 2
+    assert "made otherwise" in capsys.readouterr().err
+    assert len(keys(tmp_path / "tokens")) == 7
+
+
+def test_a_full_disk_loses_nothing(
+    photos: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dove.store as store
+
+    original, written = store.write_files, []
+
+    def filling(folder: Path, contents: dict[str, bytes]) -> None:
+        written.append(1)
+        if len(written) > 2:
+            raise OSError(28, "No space left on device")
+        original(folder, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_files", filling)
+        assert encode(photos, tmp_path / "tokens", checkpoint) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert encode(photos, tmp_path / "tokens", checkpoint) == 0
+    assert len(keys(tmp_path / "tokens")) == 7
+
+
+def test_file_names_stay_inside_and_apart() -> None:
+    taken: set[str] = set()
+    names = [file_name(key, taken) for key in ("../../etc/x.jpg", "/etc/x.png", "etc/x", "etc/x", "..", "C:\\y.png")]
+    assert names[:2] == ["etc/x.png", "etc/x.png.png"]
+    assert len(set(names)) == len(names)
+    assert all(not name.startswith("/") and ".." not in name.split("/") for name in names)

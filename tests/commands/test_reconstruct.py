@@ -1,0 +1,91 @@
+"""``dove reconstruct`` and the command line's manners."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dove.cli import main
+
+
+def test_table_picture_and_json(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, numbers = tmp_path / "out" / "x.png", tmp_path / "out" / "x.json"
+    flags = ["--model", checkpoint, "--num-tokens", "2", "auto", "--output", str(output), "--json", str(numbers)]
+    assert main(["reconstruct", str(photos), *flags]) == 0
+    results = json.loads(numbers.read_text())
+    assert len(results) == 7
+    assert set(results[0]) == {"path", "query", "rows"}
+    assert [row["num_tokens"] for row in results[0]["rows"]] == [2, "auto"]
+    assert results[0]["rows"][0]["length"] == 2
+    with Image.open(output) as picture:
+        assert picture.width > 3 * 192
+    assert "mean of 7" in capsys.readouterr().out
+
+
+def test_unreadable_images_are_named_and_the_rest_goes_on(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "text.jpg").write_text("hello")
+    numbers = tmp_path / "x.json"
+    flags = ["--model", checkpoint, "--num-tokens", "2", "--output", str(tmp_path / "x.png"), "--json", str(numbers)]
+    assert main(["reconstruct", str(photos), *flags]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "empty.png" in error
+    assert "text.jpg" in error
+    assert len(json.loads(numbers.read_text())) == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-tokens", "0"], "num_tokens=0"),
+        (["--num-tokens", "-3"], "num_tokens=-3"),
+        (["--num-tokens", "17"], "exceeds max_tokens=16"),
+        (["--num-tokens", "many"], "'many'"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", "weights.pth"], "dove convert"),
+        (["--output", "picture.txt"], "picture.txt"),
+        (["--device", "quantum"], "quantum"),
+    ],
+)
+def test_bad_options_give_one_line_and_status_2(
+    flags: list[str],
+    message: str,
+    photos: Path,
+    checkpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    model = [] if "--model" in flags else ["--model", checkpoint]
+    assert main(["reconstruct", str(photos), *model, *flags]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("dove: ")
+    assert message in lines[0]
+
+
+def test_missing_inputs_are_named(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reconstruct", str(tmp_path / "nowhere"), "--model", checkpoint]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_an_unknown_command_suggests_a_known_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reconstuct"]) == 2
+    assert "did you mean 'reconstruct'" in capsys.readouterr().err
+
+
+def test_info_describes_a_checkpoint_and_the_installation(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", checkpoint, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    parameters = found["parameters"]
+    assert parameters.pop("total") == sum(parameters.values())
+    assert found["config"]["max_tokens"] == 16
+    assert main(["info"]) == 0
+    assert "torch" in capsys.readouterr().out

@@ -1,0 +1,106 @@
+"""Principal components of hidden features, and the command around them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dove.cli import main
+from dove.errors import UserError
+from dove.evaluation.features import hidden_grid_features
+from dove.evaluation.pca import require_contrast, segment, upsample
+from dove.tokenizer import Dove
+
+
+def test_features_are_those_of_each_block(tiny_dove: Dove, images: torch.Tensor) -> None:
+    features = hidden_grid_features(tiny_dove, images)
+    assert features.shape == (2, 3, 16, 32)
+    latents = tiny_dove.latents(images)
+    last = tiny_dove.generator.hidden_states(latents, 16)[:, :16]
+    torch.testing.assert_close(tiny_dove.generator.backbone.model.final_layer_norm(features[-1]), last)
+
+
+def test_hooks_do_not_stay(tiny_dove: Dove, images: torch.Tensor) -> None:
+    hidden_grid_features(tiny_dove, images)
+    assert not any(layer._forward_hooks for layer in tiny_dove.generator.backbone.model.layers)
+
+
+def test_components_are_an_independent_svd_s() -> None:
+    features = torch.randn(3, 16, 7, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8)
+    found = segment("layer 1", features)
+    singular = np.linalg.svd((features.flatten(0, 1) - features.mean((0, 1))).double().numpy(), compute_uv=False) ** 2
+    np.testing.assert_allclose(found.explained_variance, singular[:3] / singular.sum(), rtol=1e-5)
+    assert found.colours.shape == (3, 4, 4, 3)
+    assert found.colours.min() == 0
+    assert found.colours.max() == 1
+
+
+def test_two_regions_get_two_colours() -> None:
+    features = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0)) * 0.01
+    features[:, :8] += 3
+    colours = segment("layer 1", features).colours[..., 0]
+    assert abs(colours[:, :2].mean() - colours[:, 2:].mean()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.full((2, 4, 8), torch.nan), "not finite"),
+        (torch.ones(2, 4, 8), "the same everywhere"),
+        (torch.rand(2, 4, 2), "width 2"),
+    ],
+)
+def test_features_without_components_are_named(features: torch.Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=f"layer 1.*{message}"):
+        segment("layer 1", features)
+
+
+def test_images_without_contrast_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        require_contrast(images[:1])
+    with pytest.raises(UserError, match="one colour alone"):
+        require_contrast(torch.ones(2, 3, 8, 8) * torch.tensor([0.1, 0.5])[:, None, None, None])
+    require_contrast(torch.cat([torch.ones(1, 3, 16, 16), images]))
+
+
+def test_upsampling_keeps_corners() -> None:
+    picture = upsample(np.eye(2)[..., None].repeat(3, -1), 16)
+    assert picture.size == (16, 16)
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    assert picture.getpixel((15, 0)) == (0, 0, 0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
+    return tmp_path / "photos"
+
+
+def test_command_writes_numbers_and_pictures(tiny_dove: Dove, photos: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        tiny_dove.save_pretrained(tmp_path / name)
+    arguments = ["evaluate", "pca", "--data", str(photos), "--output", str(tmp_path / "out"), "--shown", "2"]
+    assert main([*arguments, "--model", str(tmp_path / "one")]) == 0
+    report = json.loads((tmp_path / "out" / "pca.json").read_text())
+    assert [row["source"] for row in report["rows"]] == ["VQGAN", "layer 1", "layer 2"]
+    assert all(0 < row["explained_variance"] <= 1 + 1e-9 for row in report["rows"])
+    assert report["provenance"]["seed"] == 0
+    with Image.open(tmp_path / "out" / "pca.png") as picture:
+        assert picture.width > 4 * 192
+    assert main([*arguments, "--model", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert len(list((tmp_path / "out").glob("pca-*.png"))) == 2
+
+
+def test_one_image_is_one_clear_line(
+    tiny_dove: Dove, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_dove.save_pretrained(tmp_path / "model")
+    arguments = ["--data", photos / "0.png", "--model", tmp_path / "model", "--output", tmp_path / "out"]
+    assert main(["evaluate", "pca", *map(str, arguments)]) == 2
+    assert capsys.readouterr().err.startswith("dove: one image is too few")
