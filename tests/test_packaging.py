@@ -6,8 +6,9 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
-import dove
 import pytest
+
+import dove
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from dove.cli import main
 from skimage import data_dir
+
+from dove.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

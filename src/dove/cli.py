@@ -1,7 +1,8 @@
 """The command ``dove``: maps names to modules and errors to exit statuses.
 
 A command is a module with a function ``run(options)``; the annotation of its argument is a dataclass, of which tyro makes
-the flags; a module with a ``parse(arguments)`` of its own gives the options itself. The module is imported when its command is called, and imports torch inside ``run`` alone, so that help is quick.
+the flags. A module with a ``parse(arguments)`` of its own gives the options itself. The module is imported when its
+command is called, and imports torch inside ``run`` alone, so that help is quick.
 """
 
 import difflib
@@ -32,6 +33,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command("dove.commands.train", "train a tokenizer"),
     "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
+    "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
+    "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
     "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
 }

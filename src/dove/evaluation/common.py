@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import dove
 from dove.baselines.protocol import Tokenizer
-from dove.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve_checkpoint
+from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.commands.options import EvaluationOptions
 from dove.commands.runtime import save_outputs, select_device
 from dove.data.dataset import ImageDataset, Unreadable, summarise_unreadable
@@ -69,7 +69,7 @@ def load_subject(name: str, device: torch.device) -> Subject:
     """One model; see ``load_subjects``."""
     folder = resolve_checkpoint(name)
     tokenizer = Dove.from_pretrained(folder).to(device)
-    return Subject(name, tokenizer, device, hash_files([folder / CONFIG_FILE, folder / WEIGHTS_FILE]))
+    return Subject(name, tokenizer, device, checkpoint_sha256(folder))
 
 
 class Images:
@@ -120,16 +120,6 @@ class Images:
         """
         if self.unreadable:
             raise UserError(summarise_unreadable(list(self.unreadable.values()), len(self)))
-
-
-def hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def hash_images(dataset: ImageDataset) -> str:

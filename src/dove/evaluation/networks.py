@@ -60,7 +60,8 @@ class Judge(ABC):
 
 
 class SqueezeNetJudge(Judge):
-    """SqueezeNet 1.0, from a file or the one that DOVE_SQUEEZENET names: the distance of unit-normalised maps, and its last maps averaged over positions.
+    """SqueezeNet 1.0, from a file or the one that DOVE_SQUEEZENET names: the distance of unit-normalised maps, and its
+    last maps averaged over positions.
 
     Images are judged at their own size, so numbers of different image sizes don't compare.
     """
@@ -71,9 +72,7 @@ class SqueezeNetJudge(Judge):
 
     def __init__(self, weights: Path | None, device: torch.device):
         # Channels last is twice as quick on CPUs.
-        self.network: SqueezeNetPerceptual = SqueezeNetPerceptual(weights).to(
-            device=device, memory_format=torch.channels_last
-        )
+        self.network = SqueezeNetPerceptual(weights).to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:

@@ -36,7 +36,7 @@ LABELS = {
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all diagrams."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 
@@ -84,8 +84,8 @@ def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, colour
     if fixed:
         axes.plot(*zip(*fixed, strict=True), "o-", color=colour, markersize=4, label=rows[0]["model"])
     for row in adaptive:
-        point = row["mean_length"], row[name]
-        axes.plot(*point, "*", color=colour, markersize=13, markeredgecolor="white", label=f"{row['model']} {row['num_tokens']}")
+        point, label = (row["mean_length"], row[name]), f"{row['model']} {row['num_tokens']}"
+        axes.plot(*point, "*", color=colour, markersize=13, markeredgecolor="white", label=label)
 
 
 def _cycle(count: int) -> list[str]:

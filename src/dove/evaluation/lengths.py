@@ -1,0 +1,148 @@
+"""Figure 6: how long sequences come out, what length does to the loss, and whether complex images get longer ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import laplace
+from scipy.stats import pearsonr, spearmanr
+from torch import Tensor
+
+from dove.baselines.protocol import encode_each
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject
+from dove.evaluation.metrics import mean_squared_error
+from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+from dove.evaluation.reconstruction import unit_range
+from dove.picture import Cell, encode_picture, side_by_side
+from dove.processor import ImageProcessor
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+LUMA = np.array([0.299, 0.587, 0.114])
+EXAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LengthStudy:
+    """What is known of every image of a data set after one model has encoded it."""
+
+    model: str
+    max_tokens: int
+    lengths: NDArray[np.int64]
+    complexity: NDArray[np.float64]
+    """Laplacian variance of the grey image, levels 0 to 255."""
+    losses: dict[int, NDArray[np.float64]]
+    """Mean squared error ([0, 1] pixels) of every image, by fixed number of tokens."""
+    extremes: list[list[Cell]]
+    """The least and the most complex images with their lengths."""
+
+
+def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
+    """Variance of the 4-neighbour Laplacian of the grey image, levels 0 to 255; images in [-1, 1]."""
+    levels = unit_range(images).mul(255).permute(0, 2, 3, 1).double().cpu().numpy() @ LUMA
+    return np.array([laplace(image).var() for image in levels])
+
+
+def study_lengths(
+    subject: Subject, images: Images, num_tokens: str, fixed: Sequence[int], batch_size: int
+) -> LengthStudy:
+    """Encode every image once; decode it at each of the fixed lengths.
+
+    Raises:
+        UserError: if a length does not fit the model, or there are fewer than two images.
+    """
+    tokenizer = subject.tokenizer
+    lengths: list[int] = []
+    complexity: list[float] = []
+    losses: dict[int, list[float]] = {k: [] for k in fixed}
+    thumbnails: list[Image.Image] = []
+    processor = ImageProcessor(tokenizer.image_size)
+    for batch in images.batches(tokenizer.image_size, batch_size, subject.name):
+        originals = batch.pixels.to(subject.device)
+        adaptive, *cut = encode_each(tokenizer, originals, [num_tokens, *fixed])
+        lengths += adaptive.lengths.tolist()
+        complexity += laplacian_variance(batch.pixels).tolist()
+        for k, tokens in zip(fixed, cut, strict=True):
+            error = mean_squared_error(unit_range(tokenizer.decode(tokens)), unit_range(originals))
+            losses[k] += error.tolist()
+        thumbnails += processor.to_pil(batch.pixels)
+    if len(lengths) < 2:
+        raise UserError("a study of lengths needs at least 2 images")
+    order = np.argsort(complexity, kind="stable")
+    rows = [order[:EXAMPLES], order[-EXAMPLES:]]
+    extremes = [[Cell(thumbnails[i], f"{lengths[i]} tokens") for i in row] for row in rows]
+    return LengthStudy(
+        subject.name,
+        tokenizer.max_tokens,
+        np.array(lengths),
+        np.array(complexity),
+        {k: np.array(values) for k, values in losses.items()},
+        extremes,
+    )
+
+
+def summarise(study: LengthStudy) -> dict[str, Any]:
+    """The row of a model. Correlations are None where lengths or complexities are all the same; the logarithm leaves out
+    images without any detail (``constant_images``)."""
+    lengths, complexity = study.lengths.astype(np.float64), study.complexity
+    textured = complexity > 0
+    return {
+        "model": study.model,
+        "images": len(lengths),
+        "mean": float(lengths.mean()),
+        "quantiles": {f"p{round(100 * q)}": float(np.quantile(lengths, q)) for q in QUANTILES},
+        "pearson": _correlate(pearsonr, lengths, complexity),
+        "pearson_log": _correlate(pearsonr, lengths[textured], np.log(complexity[textured])),
+        "spearman": _correlate(spearmanr, lengths, complexity),
+        "constant_images": int((~textured).sum()),
+        "loss_by_length": {
+            str(k): {
+                "mean": float(values.mean()),
+                "p10": float(np.quantile(values, 0.1)),
+                "p90": float(np.quantile(values, 0.9)),
+            }
+            for k, values in study.losses.items()
+        },
+    }
+
+
+def _correlate(measure: Any, lengths: NDArray[np.float64], values: NDArray[np.float64]) -> float | None:
+    if len(lengths) < 2 or np.ptp(lengths) == 0 or np.ptp(values) == 0:
+        return None
+    return float(measure(lengths, values).statistic)
+
+
+def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
+    """Figure 6 a, b and c: one row of panels per model."""
+    with style():
+        figure, axes = panels(len(studies), 3)
+        for row, study in enumerate(studies):
+            histogram, loss, scatter = axes[3 * row : 3 * row + 3]
+            histogram.hist(study.lengths, bins=np.arange(0.5, study.max_tokens + 1.5), color=COLOURS[0])
+            histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
+            ticks = sorted(study.losses)
+            low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))
+            loss.fill_between(ticks, low, high, color=COLOURS[0], alpha=0.2, label="80% of the images")
+            loss.plot(
+                ticks, [study.losses[k].mean() for k in ticks], "o-", color=COLOURS[0], markersize=4, label="mean"
+            )
+            loss.set_yscale("log")
+            token_axis(loss, ticks)
+            loss.set(xlabel="tokens", ylabel="mean squared error", title="loss against length")
+            loss.legend()
+            textured = study.complexity > 0
+            scatter.scatter(study.complexity[textured], study.lengths[textured], s=3, alpha=0.25, color=COLOURS[1])
+            scatter.set_xscale("log")
+            pearson = summarise(study)["pearson_log"]
+            shown = "" if pearson is None else f" (Pearson of the logarithm {pearson:.2f})"
+            scatter.set(xlabel="Laplacian variance", ylabel="tokens", title=f"length against complexity{shown}")
+        return to_png(figure)
+
+
+def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:
+    """The simplest images of the data set (first row of each model) and the most complex ones (second row)."""
+    return encode_picture(side_by_side([row for study in studies for row in study.extremes]), ".png")
