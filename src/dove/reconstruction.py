@@ -26,9 +26,7 @@ class Reconstructions:
 
 
 @torch.no_grad()
-def encode_each(
-    model: Dove, images: Float[Tensor, "B 3 S S"], policies: Sequence[LengthPolicy]
-) -> list[Tokens]:
+def encode_each(model: Dove, images: Float[Tensor, "B 3 S S"], policies: Sequence[LengthPolicy]) -> list[Tokens]:
     """What ``model.encode`` gives for each of the policies, from one forward of the encoder and the token generator.
 
     That is possible because the first k tokens of a forward never depend on how many follow.

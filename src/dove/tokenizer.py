@@ -102,7 +102,9 @@ class Dove(
         """
         policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
         images = self._fitting_images(images)
-        output = self.generate(self.latents(images), max(policy.positions(self.config.max_tokens) for policy in policies))
+        output = self.generate(
+            self.latents(images), max(policy.positions(self.config.max_tokens) for policy in policies)
+        )
         return [self._cut(images, output, policy) for policy in policies]
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str]) -> ListOptions | RunOptions:
     """Options of `dove paper list` or `dove paper run`."""
     kinds = Annotated[ListOptions, tyro.conf.subcommand("list")] | Annotated[RunOptions, tyro.conf.subcommand("run")]
     return tyro.cli(
-        kinds,  # type: ignore[arg-type]
+        kinds,
         args=list(arguments),
         prog="dove paper",
         description="The paper's tables and figures, one command each.",

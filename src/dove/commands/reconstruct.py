@@ -178,7 +178,9 @@ def table(results: "Sequence[dict[str, Any]]") -> str:
     if len(results) > 1:
         for column in zip(*(result["rows"] for result in results), strict=True):
             length, quality = (fmean(row[name] for row in column) for name in ("length", "psnr"))
-            lines.append((f"mean of {len(results)}", str(column[0]["num_tokens"]), f"{length:.1f}", f"{quality:.2f} dB"))
+            lines.append(
+                (f"mean of {len(results)}", str(column[0]["num_tokens"]), f"{length:.1f}", f"{quality:.2f} dB")
+            )
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join(
         f"{line[0]:<{widths[0]}}  {line[1]:>{widths[1]}}  {line[2]:>{widths[2]}}  {line[3]:>{widths[3]}}"
@@ -187,5 +189,5 @@ def table(results: "Sequence[dict[str, Any]]") -> str:
 
 
 def count_tokens(number: int) -> str:
-    """"1 token", "2 tokens"."""
+    """ "1 token", "2 tokens"."""
     return f"{number} token{'' if number == 1 else 's'}"

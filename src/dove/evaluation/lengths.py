@@ -122,7 +122,7 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
             histogram, loss, scatter = axes[3 * row : 3 * row + 3]
-            histogram.hist(study.lengths, bins=np.arange(0.5, study.max_tokens + 1.5), color=COLOURS[0])
+            histogram.hist(study.lengths, bins=[k + 0.5 for k in range(study.max_tokens + 1)], color=COLOURS[0])
             histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
             ticks = sorted(study.losses)
             low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))

@@ -1,6 +1,5 @@
 """How good reconstructions are: pixel errors per image, and the Frechet distance between sets of images."""
 
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -19,7 +18,9 @@ SSIM_RADIUS = 5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
-def mean_squared_error(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+def mean_squared_error(
+    reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
+) -> Float[Tensor, " B"]:
     """Mean over the pixels and channels of each image; pixels in [0, 1] give values in [0, 1]."""
     return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
 

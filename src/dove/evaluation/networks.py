@@ -72,7 +72,8 @@ class SqueezeNetJudge(Judge):
 
     def __init__(self, weights: Path | None, device: torch.device):
         # Channels last is twice as quick on CPUs.
-        self.network = SqueezeNetPerceptual(weights).to(device).to(memory_format=torch.channels_last)
+        network = SqueezeNetPerceptual(weights).to(device)
+        self.network: SqueezeNetPerceptual = network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:

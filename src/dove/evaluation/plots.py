@@ -80,7 +80,9 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
     fixed = sorted((row["mean_length"], row[name]) for row in rows if isinstance(row["num_tokens"], int))
-    adaptive = [row for row in rows if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@")]
+    adaptive = [
+        row for row in rows if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@")
+    ]
     if fixed:
         axes.plot(*zip(*fixed, strict=True), "o-", color=colour, markersize=4, label=rows[0]["model"])
     for row in adaptive:

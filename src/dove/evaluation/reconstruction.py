@@ -81,7 +81,7 @@ def _load_statistics(file: Path) -> FeatureStatistics | None:
 
 def _save_statistics(file: Path, statistics: FeatureStatistics) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, **statistics.state())
+    np.savez(buffer, **statistics.state())  # type: ignore[arg-type]
     try:
         save_outputs({file: buffer.getvalue()})
     except UserError as error:  # no reason to lose the evaluation
@@ -251,8 +251,10 @@ def evaluate_reconstruction(
         for label, policy in requests.items()
         if not isinstance(policy, Fixed)
     }
-    missing = {fixed.num_tokens: fixed for fixed in means.values() if fixed.num_tokens not in meters}
-    fixed_meters = meters | ({meter.label: meter for meter in recorder.record(dict(missing))} if missing else {})
+    missing: dict[int | str, LengthPolicy] = {
+        fixed.num_tokens: fixed for fixed in means.values() if fixed.num_tokens not in meters
+    }
+    fixed_meters = meters | ({meter.label: meter for meter in recorder.record(missing)} if missing else {})
     for label, fixed in means.items():
         meters[f"fixed@{label}-mean"] = replace(fixed_meters[fixed.num_tokens], label=f"fixed@{label}-mean")
     rows = recorder.rows(meters.values())

@@ -57,7 +57,8 @@ def run(options: ReconstructionOptions) -> None:
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         judges = make_judges(options, len(images), subjects[0].device)
-        rows, comparisons = [], []
+        rows: list[dict[str, Any]] = []
+        comparisons: list[dict[str, Any]] = []
         for subject in subjects:
             found, compared = evaluate_reconstruction(
                 subject,
@@ -70,8 +71,8 @@ def run(options: ReconstructionOptions) -> None:
             rows += found
             comparisons += compared
         print(rows_to_text(rows))
-        for compared in comparisons:
-            print(describe_comparison(compared))
+        for comparison in comparisons:
+            print(describe_comparison(comparison))
         return {"rows": rows, "auto_vs_fixed": comparisons}, {"reconstruction.png": plot_rate_distortion(rows)}
 
     evaluate(options, measure)
@@ -86,7 +87,7 @@ def make_judges(options: ReconstructionOptions, images: int, device: "torch.devi
     from dove.evaluation.metrics import require_enough_images
     from dove.evaluation.networks import InceptionJudge, Judge, LpipsJudge, SqueezeNetJudge
 
-    wanted = set(options.metrics) or given_metrics(options)
+    wanted: set[str] = {*options.metrics} or given_metrics(options)
     judges: list[Judge] = []
     if wanted & {"perceptual_squeezenet", "fd_squeezenet"}:
         judges.append(SqueezeNetJudge(options.perceptual_weights, device))
