@@ -138,7 +138,7 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
             scatter.scatter(study.complexity[textured], study.lengths[textured], s=3, alpha=0.25, color=COLOURS[1])
             scatter.set_xscale("log")
             pearson = summarise(study)["pearson_log"]
-            shown = "" if pearson is None else f" (Pearson of the logarithm {pearson:.2f})"
+            shown = "" if pearson is None else f", r = {pearson:.2f}"
             scatter.set(xlabel="Laplacian variance", ylabel="tokens", title=f"length against complexity{shown}")
         return to_png(figure)
 

@@ -1,0 +1,95 @@
+"""Quality by number of tokens: the numbers, the comparison with fixed lengths, and one encoding for all lengths."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dove.cli import main
+from dove.evaluation.reconstruction import compare_with_fixed
+from dove.models.token_generator import TokenGenerator
+from dove.processor import ImageProcessor
+from dove.tokenizer import Dove
+
+
+@pytest.fixture
+def desk(tiny_dove: Dove, tmp_path: Path) -> Path:
+    """A checkpoint and six pictures of 16 px."""
+    tiny_dove.save_pretrained(tmp_path / "model")
+    (tmp_path / "photos").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        corners = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        corners.resize((16, 16), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path
+
+
+def evaluate(desk: Path, *flags: str) -> int:
+    common = ["--model", str(desk / "model"), "--data", str(desk / "photos"), "--output", str(desk / "out")]
+    return main(["evaluate", "reconstruction", *common, *flags])
+
+
+def rows(desk: Path) -> dict[object, dict[str, float]]:
+    report = json.loads((desk / "out" / "reconstruction.json").read_text())
+    return {row["num_tokens"]: row for row in report["rows"]}
+
+
+def test_numbers_agree_with_a_direct_computation(desk: Path, tiny_dove: Dove) -> None:
+    assert evaluate(desk, "--num-tokens", "3") == 0
+    images = ImageProcessor(16)([desk / "photos" / f"{number}.png" for number in range(6)])
+    errors = ((tiny_dove.decode(tiny_dove.encode(images, 3)) - images) / 2).square().mean((1, 2, 3)).double().numpy()
+    row = rows(desk)[3]
+    assert row["mse"] == pytest.approx(errors.mean(), rel=1e-4)
+    assert row["psnr"] == pytest.approx((-10 * np.log10(errors)).mean(), abs=1e-3)
+    assert row["psnr_std"] == pytest.approx((-10 * np.log10(errors)).std(), abs=1e-3)
+    assert row["mse_worst10"] == pytest.approx(errors.max(), rel=1e-4)
+
+
+def test_default_rows_files_and_provenance(desk: Path) -> None:
+    assert evaluate(desk) == 0
+    assert set(rows(desk)) == {1, 2, 4, 8, 16, "auto", "fixed@auto-mean"}
+    report = json.loads((desk / "out" / "reconstruction.json").read_text())
+    assert {"command", "models", "data", "seed", "versions", "hardware", "commit"} <= set(report["provenance"])
+    assert report["auto_vs_fixed"][0]["num_tokens"] == "auto"
+    assert (desk / "out" / "reconstruction.csv").read_text().startswith("model,num_tokens,mean_length,psnr")
+    with Image.open(desk / "out" / "reconstruction.png") as picture:
+        assert picture.width > 300
+
+
+def test_the_generator_runs_once_for_all_lengths(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    original = TokenGenerator.forward
+
+    def counting(self: TokenGenerator, latents: torch.Tensor, num_tokens: int | None = None) -> object:
+        calls.append(len(latents))
+        return original(self, latents, num_tokens)
+
+    monkeypatch.setattr(TokenGenerator, "forward", counting)
+    assert evaluate(desk, "--num-tokens", "1", "2", "4", "8", "16") == 0
+    assert calls == [6]
+
+
+def test_saved_images_have_a_folder_for_each_length(desk: Path) -> None:
+    assert evaluate(desk, "--num-tokens", "2", "auto", "--save-images") == 0
+    folders = {path.name for path in (desk / "out" / "images").glob("*/*")}
+    assert {"original", "2", "auto"} <= folders
+
+
+def test_the_comparison_speaks_of_deviation_and_the_worst_tenth() -> None:
+    adaptive = {"model": "m", "num_tokens": "auto", "mean_length": 5.2, "psnr_std": 1.0, "mse_worst10": 0.01}
+    fixed = {"psnr_std": 2.0, "mse_worst10": 0.1}
+    found = compare_with_fixed(adaptive, fixed, 5)
+    assert found["psnr_std_ratio"] == 0.5
+    assert found["worst10_gain_db"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--num-tokens", "99"], "max_tokens=16"), (["--limit", "0"], "limit=0"), (["--model", "nowhere"], "nowhere")],
+)
+def test_bad_options_are_named(flags: list[str], message: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(desk, *flags) == 2
+    assert message in capsys.readouterr().err
