@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# What is not compiled at installation is compiled at first use, and kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test lint format clean
 
 install: $(STAMP)
