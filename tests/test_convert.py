@@ -1,4 +1,6 @@
 import json
+import pickle
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dove.cli import main
 from dove.commands.convert import ConvertOptions, describe, run
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.convert import convert
@@ -252,3 +255,12 @@ def test_the_command_writes_a_checkpoint(model, tmp_path: Path, capsys, images):
 def test_the_command_checks_its_mappings(tmp_path, entry):
     with pytest.raises(UserError, match=r"--map .* is not understood; pass OUR_NAME=NAME_IN_THE_FILE"):
         run(ConvertOptions(file=tmp_path / "x.pth", output=tmp_path / "out", map=(entry,)))
+
+
+def test_a_newer_pickle_of_something_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.pth").write_bytes(pickle.dumps({"model": print}, protocol=4))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert main(["convert", str(tmp_path / "x.pth"), "--output", str(tmp_path / "out")]) == 2
+    assert not seen
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,9 @@ def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """
     try:
         pickled = path.suffix != ".safetensors"
-        content = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on the pickle's version before it refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
