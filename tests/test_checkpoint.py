@@ -1,7 +1,7 @@
 import errno
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,8 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from dove.checkpoint import config_from_dict, load_checkpoint, save_checkpoint, shipped_checkpoints
-from dove.config import DoveConfig
+from dove.checkpoint import config_from_dict, load_checkpoint, read_model_type, save_checkpoint, shipped_checkpoints
+from dove.config import DoveConfig, VQGANConfig, added
 from dove.errors import UserError
 from dove.tokenizer import Dove
 
@@ -219,3 +219,30 @@ def test_config_survives_json():
 def test_config_mistakes_are_named(values, message):
     with pytest.raises(UserError, match=message):
         config_from_dict(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrownConfig:
+    old: int = 1
+    new: int = added(2)
+    inner: Inner | None = added(None)
+
+
+def test_a_setting_that_came_later_may_be_missing():
+    assert config_from_dict({"old": 5}, GrownConfig) == GrownConfig(old=5)
+    assert config_from_dict({"old": 5, "inner": {"size": 4}}, GrownConfig).inner == Inner(size=4)
+    with pytest.raises(UserError, match=r"setting new is 'x'"):
+        config_from_dict({"old": 5, "new": "x"}, GrownConfig)
+
+
+def test_the_kind_of_model_is_told(folder, tmp_path):
+    assert read_model_type(folder) == "Dove"
+    with pytest.raises(UserError, match="describes a model of type Dove, not VQGAN"):
+        load_checkpoint(folder, VQGANConfig)
+    with pytest.raises(UserError, match=r"has no config.json"):
+        read_model_type(tmp_path)

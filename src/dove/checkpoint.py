@@ -18,12 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dove.config import DoveConfig, VQGANConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+TYPE_KEY = "model_type"
+"""Key of the config.json that says what kind of model it describes; a file without it is taken for what is asked for."""
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
@@ -103,9 +105,35 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
         UserError: if it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
     """
     try:
-        return config_from_dict(json.loads(file.read_text(encoding="utf-8")), kind)
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            found = values.pop(TYPE_KEY, model_type(kind))
+            if found != model_type(kind):
+                raise UserError(f"it describes a model of type {found}, not {model_type(kind)}")
+        return config_from_dict(values, kind)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"{file} is not a usable config: {error}") from error
+
+
+def model_type(kind: type) -> str:
+    """How a config.json calls the models of a settings class: DoveConfig describes a "Dove"."""
+    return kind.__name__.removesuffix("Config")
+
+
+def read_model_type(folder: Path) -> str:
+    """What kind of model a checkpoint folder holds; "Dove" where it does not say.
+
+    Raises:
+        UserError: if there is no readable config.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder") from error
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a usable config: {error}") from error
+    return str(values.get(TYPE_KEY)) if isinstance(values, dict) and TYPE_KEY in values else model_type(DoveConfig)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
@@ -132,7 +160,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
 
 def save_checkpoint(
     folder: str | Path,
-    config: DoveConfig | VQGANConfig,
+    config: Any,
     weights: Mapping[str, Tensor],
     *,
     dtype: torch.dtype | None = None,
@@ -142,7 +170,7 @@ def save_checkpoint(
 
     Args:
         folder: made where missing.
-        config: settings of the model.
+        config: settings of the model, a dataclass.
         weights: its state dict.
         dtype: what to store floats in; None as they are.
         card: text of the README.md; an existing one is kept.
@@ -156,7 +184,7 @@ def save_checkpoint(
         for name, tensor in weights.items()
     }
     contents = {
-        CONFIG_FILE: (json.dumps(asdict(config), indent=2) + "\n").encode(),
+        CONFIG_FILE: (json.dumps({TYPE_KEY: model_type(type(config))} | asdict(config), indent=2) + "\n").encode(),
         WEIGHTS_FILE: save(stored, metadata={"format": "pt"}),
     }
     if card is not None and not (folder / CARD_FILE).exists():
@@ -199,20 +227,22 @@ def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> A
     if not isinstance(values, dict):
         raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
     prefix = f"{where}." if where else ""
-    names = [field.name for field in fields(kind)]
+    names = {field.name: field for field in fields(kind)}
     unknown = [prefix + name for name in values if name not in names]
-    missing = [prefix + name for name in names if name not in values]
+    missing = [prefix + name for name, field in names.items() if name not in values and not field.metadata.get("added")]
     if unknown or missing:
         parts = [
             f"{label} {', '.join(found)}" for label, found in (("unknown", unknown), ("missing", missing)) if found
         ]
         raise UserError(f"settings {'; '.join(parts)}")
     hints = get_type_hints(kind)
-    return kind(**{name: _convert(values[name], hints[name], prefix + name) for name in names})
+    return kind(**{name: _convert(value, hints[name], prefix + name) for name, value in values.items()})
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """``value`` as the type ``hint``; JSON has lists for tuples."""
+    if isinstance(value, dict) and get_origin(hint) is UnionType:
+        hint = next((option for option in get_args(hint) if is_dataclass(option)), hint)
     if is_dataclass(hint) and isinstance(hint, type):
         return config_from_dict(value, hint, where)
     if isinstance(value, list | tuple) and get_origin(hint) is tuple:

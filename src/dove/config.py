@@ -1,12 +1,17 @@
 """Settings as frozen dataclasses. Imports no torch, so that ``dove --help`` answers at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
 from dove.losses.config import ReconstructionWeights
 from dove.models.discriminator_config import DiscriminatorConfig
+
+
+def added(default: Any) -> Any:
+    """A setting that checkpoints written before it existed may lack: they get the default."""
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,8 @@ class DoveConfig:
     that the tokens so far reach, with EOS where it meets ``quality_target``."""
     quality_target: float = 24.0
     """PSNR in dB at which the ``quality`` head ends a sequence."""
+    quality_perceptual: Literal["none", "squeezenet", "lpips"] = added("none")
+    """Network whose perceptual distance the ``quality`` head predicts beside the PSNR."""
     vocab_size: int = 50304
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
@@ -143,7 +150,23 @@ class PrefixLossConfig(ReconstructionLossConfig):
     quality: float = 0.1
     """Weight of the squared error, in bels (10 dB), of the PSNR that the ``quality`` head predicts."""
     log_uniform: float = 0.5
-    """Share of the images cut at a log-uniform length, which is short more often; the others' lengths are uniform."""
+    """Share of the prefixes cut at a log-uniform length, which is short more often."""
+    powers: float = 0.0
+    """Share of the prefixes cut at a power of two, each as often; what the two shares leave is cut uniformly."""
+    prefixes_per_image: int = 1
+    """Prefixes that every image is rebuilt from in a step; it is encoded once for all of them."""
+    distillation: float = 0.0
+    """Weight of the squared error against the model's own reconstruction from all tokens, which gets no gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.log_uniform, self.powers) < 0 or self.log_uniform + self.powers > 1:
+            raise UserError(
+                f"loss.log_uniform={self.log_uniform} and loss.powers={self.powers} are shares of the prefixes; "
+                "pass numbers from 0 on that sum to at most 1"
+            )
+        if self.prefixes_per_image < 1:
+            raise UserError(f"loss.prefixes_per_image={self.prefixes_per_image} leaves nothing; pass at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,3 +276,9 @@ class PrefixTrainConfig(TokenizerTrainConfig):
     def __post_init__(self) -> None:
         if self.model.eos_head != "quality":
             raise UserError("training on random prefixes needs --model.eos-head quality, which decides the lengths")
+        network = self.loss.perceptual_network if self.loss.perceptual else "none"
+        if self.model.quality_perceptual not in ("none", network):
+            raise UserError(
+                f"--model.quality-perceptual {self.model.quality_perceptual} is taught by the perceptual loss, whose "
+                f"network is {network}; pass --loss.perceptual-network {self.model.quality_perceptual} with a weight"
+            )
