@@ -8,9 +8,11 @@ import torch
 from dove.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.lengths import Auto
-from dove.models.eos import QualityEosHead
+from dove.metrics import psnr
+from dove.models.eos import EosScores, QualityEosHead
 from dove.models.vqgan import make_vqgan
 from dove.tokenizer import Dove
+from dove.tokens import Tokens
 from dove.training.objectives import DoveObjective, PrefixObjective, VQGANObjective, make_objective
 
 
@@ -161,3 +163,109 @@ def test_recipes_refuse_heads_they_cannot_train(
         replace(prefix_training, model=tiny_training.model)
     with pytest.raises(UserError, match="binary or vocab"):
         replace(tiny_training, model=prefix_training.model)
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"log_uniform": 0.0, "powers": 1.0}, {1: 0.2, 2: 0.2, 3: 0.0, 4: 0.2, 5: 0.0, 8: 0.2, 16: 0.2}),
+        ({"log_uniform": 0.0, "powers": 0.0}, {1: 1 / 16, 3: 1 / 16, 16: 1 / 16}),
+        # P(length 1) = log 2 / log 17, P(length 16) = log(17 / 16) / log 17
+        ({"log_uniform": 1.0, "powers": 0.0}, {1: 0.2447, 16: 0.0214}),
+        ({"log_uniform": 0.0, "powers": 0.5}, {1: 0.1 + 1 / 32, 3: 1 / 32, 16: 0.1 + 1 / 32}),
+    ],
+)
+def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, expected: dict) -> None:
+    objective = make_prefix(replace(prefix_training, loss=replace(prefix_training.loss, **shares)))
+    counts = objective.draw_lengths(4000, 0).bincount(minlength=17) / 4000
+    for length, share in expected.items():
+        assert counts[length].item() == pytest.approx(share, abs=0.025 if share else 0)
+
+
+@pytest.mark.parametrize("wrong", [{"log_uniform": 0.6, "powers": 0.6}, {"powers": -0.1}, {"prefixes_per_image": 0}])
+def test_impossible_draws_are_refused(prefix_training: PrefixTrainConfig, wrong: dict) -> None:
+    with pytest.raises(UserError, match="pass"):
+        replace(prefix_training.loss, **wrong)
+
+
+def test_several_prefixes_cost_one_encoding_and_give_the_mean_loss(prefix_training: PrefixTrainConfig) -> None:
+    objective = make_prefix(replace(prefix_training, loss=replace(prefix_training.loss, prefixes_per_image=3)))
+    images, calls = batch(2), []
+    encode = objective.model.vqgan.encode
+    objective.model.vqgan.encode = lambda pixels: calls.append(len(pixels)) or encode(pixels)
+    result = objective(images, 4)
+    assert calls == [2]
+    lengths = objective.draw_lengths(6, 4).view(3, 2)
+    expected = []
+    output = objective.model.generate(encode(images))
+    for cut in lengths:
+        rebuilt = objective.model.reconstruct_from(Tokens.cut(output.values, cut).values)
+        foreseen = output.eos.quality[torch.arange(2), cut - 1]
+        bels = (foreseen - psnr(rebuilt, images)) / 10
+        expected.append((rebuilt - images).square().mean() + 0.1 * bels.square().mean())
+        if cut is lengths[0] or torch.equal(cut, lengths[0]):
+            torch.testing.assert_close(result.reconstruction, rebuilt)
+    torch.testing.assert_close(result.loss, torch.stack(expected).mean())
+
+
+def test_distillation_pulls_prefixes_and_leaves_the_whole_alone(prefix_training: PrefixTrainConfig) -> None:
+    plain = make_prefix(prefix_training)
+    taught = make_prefix(replace(prefix_training, loss=replace(prefix_training.loss, distillation=0.7)))
+    images = batch(4)
+    without, with_teacher = plain(images, 1), taught(images, 1)
+    output = plain.model.generate(plain.model.latents(images))
+    whole = plain.model.reconstruct_from(output.values)
+    distance = (without.reconstruction - whole).square().mean()
+    assert distance > 0
+    torch.testing.assert_close(with_teacher.loss, without.loss + 0.7 * distance)
+    taught.draw_lengths = lambda count, step: torch.full((count,), 16)  # then the prefix is its own teacher
+    assert taught(images, 1).metrics["distillation"] == 0
+
+
+class BrightnessDistance(torch.nn.Module):
+    """A stand-in for a perceptual network: the difference of the mean brightness."""
+
+    def forward(self, reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return (reconstruction.mean((1, 2, 3)) - images.mean((1, 2, 3))).abs()
+
+
+def with_perceptual_head(config: PrefixTrainConfig) -> PrefixObjective:
+    loss = replace(config.loss, perceptual=0.0, perceptual_network="none")
+    objective = make_prefix(replace(config, loss=loss))
+    objective.model.generator.eos_head = QualityEosHead(32, 20.0, outputs=2)
+    objective.loss = replace(loss, perceptual=0.1, perceptual_network="squeezenet")
+    objective.perceptual = BrightnessDistance()
+    return objective
+
+
+def test_the_second_output_learns_the_perceptual_distance(prefix_training: PrefixTrainConfig) -> None:
+    objective = with_perceptual_head(prefix_training)
+    images = batch(8)
+    head = objective.model.generator.eos_head
+    torch.nn.init.constant_(head.projection.bias, 2.0)  # 20 dB off
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-2)  # the head alone: the distances stay what they are
+    errors = []
+    for step in range(80):
+        result = objective(images, step)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        errors.append(float(result.metrics["perceptual_error_db"]))
+    assert errors[0] > 10 > 5 > sum(errors[-20:]) / 20
+
+
+def test_the_perceptual_distance_is_learned_as_a_logarithm(prefix_training: PrefixTrainConfig) -> None:
+    objective = with_perceptual_head(prefix_training)
+    distances = torch.tensor([[0.1, 0.2, 0.4], [0.01, 0.02, 0.03]])
+    eos = EosScores(probability=distances, margin=distances, quality=100 * distances, perceptual=distances)
+    errors = objective.foresight_errors(eos, torch.tensor([1, 3]), torch.tensor([20.0, 1.0]), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(errors["quality"], torch.tensor([-1.0, 0.2]))
+    torch.testing.assert_close(errors["perceptual"], torch.tensor([-1.0, torch.log10(torch.tensor(300.0))]))
+
+
+def test_a_perceptual_head_needs_its_network(prefix_training: PrefixTrainConfig) -> None:
+    model = replace(prefix_training.model, quality_perceptual="squeezenet")
+    with pytest.raises(UserError, match="perceptual-network squeezenet"):
+        replace(prefix_training, model=model)
+    assert isinstance(Dove(model).generator.eos_head, QualityEosHead)
+    assert Dove(model).generator.eos_head.projection.out_features == 2

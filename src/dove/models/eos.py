@@ -17,11 +17,13 @@ class EosScores:
         probability: p_eos(i) of Eq. 3, in [0, 1].
         margin: EOS logit minus the best competing logit; EOS is the head's own choice where it is positive.
         quality: the PSNR in dB that the head expects of the first i tokens, from heads that predict one.
+        perceptual: the perceptual distance, above 0, that it expects of them, from heads that predict that, too.
     """
 
     probability: Float[Tensor, "B K"]
     margin: Float[Tensor, "B K"]
     quality: Float[Tensor, "B K"] | None = None
+    perceptual: Float[Tensor, "B K"] | None = None
 
 
 class BinaryEosHead(nn.Module):
@@ -57,21 +59,30 @@ class QualityEosHead(nn.Module):
     """Predicts, at position i, the PSNR that the first i tokens reach; EOS follows where that meets a target.
 
     The margin is in dB, so that an ``eos_bias`` of 2 asks for 2 dB less.
+
+    Args:
+        width: of the hidden states.
+        target: PSNR in dB at which a sequence ends.
+        outputs: 1 for the PSNR alone, 2 for the perceptual distance beside it.
     """
 
     scale, centre = 10.0, 20.0
     """The projection speaks in bels around 20 dB, which keeps its weights of order one."""
+    distance_centre = -1.0
+    """Decimal logarithm of the distance that the second output stands for at 0."""
 
-    def __init__(self, width: int, target: float):
+    def __init__(self, width: int, target: float, outputs: int = 1):
         super().__init__()
         self.target = target
-        self.projection = nn.Linear(width, 1)
+        self.projection = nn.Linear(width, outputs)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        quality = self.projection(hidden)[..., 0].float() * self.scale + self.centre
+        outputs = self.projection(hidden).float()
+        quality = outputs[..., 0] * self.scale + self.centre
+        perceptual = 10 ** (outputs[..., 1] + self.distance_centre) if outputs.shape[-1] > 1 else None
         # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.
         margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), quality[:, :-1] - self.target], dim=1)
-        return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality)
+        return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality, perceptual=perceptual)
 
 
 EosHead = BinaryEosHead | VocabularyEosHead | QualityEosHead
@@ -82,5 +93,6 @@ def make_eos_head(config: DoveConfig) -> EosHead:
     if config.eos_head == "vocab":
         return VocabularyEosHead(config.generator.hidden_size, config.vocab_size, config.eos_token_id)
     if config.eos_head == "quality":
-        return QualityEosHead(config.generator.hidden_size, config.quality_target)
+        outputs = 1 if config.quality_perceptual == "none" else 2
+        return QualityEosHead(config.generator.hidden_size, config.quality_target, outputs)
     return BinaryEosHead(config.generator.hidden_size)

@@ -27,9 +27,13 @@ from dove.losses.perceptual import make_perceptual
 from dove.losses.reconstruction import reconstruction_loss, squared_error
 from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
+from dove.models.eos import EosScores
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
+
+LEAST_DISTANCE = 1e-4
+"""Perceptual distances below this count as this where their logarithm is learned."""
 
 
 @dataclass(frozen=True)
@@ -200,28 +204,66 @@ class PrefixObjective(TokenizerObjective):
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         output = self.model.generate(self.model.latents(images))
-        lengths = self.draw_lengths(len(images), step).to(images.device)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(output.values, lengths).values)
-        terms = self.reconstruction_terms(reconstruction, images)
-        assert output.eos.quality is not None
-        foreseen = output.eos.quality.gather(1, lengths[:, None] - 1)[:, 0]
-        errors = foreseen - psnr(reconstruction.detach(), images)
-        quality = errors.square().mean() / 100  # dB squared to bels squared
+        prefixes = self.config.loss.prefixes_per_image
+        lengths = self.draw_lengths(prefixes * len(images), step).to(images.device)
+        values, targets = output.values.repeat(prefixes, 1, 1), images.repeat(prefixes, 1, 1, 1)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(values, lengths).values)
+        terms = self.reconstruction_terms(reconstruction, targets)
+        errors = self.foresight_errors(output.eos, lengths, psnr(reconstruction.detach(), targets), terms["perceptual"])
+        loss = terms["rec"].mean() + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {"quality_error_db": errors.detach().abs().mean()}
+        if self.config.loss.distillation:
+            with torch.no_grad():
+                whole = self.model.reconstruct_from(output.values).repeat(prefixes, 1, 1, 1)
+            distance = squared_error(reconstruction, whole).mean()
+            loss = loss + self.config.loss.distillation * distance
+            metrics |= {"distillation": distance.detach()}
+        metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         metrics |= {"length": Auto().lengths(output.eos).float().mean()}
-        return StepResult(terms["rec"].mean() + self.config.loss.quality * quality, reconstruction, metrics)
+        return StepResult(loss, reconstruction[: len(images)], metrics)
+
+    def foresight_errors(
+        self,
+        eos: EosScores,
+        lengths: Int[Tensor, " M"],
+        reached: Float[Tensor, " M"],
+        perceptual: Float[Tensor, " M"],
+    ) -> dict[str, Float[Tensor, " M"]]:
+        """Predicted minus measured quality of prefixes, in bels (powers of ten), for whatever the head predicts.
+
+        Args:
+            eos: scores of B images.
+            lengths: of M = P * B prefixes, all first ones, then all second ones.
+            reached: their PSNR in dB.
+            perceptual: their perceptual distances.
+        """
+
+        def foreseen(curves: Float[Tensor, "B K"]) -> Float[Tensor, " M"]:
+            return curves.repeat(len(lengths) // len(curves), 1).gather(1, lengths[:, None] - 1)[:, 0]
+
+        assert eos.quality is not None
+        errors = {"quality": (foreseen(eos.quality) - reached) / 10}
+        if eos.perceptual is not None:
+            measured = perceptual.detach().clamp(min=LEAST_DISTANCE)
+            errors["perceptual"] = foreseen(eos.perceptual).log10() - measured.log10()
+        return errors
 
     def draw_lengths(self, count: int, step: int) -> Int[Tensor, " B"]:
-        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this process."""
+        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this process.
+
+        A share ``log_uniform`` is log-uniform, a share ``powers`` a power of two, the rest uniform.
+        """
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, rank)) % 2**63)
         capacity = self.model.config.max_tokens
         uniform = torch.rand(count, generator=draws)
         short = (capacity + 1) ** uniform  # log-uniform on [1, K + 1)
         even = 1 + capacity * uniform
-        pick = torch.rand(count, generator=draws) < self.config.loss.log_uniform
-        return torch.where(pick, short, even).long().clamp(1, capacity)
+        power = 2 ** (uniform * capacity.bit_length()).floor()
+        pick = torch.rand(count, generator=draws)
+        shares = self.config.loss
+        drawn = torch.where(pick < shares.log_uniform + shares.powers, power, even)
+        return torch.where(pick < shares.log_uniform, short, drawn).long().clamp(1, capacity)
 
 
 def make_objective(config: TrainConfig, model: nn.Module) -> Objective:
