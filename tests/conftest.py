@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from hypothesis import settings
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.tokenizer import Dove
 
 torch.set_num_threads(1)
+settings.register_profile("dove", deadline=None)  # a busy machine is no error
+settings.load_profile("dove")
 
 
 @pytest.fixture

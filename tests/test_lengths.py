@@ -4,7 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dove.errors import UserError
-from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
+from dove.lengths import (
+    Auto,
+    Budget,
+    Fixed,
+    LengthPolicy,
+    PerceptualAtMost,
+    PsnrAtLeast,
+    SearchPsnr,
+    parse_length_policy,
+)
 from dove.models.eos import EosScores
 
 margins = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=12)
@@ -66,6 +75,12 @@ def test_fixed_ignores_eos():
         (1, Fixed(1), 1),
         ("16", Fixed(16), 16),
         (Fixed(4), Fixed(4), 4),
+        ("psnr>=25", PsnrAtLeast(25.0), 16),
+        ("PSNR >= 25.125", PsnrAtLeast(25.125), 16),
+        ("lpips<=.1", PerceptualAtMost(0.1), 16),
+        ("budget 4", Budget(4.0), 16),
+        ("budget 4.3", Budget(4.3), 16),
+        ("search psnr>=25.", SearchPsnr(25.0), 16),
     ],
 )
 def test_parse(request_, policy, positions):
@@ -89,6 +104,16 @@ def test_parse(request_, policy, positions):
         ("4.5", "num_tokens='4.5' is not understood"),
         (True, "num_tokens='True' is not understood"),
         (Fixed(17), "num_tokens=17 exceeds"),
+        ("psnr>=0", "num_tokens='psnr>=0': the quality must be above 0"),
+        ("psnr>=", "num_tokens='psnr>=' is not understood"),
+        ("psnr<=20", "num_tokens='psnr<=20' is not understood; .*psnr>=DECIBELS; lpips<=DISTANCE; budget NUMBER"),
+        ("search lpips<=1", "is not understood"),
+        ("lpips<=-1", "is not understood"),
+        ("budget 0.5", "num_tokens='budget 0.5' is out of range; pass budget 1 to budget 16"),
+        ("budget -3", "num_tokens='budget -3' is out of range"),
+        ("budget 17", "num_tokens='budget 17' is out of range"),
+        ("budget", "is not understood"),
+        (Budget(17.0), "'budget 17' is out of range"),
         (Auto(max_tokens=17), "num_tokens=17 exceeds"),
     ],
 )

@@ -1,0 +1,127 @@
+"""Policies that aim at a quality: predicted by the EOS head from one forward, or found by decoding."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dove.errors import UserError
+from dove.lengths.policy import LengthPolicy, Trial
+from dove.metrics import psnr
+from dove.models.eos import EosScores
+
+NUMBER = r"(\d+\.?\d*|\.\d+)"
+
+
+@dataclass(frozen=True)
+class PsnrAtLeast(LengthPolicy):
+    """The fewest tokens that are predicted to reach a PSNR; K where none do. Nothing is decoded.
+
+    Attributes:
+        decibels: the PSNR, above 0.
+    """
+
+    decibels: float
+    syntax: ClassVar[str] = "psnr>=DECIBELS"
+
+    @classmethod
+    def parse(cls, text: str, max_tokens: int) -> "PsnrAtLeast | None":
+        match = re.fullmatch(rf"psnr *>= *{NUMBER}", text)
+        return cls(_positive(match[1], text)) if match else None
+
+    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        if eos.quality is None:
+            raise not_predicted(self, "PSNR", eos)
+        return first_true(eos.quality >= self.decibels)
+
+    def __str__(self) -> str:
+        return f"psnr>={self.decibels:.10g}"
+
+
+@dataclass(frozen=True)
+class PerceptualAtMost(LengthPolicy):
+    """The fewest tokens that are predicted to come within a perceptual distance; K where none do. Nothing is decoded.
+
+    The distance is that of the network the model's head was taught by, ``DoveConfig.quality_perceptual``: LPIPS proper only
+    where that says so.
+
+    Attributes:
+        distance: above 0.
+    """
+
+    distance: float
+    syntax: ClassVar[str] = "lpips<=DISTANCE"
+
+    @classmethod
+    def parse(cls, text: str, max_tokens: int) -> "PerceptualAtMost | None":
+        match = re.fullmatch(rf"lpips *<= *{NUMBER}", text)
+        return cls(_positive(match[1], text)) if match else None
+
+    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        if eos.perceptual is None:
+            raise not_predicted(self, "perceptual distances", eos)
+        return first_true(eos.perceptual <= self.distance)
+
+    def __str__(self) -> str:
+        return f"lpips<={self.distance:.10g}"
+
+
+@dataclass(frozen=True)
+class SearchPsnr(LengthPolicy):
+    """The fewest tokens that reach a PSNR, found by decoding: a bisection of 1 to K for every image at once.
+
+    Takes ceil(log2 K) decoder forwards and works with any model. Finds the fewest where the PSNR grows with the number
+    of tokens, elsewhere a number that reaches it while one token less misses it. K where K tokens miss it.
+
+    Attributes:
+        decibels: the PSNR, above 0.
+    """
+
+    decibels: float
+    syntax: ClassVar[str] = "search psnr>=DECIBELS"
+
+    @classmethod
+    def parse(cls, text: str, max_tokens: int) -> "SearchPsnr | None":
+        match = re.fullmatch(rf"search +psnr *>= *{NUMBER}", text)
+        return cls(_positive(match[1], text)) if match else None
+
+    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        if trial is None:
+            raise UserError(f"num_tokens={str(self)!r} decodes to choose, which this model does not offer here")
+        low = torch.ones(len(eos.margin), dtype=torch.long, device=eos.margin.device)
+        high = torch.full_like(low, eos.margin.shape[1])
+        while (low < high).any():
+            middle = (low + high) // 2
+            reached = psnr(trial.reconstruct(middle), trial.images) >= self.decibels
+            low, high = torch.where(reached, low, torch.minimum(middle + 1, high)), torch.where(reached, middle, high)
+        return high
+
+    def __str__(self) -> str:
+        return f"search psnr>={self.decibels:.10g}"
+
+
+def first_true(reached: Bool[Tensor, "B K"]) -> Int[Tensor, " B"]:
+    """The first position, counted from 1, at which a row is true; K where it nowhere is."""
+    # argmax finds the first True
+    return torch.where(reached.any(1), reached.int().argmax(1) + 1, reached.shape[1])
+
+
+def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:
+    """What to say where a model's head does not predict what a policy needs."""
+    known = ["a number", "auto", "max NUMBER", SearchPsnr.syntax]
+    known += [PsnrAtLeast.syntax, "budget NUMBER"] if eos.quality is not None else []
+    known += [PerceptualAtMost.syntax] if eos.perceptual is not None else []
+    return UserError(
+        f"num_tokens={str(policy)!r} needs a model that predicts {what}, which this one does not; "
+        f"it knows {', '.join(known)}"
+    )
+
+
+def _positive(number: str, text: str) -> float:
+    value = float(number)
+    if not value > 0:
+        raise UserError(f"num_tokens={text!r}: the quality must be above 0")
+    return value
