@@ -35,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
+    "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
+    "vlm evaluate": Command("dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"),
+    "vlm ask": Command("dove.commands.vlm.ask", "ask about an image"),
     "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
 }

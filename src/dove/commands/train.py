@@ -1,19 +1,31 @@
 """``dove train``: any preset on any images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 import yaml
 
 from dove.config import TrainConfig
 from dove.errors import UserError
-from dove.presets import PRESETS, get_preset
+from dove.presets import PRESETS
+
+Settings = TypeVar("Settings", bound=TrainConfig)
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Settings of a tokenizer's training; see ``parse_settings``."""
+    return parse_settings(arguments, PRESETS, "dove train")
+
+
+def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], command: str) -> Settings:
     """Settings from the preset, then ``--config`` files, then flags; the last value given wins.
+
+    Args:
+        arguments: what stands behind the command.
+        presets: by name; help without a preset is that of dove-tiny, else of the first.
+        command: the command itself, for messages.
 
     Raises:
         UserError: for an unknown preset or an unreadable file.
@@ -31,16 +43,18 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         preset = preset or named
     if preset is None:
         if {"-h", "--help"} & set(flags):
-            preset = "dove-tiny"
+            preset = "dove-tiny" if "dove-tiny" in presets else next(iter(presets))
         else:
-            raise UserError(f"pass --preset with one of {', '.join(PRESETS)}, or a --config that names one")
-    default = get_preset(preset)
+            raise UserError(f"pass --preset with one of {', '.join(presets)}, or a --config that names one")
+    if preset not in presets:
+        raise UserError(f"no preset {preset!r}; the presets are {', '.join(presets)}")
+    default = presets[preset]
     saved_flags = [flag for values in saved for flag in _flatten(values)]
     return tyro.cli(
         type(default),
         default=default,
         args=[*saved_flags, *flags],
-        prog="dove train --preset " + preset,
+        prog=f"{command} --preset {preset}",
         config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
     )
 

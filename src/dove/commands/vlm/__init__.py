@@ -1,0 +1,1 @@
+"""Commands of the language model that sees through the tokens."""

@@ -1,0 +1,49 @@
+"""``dove vlm ask``: a question about an image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dove.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskOptions:
+    """Ask a language model about an image that it sees through the tokens, and print its answer."""
+
+    image: Annotated[Path, tyro.conf.Positional]
+    """The picture."""
+    question: Annotated[str, tyro.conf.Positional]
+    """In words."""
+    more_images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...")] = ()
+    """Further pictures; <image> in the question says where each stands."""
+    model: str = "vlm-tiny"
+    """A shipped name, a folder of dove vlm train, or a hub id."""
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Where the model's image tokenizer is, if not where it was in training."""
+    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ()
+    """Image tokens: numbers, auto, ...; one answer for each. None: the model's own choice."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+
+
+def run(options: AskOptions) -> None:
+    """Print the answer, or for several length policies one line each.
+
+    Raises:
+        UserError: for an empty question, or a picture or model that cannot be read.
+    """
+    if not options.question.strip():
+        raise UserError("the question is empty; ask something")
+    from dove.vlm.model import VisionLanguageModel
+
+    model = VisionLanguageModel.from_pretrained(options.model, tokenizer=options.tokenizer, device=options.device)
+    pictures = [options.image, *options.more_images]
+    if len(options.num_tokens) < 2:
+        print(model.ask(pictures, options.question, next(iter(options.num_tokens), None)))
+        return
+    width = max(map(len, options.num_tokens))
+    for request in options.num_tokens:
+        print(f"{request:>{width}}  {model.ask(pictures, options.question, request)}")

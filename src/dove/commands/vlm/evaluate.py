@@ -1,0 +1,107 @@
+"""``dove vlm evaluate``: how many questions about images a model answers."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from dove.commands.options import EvaluationOptions
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from dove.vlm.evaluate import Answered
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmOptions(EvaluationOptions):
+    """Ask models questions with known answers, at fixed lengths and at auto: the rows of Table 3.
+
+    Writes vlm.json and vlm.csv (model, tokenizer, number of tokens, mean tokens per image, accuracy), every answer in
+    answers.json, and a picture of some questions with the answers at each length.
+    """
+
+    name = "vlm"
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]
+    """Questions: parquet, .json or .jsonl with image, question and answer (or answers)."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("vlm-tiny",)
+    """Shipped names, folders of dove vlm train or hub ids; each gets its own rows."""
+    benchmark: str = "easy-vqa"
+    """Decides prompt and metric: easy-vqa, vqav2, gqa, okvqa, textvqa, docvqa, infovqa, chartqa or scienceqa."""
+    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N...")] = ("auto",)
+    """Image tokens: numbers, auto, max 32, ...; full is all that the tokenizer has."""
+    images: str = ""
+    """Folder that image paths start from; the file's own by default."""
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """Where the models' image tokenizer is, if not where it was in training."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """At most so many questions, drawn at random by the seed."""
+    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
+    """Questions in the picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.data) != 1:
+            raise UserError(f"--data names {len(self.data)} files; pass one")
+        if not self.num_tokens:
+            raise UserError("--num-tokens is empty; pass auto, full or numbers")
+
+
+def run(options: VlmOptions) -> None:
+    """Answer, count and write.
+
+    Raises:
+        UserError: for options that cannot work, or a model or data that cannot be read.
+    """
+    import time
+
+    from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.evaluation.common import Subject, provenance, rows_to_text, set_seed, write_report
+    from dove.vlm.evaluate import answer_questions, summarise
+    from dove.vlm.model import VisionLanguageModel
+    from dove.vlm.picture import questions_picture
+    from dove.vlm.questions import get_benchmark, open_questions
+
+    started = time.time()
+    benchmark = get_benchmark(options.benchmark)
+    questions = open_questions(options.data[0], options.images).draw(options.limit, options.seed)
+    set_seed(options.seed)
+    rows, subjects, contents = [], [], {}
+    for name in dict.fromkeys(options.model):
+        model = VisionLanguageModel.from_pretrained(name, tokenizer=options.tokenizer, device=options.device)
+        full = str(model.config.max_tokens)
+        requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
+        answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
+        rows += summarise(name, model, answers, benchmark.metric)
+        subject = Subject(name, None, model.device, checkpoint_sha256(resolve_checkpoint(name)))  # type: ignore[arg-type]
+        subjects.append(subject)
+        slug = "" if len(set(options.model)) == 1 else f"-{subject.slug}"
+        contents[f"answers{slug}.json"] = answers_to_json(answers)
+        contents[f"vlm{slug}.png"] = questions_picture(model, questions, answers, options.shown)
+    print(rows_to_text(rows))
+    origin = provenance(subjects, {}, options.seed, started)
+    images = len({item.glimpse.index for item in questions.items})
+    origin["data"] = {
+        "questions": {
+            "source": options.data[0],
+            "images": images,
+            "questions": len(questions),
+            "sha256": questions.sha256,
+        }
+    }
+    report = {"rows": rows, "benchmark": options.benchmark, "metric": benchmark.metric, "provenance": origin}
+    write_report(options.output, options.name, report, contents)
+
+
+def answers_to_json(answers: "dict[str, list[Answered]]") -> bytes:
+    """Every question with what was said at each length."""
+    import json
+
+    records: list[dict[str, Any]] = []
+    for together in zip(*answers.values(), strict=True):
+        first = together[0]
+        said = {request: one.said for request, one in zip(answers, together, strict=True)}
+        lengths = {request: one.length for request, one in zip(answers, together, strict=True)}
+        record = {"key": first.key, "question": first.question, "answers": list(first.answers)}
+        records.append(record | {"said": said, "lengths": lengths})
+    return (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode()

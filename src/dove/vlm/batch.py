@@ -1,0 +1,121 @@
+"""Conversations and the tokens of their images as one batch of positions, each image as long as it is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dove.errors import UserError
+from dove.vlm.text import IMAGE_ID, Encoded
+
+NOT_LEARNED = -100
+"""Label of a position that the loss leaves out (what PyTorch's cross entropy ignores)."""
+PAD_SEGMENT = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Positions of a batch; P is the longest row, with images at their full lengths.
+
+    Attributes:
+        ids: word ids, ``IMAGE_ID`` at every position of an image, 0 where a row is padded.
+        positions: counted from 0 in every row; questions that don't know each other all go on after what they share.
+        segments: 0 for what is shared, 1, 2, ... for such questions, -1 for padding.
+        labels: the word that a position has to predict, ``NOT_LEARNED`` where none.
+    """
+
+    ids: Int[Tensor, "B P"]
+    positions: Int[Tensor, "B P"]
+    segments: Int[Tensor, "B P"]
+    labels: Int[Tensor, "B P"]
+
+    @property
+    def image_positions(self) -> Bool[Tensor, "B P"]:
+        """True where an image token goes."""
+        return self.ids == IMAGE_ID
+
+    @property
+    def visible(self) -> Bool[Tensor, "B 1 P P"]:
+        """True where a row's position may see a column's: not later, and shared or of its own question.
+
+        Every position sees itself, so that a padded one divides by no zero; nothing else sees padding.
+        """
+        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        count = self.segments.shape[1]
+        causal = torch.ones(count, count, dtype=torch.bool, device=self.segments.device).tril()
+        allowed = causal & ((key == query) | (key == 0)) & (key != PAD_SEGMENT)
+        return (allowed | torch.eye(count, dtype=torch.bool, device=allowed.device))[:, None]
+
+    def to(self, device: torch.device) -> "Layout":
+        """The same on another device."""
+        return Layout(*(getattr(self, name).to(device) for name in ("ids", "positions", "segments", "labels")))
+
+
+def lay_out(
+    conversations: Sequence[Encoded],
+    lengths: Sequence[int],
+    *,
+    pad_left: bool = False,
+    keys: Sequence[str] | None = None,
+    context: int | None = None,
+) -> Layout:
+    """Give every image of every conversation as many positions as it has tokens.
+
+    Args:
+        conversations: with their images in order.
+        lengths: tokens of the images, in the order of the conversations and of the images in them.
+        pad_left: pad in front, as generation needs it.
+        keys: names of the conversations, for messages.
+        context: positions that the language model has; None for no limit.
+
+    Raises:
+        UserError: naming a conversation that is longer than the context, or for another number of images than of
+            lengths.
+    """
+    expected = sum(conversation.images for conversation in conversations)
+    if expected != len(lengths):
+        raise UserError(f"the conversations speak of {expected} images and there are {len(lengths)}")
+    remaining = iter(lengths)
+    rows = [_expand(conversation, remaining) for conversation in conversations]
+    longest = max(len(row[0]) for row in rows)
+    for number, row in enumerate(rows):
+        needed = max(row[1]) + 1
+        if context is not None and needed > context:
+            name = keys[number] if keys else f"conversation {number}"
+            raise UserError(
+                f"{name}: {needed} positions with its images, and the language model has {context}; "
+                "ask for fewer image tokens or shorten the text"
+            )
+    fillers = (0, 0, PAD_SEGMENT, NOT_LEARNED)
+    columns = []
+    for part, filler in enumerate(fillers):
+        padded = []
+        for row in rows:
+            padding = [filler] * (longest - len(row[part]))
+            padded.append(padding + row[part] if pad_left else row[part] + padding)
+        columns.append(torch.tensor(padded))
+    return Layout(*columns)
+
+
+def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Ids, positions, segments and labels of one conversation."""
+    ids: list[int] = []
+    segments: list[int] = []
+    learned: list[bool] = []
+    for word, answer, segment in zip(conversation.ids, conversation.learned, conversation.segments, strict=True):
+        count = next(lengths) if word == IMAGE_ID else 1
+        ids += [word] * count
+        segments += [segment] * count
+        learned += [answer] * count
+    shared = segments.count(0)
+    positions: list[int] = []
+    for place, segment in enumerate(segments):
+        starts = place > 0 and segment != segments[place - 1]
+        positions.append(0 if place == 0 else shared if starts else positions[-1] + 1)
+    # Position i predicts word i + 1, which is never the first word of another question.
+    labels = [
+        ids[place + 1] if place + 1 < len(ids) and learned[place + 1] else NOT_LEARNED for place in range(len(ids))
+    ]
+    return ids, positions, segments, labels

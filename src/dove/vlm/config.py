@@ -1,0 +1,172 @@
+"""Settings of vision-language models and of their training. Imports no torch."""
+
+from dataclasses import dataclass, field, replace
+
+from dove.config import OptimConfig, RunConfig, TrainConfig
+from dove.errors import UserError
+
+PROMPTS = ("plain", "vicuna", "chat")
+QUERIES = ("null", "question")
+BLIND = "none"
+"""In place of a tokenizer: the model sees no image."""
+PREFIX = "prefix"
+"""In place of a length policy, in training alone: the first so many tokens, as many as chance says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """A small Llama that starts from random weights, with a byte-level BPE learned from the training texts."""
+
+    vocab_size: int = 384
+    """Words of the text tokenizer: 256 bytes, the special ones, and merges."""
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 4
+    intermediate_size: int = 384
+    max_positions: int = 512
+    """Context: image tokens and text together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters in place of full fine-tuning of the language model (needs peft)."""
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains the language model itself."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Random views of the training images that are tokenized ahead, beside the images themselves."""
+
+    count: int = 1
+    """Views of every image, the image itself among them."""
+    symmetries: bool = False
+    """Turn by quarters and mirror; wrong where questions speak of left and right or of writing."""
+    zoom_out: float = 1.5
+    """The picture goes somewhere onto a square of up to so many times its side."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.zoom_out < 1:
+            raise UserError(f"views.count={self.count} and views.zoom_out={self.zoom_out} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLMConfig:
+    """What a saved vision-language model consists of."""
+
+    tokenizer: str
+    """The image tokenizer: a shipped name, a folder or a hub id; ``none`` for a model that sees no image."""
+    tokenizer_sha256: str | None
+    """Of the image tokenizer that the connector was trained for."""
+    token_dim: int
+    """Width D of its tokens."""
+    max_tokens: int
+    """Its capacity K."""
+    image_size: int
+    """Side of its images, in pixels."""
+    language_model: str | None
+    """Folder or hub id whose weights the LoRA adapters are for; None where the model's folder holds all weights."""
+    prompt: str = "plain"
+    """``plain`` (question, line break, answer), ``vicuna``, or ``chat`` for the language model's own template."""
+    num_tokens: str = "auto"
+    """The length policy where the caller names none."""
+    query: str = "null"
+    """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    def __post_init__(self) -> None:
+        require_prompt(self.prompt)
+
+    @property
+    def blind(self) -> bool:
+        """Whether images are left out."""
+        return self.tokenizer == BLIND
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLMTrainConfig(TrainConfig):
+    """A training of connector and language model."""
+
+    images: str = ""
+    """Folder below which a conversation file's image paths lie."""
+    tokenizer: str = "dove-tiny"
+    """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
+    num_tokens: tuple[str, ...] = ("auto",)
+    """Length policies; each image of each step draws one. ``prefix`` is a random number of tokens."""
+    query: str = "null"
+    """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
+    cache_tokens: bool = True
+    """Encode all images once before the first step and keep their tokens in memory."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    """Of the images whose tokens are cached."""
+    questions_per_image: int | None = None
+    """At most so many of an image's independent questions in one step, drawn at random; None for all."""
+    train_tokenizer: bool = False
+    """Whether the image tokenizer's encoder learns too."""
+    language_model: str | None = None
+    """Folder or hub id of a causal language model; None builds ``scratch`` from random weights."""
+    scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    prompt: str = "plain"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    connector_lr: float = 2e-4
+    """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
+
+    def __post_init__(self) -> None:
+        require_prompt(self.prompt)
+        if not self.num_tokens:
+            raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
+        if self.query not in QUERIES:
+            raise UserError(f"query={self.query!r} is unknown; pass one of {', '.join(QUERIES)}")
+        if self.cache_tokens and self.train_tokenizer:
+            raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
+        if self.views.count > 1 and not self.cache_tokens:
+            raise UserError("views are made for cached tokens; pass --views.count 1 or --cache-tokens True")
+        if self.tokenizer == BLIND and self.train_tokenizer:
+            raise UserError("train_tokenizer needs an image tokenizer; leave it out with --tokenizer none")
+        if self.language_model is None and self.lora.rank:
+            raise UserError("LoRA adapts a trained language model; pass --language-model with --lora.rank")
+        if self.optim.lr <= 0:
+            raise UserError(f"optim.lr={self.optim.lr} must be above 0")
+
+
+def require_prompt(prompt: str) -> None:
+    """Raises ``UserError`` for an unknown prompt style."""
+    if prompt not in PROMPTS:
+        raise UserError(f"prompt={prompt!r} is unknown; pass one of {', '.join(PROMPTS)}")
+
+
+LLAVA = VLMTrainConfig(
+    preset="llava",
+    tokenizer="dove-base",
+    language_model="lmsys/vicuna-7b-v1.5",
+    prompt="vicuna",
+    cache_tokens=False,
+    optim=OptimConfig(lr=2e-5, warmup_steps=250, betas=(0.9, 0.999), weight_decay=0.01, clip_norm=1.0, ema_decay=0.0),
+    connector_lr=2e-4,
+    run=RunConfig(steps=5000, batch_size=8, holdout=0, sample_every=1000, checkpoint_every=500),
+)
+"""Table 8, on the LLaVA 665K mixture."""
+
+VLM_TINY = VLMTrainConfig(
+    preset="vlm-tiny",
+    num_tokens=("auto", "auto", "prefix", "64"),
+    views=ViewsConfig(count=6, symmetries=True),
+    questions_per_image=4,
+    optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
+    connector_lr=1e-3,
+    run=RunConfig(
+        steps=4000, batch_size=32, holdout=40, log_every=50, sample_every=500, checkpoint_every=250, threads=1
+    ),
+)
+"""A language model of a million parameters, from random weights."""
+
+VLM_PRESETS: dict[str, VLMTrainConfig] = {"vlm-tiny": VLM_TINY, "llava": LLAVA}
+
+
+def with_tokenizer(config: VLMConfig, tokenizer: str, sha256: str) -> VLMConfig:
+    """The same model with another state of its image tokenizer."""
+    return replace(config, tokenizer=tokenizer, tokenizer_sha256=sha256)

@@ -1,0 +1,123 @@
+"""Questions answered at several lengths, and how many of the answers are right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dove.data.dataset import ImageDataset
+from dove.tokens import Tokens
+from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
+from dove.vlm.metrics import get_metric
+from dove.vlm.model import VisionLanguageModel
+from dove.vlm.questions import Question, Questions
+from dove.vlm.text import Turn, place_images
+
+MAX_ANSWER_WORDS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What a model said."""
+
+    key: str
+    question: str
+    said: str
+    answers: tuple[str, ...]
+    length: int
+    """Tokens of the image; 0 for a blind model."""
+    index: int
+    """Of the image in its source."""
+
+
+@torch.no_grad()
+def answer_questions(
+    model: VisionLanguageModel,
+    questions: Questions,
+    requests: Sequence[str],
+    *,
+    prompt: str = "",
+    batch_size: int = 64,
+) -> dict[str, list[Answered]]:
+    """Answers to all questions at each length policy; every image is encoded once for all of them.
+
+    Args:
+        model: the model.
+        questions: what to ask.
+        requests: length policies; a blind model is asked once, under the name ``none``.
+        prompt: said behind every question.
+        batch_size: questions at a time.
+
+    Raises:
+        UserError: for unreadable images, unknown policies or questions longer than the context.
+    """
+    blind = model.config.blind
+    found: dict[str, list[Answered]] = {request: [] for request in (["none"] if blind else requests)}
+    with tqdm(total=len(questions), desc="answers", unit="question", disable=None, leave=False) as progress:
+        for start in range(0, len(questions), batch_size):
+            part = questions.items[start : start + batch_size]
+            asked = [_encode_question(model, item, prompt) for item in part]
+            glimpses = [_query(model, item) for item in part]
+            seen = list(dict.fromkeys(glimpses))
+            tokens = [None] if blind else _tokens(model, questions.images, seen, requests)
+            rows = [seen.index(glimpse) for glimpse in glimpses]
+            for request, each in zip(found, tokens, strict=True):
+                of_questions = None if each is None else each[rows]
+                said = model.generate(asked, of_questions, max_new_tokens=MAX_ANSWER_WORDS)
+                lengths = [0] * len(part) if of_questions is None else of_questions.lengths.tolist()
+                found[request] += [
+                    Answered(
+                        key=item.key,
+                        question=item.text,
+                        said=words,
+                        answers=item.answers,
+                        length=length,
+                        index=item.glimpse.index,
+                    )
+                    for item, words, length in zip(part, said, lengths, strict=True)
+                ]
+            progress.update(len(part))
+    return found
+
+
+def _encode_question(model: VisionLanguageModel, item: Question, prompt: str) -> Any:
+    text = f"{item.text}\n{prompt}" if prompt else item.text
+    return model.writer.conversation([Turn(question=place_images(text, 1, item.key))], item.key)
+
+
+def _query(model: VisionLanguageModel, item: Question) -> Glimpse:
+    return replace(item.glimpse, query=item.text if model.config.query == "question" else None)
+
+
+def _tokens(
+    model: VisionLanguageModel, images: ImageDataset, glimpses: Sequence[Glimpse], requests: Sequence[str]
+) -> list[Tokens]:
+    size = model.tokenizer.image_size
+    pixels = torch.stack([load_pixels(images, glimpse.index, size) for glimpse in glimpses]).to(model.device)
+    return encode_glimpses(model.tokenizer, pixels, requests, [glimpse.query for glimpse in glimpses])
+
+
+def summarise(
+    name: str, model: VisionLanguageModel, answers: dict[str, list[Answered]], metric: str
+) -> list[dict[str, Any]]:
+    """One row for each length policy: model, tokenizer, policy, mean tokens per image and the mean score.
+
+    The mean length is over questions, as the cost of answering them is.
+
+    Raises:
+        UserError: for an unknown metric.
+    """
+    score = get_metric(metric)
+    return [
+        {
+            "model": name,
+            "tokenizer": model.config.tokenizer,
+            "num_tokens": int(request) if request.isdigit() else request,
+            "mean_length": float(np.mean([one.length for one in found])),
+            "accuracy": float(np.mean([score(one.said, one.answers) for one in found])),
+        }
+        for request, found in answers.items()
+    ]

@@ -1,0 +1,205 @@
+"""Pictures as the image tokenizer gets them, and their tokens, made once or step by step."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dove.baselines.protocol import Tokenizer, encode_each
+from dove.data.dataset import ImageDataset, Record
+from dove.data.reading import read_image, to_rgb
+from dove.errors import UserError
+from dove.lengths import parse_length_policy
+from dove.processor import central_square, pil_to_tensor, resize_box
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+from dove.vlm.config import PREFIX, ViewsConfig
+
+PADDING = (124, 116, 104)
+"""ImageNet's mean colour, as in LLaVA."""
+DIHEDRAL = (None, *Image.Transpose)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """An image as one sample wants it.
+
+    Attributes:
+        index: in the image source.
+        query: what a query-conditioned tokenizer is asked for; None for the whole image.
+    """
+
+    index: int
+    query: str | None = None
+
+
+def pad_to_square(image: Image.Image) -> Image.Image:
+    """The picture in the middle of the smallest square that holds it, so that nothing is cropped."""
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side), PADDING)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def open_picture(source: Any) -> Image.Image:
+    """RGB from a path, encoded bytes, an open file or a PIL image.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    return to_rgb(source) if isinstance(source, Image.Image) else read_image(source)
+
+
+def square_pixels(image: Image.Image, image_size: int) -> Float[Tensor, "3 S S"]:
+    """Padded to a square and scaled, in [-1, 1]: Table 8's transformations."""
+    square = pad_to_square(image)
+    return pil_to_tensor(resize_box(square, central_square(*square.size), image_size))
+
+
+def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generator) -> Image.Image:
+    """A square picture turned or mirrored, then smaller and elsewhere on a larger square of its border's colours.
+
+    Nothing is cropped, so whatever a question asks for is still there.
+    """
+    symmetry, zoom, left, upper = rng.random(4).tolist()
+    transpose = DIHEDRAL[int(symmetry * len(DIHEDRAL))] if config.symmetries else None
+    if transpose is not None:
+        image = image.transpose(transpose)
+    extra = round(image.width * (config.zoom_out - 1) * zoom)
+    x, y = round(left * extra), round(upper * extra)
+    pixels = np.pad(np.asarray(image), ((y, extra - y), (x, extra - x), (0, 0)), mode="edge")
+    return Image.fromarray(pixels)
+
+
+def load_pixels(
+    images: ImageDataset,
+    index: int,
+    image_size: int,
+    views: ViewsConfig | None = None,
+    draw: Sequence[int] = (0, 0),
+) -> Float[Tensor, "3 S S"]:
+    """One picture of a source, padded to a square and scaled, in [-1, 1].
+
+    Args:
+        images: the source.
+        index: of the picture.
+        image_size: side S in pixels.
+        views: random views; None for the picture itself.
+        draw: seed and number of the view.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    record = images[index]
+    if not isinstance(record, Record):
+        raise UserError(record.reason)
+    image = pad_to_square(record.image)
+    if views is not None:
+        image = random_view(image, views, np.random.default_rng([*draw, index]))
+    return square_pixels(image, image_size)
+
+
+def takes_queries(tokenizer: Tokenizer) -> bool:
+    """Whether ``encode`` of this tokenizer can be asked for a part of the image."""
+    return "query" in inspect.signature(tokenizer.encode).parameters and bool(
+        getattr(getattr(tokenizer, "config", None), "query", None)
+    )
+
+
+def encode_glimpses(
+    tokenizer: Tokenizer,
+    pixels: Float[Tensor, "B 3 S S"],
+    requests: Sequence[str],
+    queries: Sequence[str | None] | None = None,
+) -> list[Tokens]:
+    """Tokens by each of the length policies; by the queries where the tokenizer takes them.
+
+    Raises:
+        UserError: for policies that don't fit the tokenizer.
+    """
+    wanted = [str(tokenizer.max_tokens) if request == PREFIX else request for request in requests]
+    if queries is not None and any(queries) and takes_queries(tokenizer):
+        asked = [query or "null" for query in queries]
+        return [tokenizer.encode(pixels, request, query=asked) for request in wanted]  # type: ignore[call-arg]
+    return encode_each(tokenizer, pixels, wanted)
+
+
+def encode_with_gradients(tokenizer: Tokenizer, pixels: Float[Tensor, "B 3 S S"], request: str) -> Tokens:
+    """Tokens that pass gradients on to the tokenizer's encoder; the choice of lengths passes none.
+
+    Raises:
+        UserError: for a tokenizer that is not a DOVE.
+    """
+    if not isinstance(tokenizer, Dove):
+        raise UserError("train_tokenizer works with DOVE checkpoints alone; leave it out for other tokenizers")
+    lengths = tokenizer.encode(pixels, str(tokenizer.max_tokens) if request == PREFIX else request).lengths
+    values = tokenizer.generate(tokenizer.latents(pixels)).values
+    return Tokens.cut(values, lengths, tokenizer.max_tokens)
+
+
+class TokenCache:
+    """Tokens of every glimpse, made once in front of the training.
+
+    Args:
+        tokenizer: the image tokenizer, frozen.
+        images: the source.
+        glimpses: what to encode.
+        requests: length policies, each once.
+        views: how many random views of every glimpse; the first is the picture itself.
+        seed: of the views.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: for unreadable images or policies that don't fit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        images: ImageDataset,
+        glimpses: Sequence[Glimpse],
+        requests: Sequence[str],
+        *,
+        views: ViewsConfig | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> None:
+        views = views or ViewsConfig()
+        self.views, self.requests = views.count, tuple(dict.fromkeys(requests))
+        self.max_tokens = tokenizer.max_tokens
+        wanted = list(dict.fromkeys(glimpses))
+        self.row = {glimpse: number for number, glimpse in enumerate(wanted)}
+        jobs = [(glimpse, view) for view in range(views.count) for glimpse in wanted]
+        self.sequences: dict[str, list[Tensor]] = {request: [] for request in self.requests}
+        for policy in self.requests:
+            if policy != PREFIX:
+                parse_length_policy(policy, tokenizer.max_tokens)
+        device = next((p.device for p in getattr(tokenizer, "parameters", lambda: iter(()))()), torch.device("cpu"))
+        with tqdm(total=len(jobs), desc="tokens of the images", unit="image", disable=None, leave=False) as progress:
+            for start in range(0, len(jobs), batch_size):
+                part = jobs[start : start + batch_size]
+                pixels = torch.stack(
+                    [
+                        load_pixels(images, glimpse.index, tokenizer.image_size, views if view else None, (seed, view))
+                        for glimpse, view in part
+                    ]
+                )
+                queries = [glimpse.query for glimpse, _ in part]
+                found = encode_glimpses(tokenizer, pixels.to(device), self.requests, queries)
+                for request, tokens in zip(self.requests, found, strict=True):
+                    # Half precision holds a token to 0.05% and halves what is by far the largest thing in memory.
+                    self.sequences[request] += [row.to("cpu", torch.float16).clone() for row in tokens.ragged()]
+                progress.update(len(part))
+
+    def __call__(self, glimpse: Glimpse, request: str, view: int = 0) -> Float[Tensor, "k D"]:
+        """The kept tokens of a glimpse, fp32."""
+        return self.sequences[request][view * len(self.row) + self.row[glimpse]].float()

@@ -1,0 +1,187 @@
+"""Image tokenizer, two-layer MLP, language model: as many positions for an image as it has tokens (section 3.3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.baselines.protocol import Tokenizer
+from dove.errors import UserError
+from dove.tokens import Tokens
+from dove.vlm.batch import Layout, lay_out
+from dove.vlm.config import VLMConfig
+from dove.vlm.images import encode_glimpses, open_picture, square_pixels
+from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
+
+
+class Connector(nn.Sequential):
+    """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear."""
+
+    def __init__(self, token_dim: int, hidden_size: int):
+        super().__init__(nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+
+
+class VisionLanguageModel(nn.Module):
+    """A causal language model that reads image tokens between its words.
+
+    Args:
+        config: what it consists of.
+        language_model: any causal language model of transformers.
+        text_tokenizer: the one that goes with it.
+        tokenizer: the image tokenizer; None for a model that sees no image, or gets tokens alone.
+        train_tokenizer: make the image tokenizer a part of the model that is trained and saved with it.
+    """
+
+    def __init__(
+        self,
+        config: VLMConfig,
+        language_model: Any,
+        text_tokenizer: Any,
+        tokenizer: Tokenizer | None = None,
+        *,
+        train_tokenizer: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config, self.text_tokenizer = config, text_tokenizer
+        self.language_model = language_model
+        self.connector = Connector(config.token_dim, language_model.get_input_embeddings().embedding_dim)
+        self.writer = PromptWriter(
+            text_tokenizer, config.prompt, blind=config.blind, name=config.language_model or "the language model"
+        )
+        self.trained_tokenizer = tokenizer if train_tokenizer and isinstance(tokenizer, nn.Module) else None
+        # In a tuple, a frozen tokenizer is no submodule: it is neither trained, averaged nor saved again.
+        self._frozen = () if self.trained_tokenizer is not None else (tokenizer,)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The image tokenizer.
+
+        Raises:
+            UserError: for a model that has none.
+        """
+        found = self.trained_tokenizer if self.trained_tokenizer is not None else self._frozen[0]
+        if found is None:
+            raise UserError("this model has no image tokenizer; it answers without looking")
+        return found  # type: ignore[return-value]
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the language model was made for."""
+        return getattr(self.language_model.config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.connector[0].weight.device  # type: ignore[return-value]
+
+    def embed(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P H"]:
+        """Word embeddings with the connected image tokens in their places.
+
+        Args:
+            layout: where the words and images are.
+            tokens: of all images, in the order of their places; None where there is no image.
+        """
+        words: Tensor = self.language_model.get_input_embeddings()(layout.ids.clamp(min=0))
+        if tokens is None:
+            return words
+        seen = self.connector(tokens.values[tokens.mask].to(self.connector[0].weight.dtype))
+        places = layout.image_positions[..., None].expand_as(words)
+        return words.masked_scatter(places, seen.to(words.dtype))
+
+    def forward(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P V"]:
+        """Logits of the next word at every position; a row's don't depend on the other rows."""
+        embedded = self.embed(layout, tokens)
+        mask: Tensor = layout.visible
+        if self.language_model.config._attn_implementation == "eager":  # which adds the mask instead of applying it
+            mask = torch.zeros_like(mask, dtype=embedded.dtype).masked_fill(~mask, torch.finfo(embedded.dtype).min)
+        output = self.language_model(
+            inputs_embeds=embedded, attention_mask=mask, position_ids=layout.positions, use_cache=False
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    @torch.no_grad()
+    def generate(
+        self, conversations: Sequence[Encoded], tokens: Tokens | None, *, max_new_tokens: int = 32
+    ) -> list[str]:
+        """The most likely answers, word by word with a cache.
+
+        Args:
+            conversations: as ``writer`` makes them, each without its last answer.
+            tokens: of their images, in order; None where there is no image.
+            max_new_tokens: most words of an answer.
+
+        Raises:
+            UserError: if a conversation does not fit the context.
+        """
+        lengths = [] if tokens is None else tokens.lengths.tolist()
+        context = None if self.context is None else self.context - max_new_tokens
+        layout = lay_out(conversations, lengths, pad_left=True, context=context).to(self.device)
+        tokens = None if tokens is None else tokens.to(self.device)
+        pad = self.text_tokenizer.pad_token_id
+        words = self.language_model.generate(
+            inputs_embeds=self.embed(layout, tokens),
+            attention_mask=(layout.segments >= 0).long(),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.text_tokenizer.eos_token_id,
+            pad_token_id=self.text_tokenizer.eos_token_id if pad is None else pad,
+        )
+        return [text.strip() for text in self.text_tokenizer.batch_decode(words, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def ask(self, images: Any, question: str, num_tokens: int | str | None = None, *, max_new_tokens: int = 32) -> str:
+        """The answer to a question about one or several images.
+
+        Args:
+            images: a path, a PIL image, an array, or a list of them. The question may say with ``<image>`` where each
+                stands; else they all stand in front of it.
+            question: in words.
+            num_tokens: length policy; None for the model's own.
+            max_new_tokens: most words of the answer.
+
+        Raises:
+            UserError: if a picture cannot be read, or the question has another number of ``<image>``.
+        """
+        pictures = list(images) if isinstance(images, list | tuple) else [images]
+        turn = Turn(question=place_images(question, len(pictures), "the question"))
+        conversation = self.writer.conversation([turn], "the question")
+        tokens = None
+        if conversation.images:
+            size = self.tokenizer.image_size
+            pixels = torch.stack([square_pixels(open_picture(picture), size) for picture in pictures]).to(self.device)
+            request = str(num_tokens or self.config.num_tokens)
+            queries = [question.replace(IMAGE, "").strip()] * len(pictures) if self.config.query == "question" else None
+            tokens = encode_glimpses(self.tokenizer, pixels, [request], queries)[0]
+        return self.generate([conversation], tokens, max_new_tokens=max_new_tokens)[0]
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, tokenizer: str | None = None, device: str = "auto"
+    ) -> "VisionLanguageModel":
+        """Load a saved model for answering.
+
+        Args:
+            name: a shipped name ("vlm-tiny"), a folder or a hub id.
+            tokenizer: where its image tokenizer is now; None for where it was.
+            device: cpu, cuda, ...; auto takes a GPU where there is one.
+
+        Raises:
+            UserError: if a part is missing or damaged, or the image tokenizer is not the one it was trained with.
+        """
+        from dove.vlm.checkpoint import load_vlm
+
+        return load_vlm(name, tokenizer=tokenizer, device=device)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None) -> None:
+        """Write settings, weights (without a frozen image tokenizer's) and the text tokenizer.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        from dove.vlm.checkpoint import save_vlm
+
+        save_vlm(self, folder, dtype=dtype, card=card)

@@ -1,0 +1,209 @@
+"""Benchmarks of Table 9 and their questions from local files."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dove.data.dataset import ImageDataset
+from dove.data.images import open_images
+from dove.data.sources import FileImages, ParquetImages
+from dove.errors import UserError
+from dove.vlm.data import Conversations
+from dove.vlm.images import Glimpse
+from dove.vlm.text import IMAGE
+
+LETTERS = "ABCDEFGHIJ"
+WORD = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """How a data set asks and counts (Table 9)."""
+
+    split: str
+    """The part of it that the paper reports."""
+    metric: str
+    """A name in ``METRICS``."""
+    prompt: str = ""
+    """What is said behind every question."""
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "easy-vqa": Benchmark(split="test", metric="exact"),
+    "vqav2": Benchmark(split="val", metric="vqa"),
+    "gqa": Benchmark(split="val", metric="exact"),
+    "okvqa": Benchmark(split="val", metric="vqa"),
+    "textvqa": Benchmark(split="val", metric="vqa", prompt=WORD),
+    "docvqa": Benchmark(split="test", metric="anls"),
+    "infovqa": Benchmark(split="test", metric="anls"),
+    "chartqa": Benchmark(split="test", metric="relaxed"),
+    "scienceqa": Benchmark(split="test, questions with an image", metric="option", prompt=LETTER),
+}
+"""By name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about one image.
+
+    Attributes:
+        key: names it.
+        text: without image marks.
+        answers: all that are accepted.
+        glimpse: the image.
+    """
+
+    key: str
+    text: str
+    answers: tuple[str, ...]
+    glimpse: Glimpse
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Questions and the source of their images; questions about an image stand together."""
+
+    images: ImageDataset
+    items: tuple[Question, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def sha256(self) -> str:
+        """Of the questions, their answers and the numbers of their images."""
+        text = json.dumps([[item.text, item.answers, item.glimpse.index] for item in self.items])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def draw(self, limit: int | None, seed: int) -> "Questions":
+        """At most so many, drawn at random, in their order.
+
+        Raises:
+            UserError: for a limit below 1.
+        """
+        if limit is None or limit >= len(self):
+            return self
+        if limit < 1:
+            raise UserError(f"limit={limit} leaves no question; pass at least 1")
+        drawn = np.sort(np.random.default_rng(seed).choice(len(self), limit, replace=False))
+        return Questions(self.images, tuple(self.items[index] for index in drawn))
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        UserError: for an unknown name, listing the known ones.
+    """
+    if name not in BENCHMARKS:
+        raise UserError(f"no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def as_questions(conversations: Conversations) -> Questions:
+    """First turns, or all turns where they are independent, as questions with one accepted answer each."""
+    items = []
+    for item in conversations.items:
+        for turn in item.turns[:1] if item.follows else item.turns:
+            if len(item.glimpses) == 1:
+                text = turn.question.replace(IMAGE, "").strip()
+                glimpse = item.glimpses[0]
+                items.append(Question(key=item.key, text=text, answers=(turn.answer or "",), glimpse=glimpse))
+    return Questions(conversations.images, tuple(items))
+
+
+def open_questions(source: str, images: str = "") -> Questions:
+    """Questions with their accepted answers.
+
+    Args:
+        source: parquet with an ``image`` column, or a .json or .jsonl file of objects with ``image`` (a path). Beside
+            it ``questions`` and ``answers`` (as many), or ``question`` and ``answer`` (one) or ``answers`` (all that are
+            accepted), and with ``choices`` the answer as a number, a letter or the choice itself.
+        images: the folder that image paths start from; the file's own by default.
+
+    Raises:
+        UserError: naming the record that does not do.
+    """
+    if source.endswith((".json", ".jsonl")):
+        return _read_json(Path(source), Path(images) if images else Path(source).parent)
+    dataset = open_images(source)
+    if not isinstance(dataset, ParquetImages):
+        raise UserError(f"{source}: questions come from .json, .jsonl or parquet files")
+    items: list[Question] = []
+    for index in range(len(dataset)):
+        raw = dataset.raw(index)
+        items += _questions(raw.metadata, Glimpse(index=index), raw.name)
+    return _some(Questions(dataset, tuple(items)), source)
+
+
+def _read_json(file: Path, folder: Path) -> Questions:
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = text.splitlines() if file.suffix == ".jsonl" else []
+        records = [json.loads(line) for line in lines if line.strip()] if lines else json.loads(text)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; check the path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(records, list):
+        raise UserError(f"{file} must hold a list of objects with image, question and answer")
+    index_of: dict[str, int] = {}
+    items: list[Question] = []
+    for number, record in enumerate(records):
+        key = f"{file} record {number}"
+        if not isinstance(record, dict) or not isinstance(record.get("image"), str):
+            raise UserError(f"{key}: must be an object with image (a path), question and answer")
+        path = record["image"]
+        if path not in index_of and not (folder / path).is_file():
+            raise UserError(f"{key}: there is no image {folder / path}; pass the right folder with --images")
+        items += _questions(record, Glimpse(index=index_of.setdefault(path, len(index_of))), key)
+    return _some(Questions(FileImages([str(folder / path) for path in index_of]), tuple(items)), str(file))
+
+
+def _some(questions: Questions, source: str) -> Questions:
+    if not len(questions):
+        raise UserError(f"{source}: holds no question")
+    return questions
+
+
+def _questions(record: dict[str, Any], glimpse: Glimpse, key: str) -> list[Question]:
+    """The questions of one record.
+
+    Raises:
+        UserError: naming it, where something is missing.
+    """
+    if "questions" in record:
+        asked, given = list(record["questions"] or []), list(record.get("answers") or [])
+        if len(asked) != len(given):
+            raise UserError(f"{key}: {len(asked)} questions and {len(given)} answers")
+        return [
+            Question(key=key, text=text, answers=(str(answer),), glimpse=glimpse)
+            for text, answer in zip(asked, given, strict=True)
+        ]
+    text = record.get("question")
+    answers = record.get("answers", record.get("answer"))
+    if not isinstance(text, str) or answers is None or answers == []:
+        raise UserError(f"{key}: needs a question and an answer; it has {', '.join(record) or 'nothing'}")
+    listed = answers if isinstance(answers, list) else [answers]
+    # VQA's annotations are objects with the answer in them.
+    accepted = [str(item.get("answer", "")) if isinstance(item, dict) else str(item) for item in listed]
+    if choices := record.get("choices"):
+        text += "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+        accepted = [_letter(answer, choices, key) for answer in accepted]
+    return [Question(key=key, text=text, answers=tuple(accepted), glimpse=glimpse)]
+
+
+def _letter(answer: str, choices: Sequence[str], key: str) -> str:
+    if answer in choices:
+        return LETTERS[list(choices).index(answer)]
+    if answer.isdigit() and int(answer) < len(choices):
+        return LETTERS[int(answer)]
+    if len(answer) == 1 and answer.upper() in LETTERS[: len(choices)]:
+        return answer.upper()
+    raise UserError(f"{key}: the answer {answer!r} is none of its {len(choices)} choices")

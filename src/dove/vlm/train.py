@@ -1,0 +1,389 @@
+"""Training of connector and language model: loss on the answers alone, two learning rates, exact resume."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from accelerate.utils import reduce, set_seed
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from dove.baselines.protocol import Tokenizer
+from dove.commands.runtime import save_outputs
+from dove.config import ReconstructionLossConfig
+from dove.data.augment import ResumableSampler
+from dove.errors import UserError
+from dove.evaluation.common import Subject, load_subject
+from dove.models.attention import NAME as MATMUL_ATTENTION
+from dove.tokens import Tokens
+from dove.training.objectives import Objective, StepResult
+from dove.training.schedule import learning_rate
+from dove.training.trainer import Trainer
+from dove.vlm.batch import NOT_LEARNED, lay_out
+from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
+from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
+from dove.vlm.data import Conversation, Conversations, Samples, open_conversations
+from dove.vlm.evaluate import answer_questions
+from dove.vlm.images import Glimpse, TokenCache, encode_glimpses, encode_with_gradients, load_pixels
+from dove.vlm.metrics import exact_match
+from dove.vlm.model import VisionLanguageModel
+from dove.vlm.questions import as_questions
+from dove.vlm.text import Encoded, PromptWriter, train_text_tokenizer
+
+NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
+"""Answers need none of the losses on images."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerBatch:
+    """Conversations with their images, as tokens or as pixels still to be encoded.
+
+    Attributes:
+        conversations: encoded.
+        keys: their names.
+        tokens: of all images in order; None without images, or where ``pixels`` are given.
+        pixels: of all images; None where tokens are given.
+        draws: how many tokens each image gets, in order.
+        queries: what a query-conditioned tokenizer is asked for, one per image.
+    """
+
+    conversations: tuple[Encoded, ...]
+    keys: tuple[str, ...]
+    tokens: Tokens | None = None
+    pixels: Float[Tensor, "M 3 S S"] | None = None
+    draws: "tuple[Draw, ...]" = ()
+    queries: tuple[str | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def to(self, device: torch.device) -> "AnswerBatch":
+        """The same on another device."""
+        tokens = None if self.tokens is None else self.tokens.to(device)
+        pixels = None if self.pixels is None else self.pixels.to(device)
+        return replace(self, tokens=tokens, pixels=pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Random choices for one image of one step."""
+
+    request: str
+    """The length policy."""
+    view: int
+    """Which view of the image."""
+    share: float
+    """In [0, 1): which prefix, where the policy is a random one."""
+
+    def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
+        """A uniformly random prefix of at least one token where the policy says so."""
+        return sequence[: 1 + int(self.share * len(sequence))] if self.request == PREFIX else sequence
+
+
+class Collator:
+    """Conversations and their seeds to a batch.
+
+    Args:
+        config: of the training.
+        writer: of the prompts.
+        conversations: with the source of the images.
+        image_size: side S in pixels.
+        cache: tokens made ahead; None to load pixels.
+    """
+
+    def __init__(
+        self,
+        config: VLMTrainConfig,
+        writer: PromptWriter,
+        conversations: Conversations,
+        image_size: int,
+        cache: TokenCache | None = None,
+    ) -> None:
+        self.config, self.writer, self.conversations = config, writer, conversations
+        self.image_size, self.cache = image_size, cache
+
+    def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
+        samples = [(self._some_questions(item, seed), seed) for item, seed in samples]
+        encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
+        keys = tuple(item.key for item, _ in samples)
+        seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, seed)]
+        if not seen or self.writer.blind:
+            return AnswerBatch(conversations=encoded, keys=keys)
+        draws = tuple(draw for _, draw in seen)
+        queries = tuple(glimpse.query for glimpse, _ in seen)
+        if self.cache is not None:
+            rows = [draw.cut(self.cache(glimpse, draw.request, draw.view)) for glimpse, draw in seen]
+            tokens = Tokens.from_ragged(rows, self.cache.max_tokens)
+            return AnswerBatch(conversations=encoded, keys=keys, tokens=tokens, draws=draws, queries=queries)
+        images = self.conversations.images
+        pixels = torch.stack([load_pixels(images, glimpse.index, self.image_size) for glimpse, _ in seen])
+        return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
+
+    def _some_questions(self, item: Conversation, seed: int) -> Conversation:
+        """At most so many of its independent questions as the settings say."""
+        most = self.config.questions_per_image
+        if item.follows or most is None or len(item.turns) <= most:
+            return item
+        chosen = np.random.default_rng([seed, 1]).choice(len(item.turns), most, replace=False)
+        return replace(item, turns=tuple(item.turns[index] for index in chosen))
+
+    def _draws(self, item: Conversation, seed: int) -> list[tuple[Glimpse, Draw]]:
+        rng = np.random.default_rng(seed)
+        drawn = []
+        for glimpse in item.glimpses:
+            request = self.config.num_tokens[int(rng.integers(len(self.config.num_tokens)))]
+            view, share = int(rng.integers(self.config.views.count)), float(rng.random())
+            drawn.append((glimpse, Draw(request=request, view=view, share=share)))
+        return drawn
+
+
+def encode_conversation(writer: PromptWriter, item: Conversation) -> Encoded:
+    """Its word ids."""
+    return (writer.conversation if item.follows else writer.questions)(item.turns, item.key)
+
+
+class AnswerObjective(Objective):
+    """Cross entropy of the answers' words, averaged over all of them in the batches of all processes.
+
+    Args:
+        model: the vision-language model.
+    """
+
+    model: VisionLanguageModel
+
+    def __init__(self, model: VisionLanguageModel):
+        super().__init__(model, NO_IMAGES)
+
+    def forward(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
+        """Loss of a batch.
+
+        Raises:
+            UserError: naming a conversation that is longer than the context.
+        """
+        tokens = batch.tokens if batch.pixels is None else self._encode(batch, batch.pixels)
+        lengths = [] if tokens is None else tokens.lengths.tolist()
+        layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
+        layout = layout.to(self.model.device)
+        learned = layout.labels != NOT_LEARNED
+        logits = self.model(layout, tokens)[learned].float()
+        labels = layout.labels[learned]
+        count = reduce(learned.sum().float(), reduction="mean")
+        loss = functional.cross_entropy(logits, labels, reduction="sum") / count.clamp(min=1)
+        right = (logits.argmax(-1) == labels).float().mean().detach()
+        length = torch.tensor(float(np.mean(lengths)) if lengths else 0.0)
+        metrics = {"loss": loss.detach(), "words_right": right, "length": length}
+        return StepResult(loss=loss, reconstruction=logits.new_zeros(0, 3, 1, 1), metrics=metrics)
+
+    def previews(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        """None: there is nothing to see of an answer."""
+        return {}
+
+    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> Tokens:
+        """Each image by its own length policy."""
+        requests = tuple(dict.fromkeys(draw.request for draw in batch.draws))
+        if self.model.trained_tokenizer is not None:
+            found = [encode_with_gradients(self.model.tokenizer, pixels, request) for request in requests]
+        else:
+            found = encode_glimpses(self.model.tokenizer, pixels, requests, batch.queries)
+        by_request = dict(zip(requests, (tokens.ragged() for tokens in found), strict=True))
+        rows = [draw.cut(by_request[draw.request][number]) for number, draw in enumerate(batch.draws)]
+        return Tokens.from_ragged(rows, found[0].values.shape[1])
+
+
+class AnswerTrainer(Trainer):
+    """The tokenizer's loop over conversations.
+
+    Args:
+        config: settings.
+        objective: the model with its loss.
+        samples: training conversations.
+        collator: makes batches of them.
+        holdout: conversations whose answers are counted every ``run.sample_every`` steps.
+    """
+
+    config: VLMTrainConfig
+    objective: AnswerObjective
+
+    def __init__(
+        self,
+        config: VLMTrainConfig,
+        objective: AnswerObjective,
+        samples: Samples,
+        collator: Collator,
+        holdout: Conversations,
+    ) -> None:
+        images = samples.conversations.images
+        super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model)
+        self.samples, self.collator, self.questions = samples, collator, holdout
+        self.optimizer = make_optimizer(config, objective.model)
+        self._attend(training=True)
+
+    def _batches(self, start: int) -> Iterator[AnswerBatch]:  # type: ignore[override]
+        run = self.config.run
+        sampler = ResumableSampler(
+            len(self.samples),
+            seed=run.seed,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            start=start * run.batch_size,
+        )
+        loader = DataLoader(
+            self.samples,
+            batch_size=run.batch_size,
+            sampler=sampler,
+            collate_fn=self.collator,
+            num_workers=run.workers,
+            persistent_workers=run.workers > 0,
+        )
+        return iter(loader)
+
+    def _step(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
+        batch = batch.to(self.accelerator.device)
+        share = learning_rate(self.config.optim, step, self.config.run.steps) / self.config.optim.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * group["peak_lr"]
+        self.objective.train()
+        with self.accelerator.autocast():
+            result: StepResult = self.wrapped(batch, step)
+        self._require_finite("loss", result.loss, step)
+        self.accelerator.backward(result.loss)
+        self._update(self.objective.model, self.optimizer, step)
+        self.average.update_parameters(self.objective.model)
+        done = step + 1
+        if len(self.questions) and (done % self.config.run.sample_every == 0 or done == self.config.run.steps):
+            result.metrics.update(self._accuracy())
+        return result
+
+    @torch.no_grad()
+    def _accuracy(self) -> dict[str, Tensor]:
+        """Share of the held-out questions that the moving average answers right, by length policy."""
+        model = self.average.module.eval()
+        self._attend(training=False)
+        requests = [name for name in dict.fromkeys(self.config.num_tokens) if name != PREFIX] or ["auto"]
+        answers = answer_questions(model, as_questions(self.questions), requests)
+        self._attend(training=True)
+        return {
+            f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.answers) for one in found]))
+            for request, found in answers.items()
+        }
+
+    def _attend(self, *, training: bool) -> None:
+        """On a CPU the fused attention's backward is slow (see ``dove.models.attention``)."""
+        if self.config.language_model is None and self.accelerator.device.type == "cpu":
+            for model in (self.objective.model, self.average.module):
+                model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """What the trainer writes at a checkpoint."""
+    assert isinstance(model, VisionLanguageModel)
+    model.save_pretrained(folder)
+
+
+def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
+    """AdamW with a learning rate of the connector's own; weight decay on matrices alone."""
+    groups: list[dict[str, Any]] = []
+    connector = {id(parameter) for parameter in model.connector.parameters()}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        peak = config.connector_lr if id(parameter) in connector else config.optim.lr
+        decay = config.optim.weight_decay if parameter.ndim > 1 else 0.0
+        found = next((group for group in groups if (group["peak_lr"], group["weight_decay"]) == (peak, decay)), None)
+        if found is None:
+            groups.append({"params": [parameter], "lr": peak, "peak_lr": peak, "weight_decay": decay})
+        else:
+            found["params"].append(parameter)
+    return torch.optim.AdamW(groups, betas=config.optim.betas, fused=True)
+
+
+def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence[str]) -> VisionLanguageModel:
+    """The model at its start.
+
+    Args:
+        config: of the training.
+        subject: the image tokenizer; None for a blind model.
+        texts: what a text tokenizer of its own is learned from.
+
+    Raises:
+        UserError: for a language model that cannot be loaded.
+    """
+    if config.language_model is None:
+        text_tokenizer = train_text_tokenizer(texts, config.scratch.vocab_size)
+        language_model = small_language_model(config.scratch, text_tokenizer)
+    else:
+        language_model, text_tokenizer = load_language_model(config.language_model)
+    if config.lora.rank:
+        language_model = add_lora(language_model, config.lora)
+    tokenizer = None if subject is None else subject.tokenizer
+    requests = [name for name in config.num_tokens if name != PREFIX]
+    settings = VLMConfig(
+        tokenizer=config.tokenizer,
+        tokenizer_sha256=None if subject is None else subject.sha256,
+        token_dim=1 if tokenizer is None else token_width(tokenizer),
+        max_tokens=1 if tokenizer is None else tokenizer.max_tokens,
+        image_size=1 if tokenizer is None else tokenizer.image_size,
+        language_model=config.language_model if config.lora.rank else None,
+        prompt=config.prompt,
+        num_tokens=requests[0] if requests else "auto",
+        query=config.query,
+        lora=config.lora,
+    )
+    model = VisionLanguageModel(
+        settings, language_model, text_tokenizer, tokenizer, train_tokenizer=config.train_tokenizer
+    )
+    model.connector.requires_grad_(subject is not None)
+    return model
+
+
+def token_width(tokenizer: Tokenizer) -> int:
+    """Width D of a tokenizer's tokens, by trying."""
+    size = tokenizer.image_size
+    device = next(iter(tokenizer.parameters()), torch.zeros(())).device if isinstance(tokenizer, nn.Module) else None
+    return tokenizer.encode(torch.zeros(1, 3, size, size, device=device), tokenizer.max_tokens).values.shape[-1]
+
+
+def run_vlm_training(config: VLMTrainConfig) -> Path:
+    """Train by ``config`` and return the folder of the finished model.
+
+    Raises:
+        UserError: for settings, data or folders that don't do.
+    """
+    if not config.output:
+        raise UserError("a training needs --output (a folder)")
+    output = Path(config.output)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    conversations = open_conversations(config.data, config.images)
+    if config.query == "question":
+        conversations = conversations.by_question()
+    training, holdout = conversations.split(config.run.holdout)
+    device = PartialState(cpu=not torch.cuda.is_available()).device
+    subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
+    set_seed(config.run.seed)
+    model = build_model(config, subject, training.texts)
+    samples = Samples(training, config.run.seed)
+    collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
+    trainer = AnswerTrainer(config, AnswerObjective(model), samples, collator, holdout)
+    if PartialState().is_main_process:
+        text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+        save_outputs({output / "config.yaml": text.encode()})
+    return trainer.train()
+
+
+def make_cache(config: VLMTrainConfig, subject: Subject | None, training: Conversations) -> TokenCache | None:
+    """Tokens of all training images, where the settings ask for it."""
+    if subject is None or not config.cache_tokens:
+        return None
+    glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
+    return TokenCache(
+        subject.tokenizer, training.images, glimpses, config.num_tokens, views=config.views, seed=config.run.seed
+    )

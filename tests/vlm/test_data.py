@@ -1,0 +1,167 @@
+"""Readers, and what they say about samples that don't do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dove.errors import UserError
+from dove.vlm.batch import NOT_LEARNED, lay_out
+from dove.vlm.config import ViewsConfig
+from dove.vlm.data import open_conversations
+from dove.vlm.images import pad_to_square, random_view
+from dove.vlm.questions import open_questions
+from dove.vlm.text import IMAGE_ID, Encoded
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(texts)]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[list[Any]], str]:
+    Image.new("RGB", (16, 12), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (16, 12), "blue").save(tmp_path / "b.png")
+
+    def writer(records: list[Any]) -> str:
+        (tmp_path / "data.json").write_text(json.dumps(records))
+        return str(tmp_path / "data.json")
+
+    return writer
+
+
+def test_the_layout_of_llava(write: Callable[[list[Any]], str]) -> None:
+    records = [
+        {"id": "7", "image": "a.png", "conversations": said("<image>\nwhat?", "red", "sure?", "yes")},
+        {"id": "8", "image": ["a.png", "b.png"], "conversations": said("<image> or <image>?", "both")},
+        {"id": "9", "conversations": said("2 + 2?", "4")},
+    ]
+    found = open_conversations(write(records))
+    assert [len(item.glimpses) for item in found.items] == [1, 2, 0]
+    assert [glimpse.index for item in found.items for glimpse in item.glimpses] == [0, 0, 1]
+    assert found.items[0].turns[1].question == "sure?"
+    assert len(found.images) == 2
+    training, holdout = found.split(1)
+    assert (len(training), len(holdout)) == (2, 1)
+    with pytest.raises(UserError, match="holdout=3 leaves nothing of 3"):
+        found.split(3)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"image": "a.png", "conversations": said("what?", "red")}, "has an image and no <image>"),
+        ({"image": ["a.png", "b.png"], "conversations": said("<image>?", "red")}, "1 <image> and 2 images"),
+        ({"conversations": said("<image>?", "red")}, "1 <image> and 0 images"),
+        ({"image": "a.png", "conversations": said("<image>?", "<image>")}, "an answer holds <image>"),
+        ({"image": "c.png", "conversations": said("<image>?", "red")}, "there is no image .*c.png; .*--images"),
+        ({"image": "a.png", "conversations": said("<image>?")}, "each followed by its answer"),
+        ({"image": "a.png", "conversations": [*said("<image>?"), {"from": "dog", "value": "x"}]}, "entry 1"),
+        ({"image": 3, "conversations": said("<image>?", "red")}, "must be a path"),
+        ({"image": "a.png"}, "conversations must be"),
+        ("text", "it must be an object"),
+    ],
+)
+def test_the_validator_names_the_sample(record: Any, message: str, write: Callable[[list[Any]], str]) -> None:
+    fine = {"id": "1", "image": "a.png", "conversations": said("<image>?", "red")}
+    if isinstance(record, dict):
+        record = {"id": "odd", **record}
+        message = rf"record 1 \(id odd\): .*{message}"
+    with pytest.raises(UserError, match=message):
+        open_conversations(write([fine, record]))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no conversations are given"):
+        open_conversations("")
+    with pytest.raises(UserError, match="cannot read"):
+        open_conversations(str(tmp_path / "no.json"))
+    (tmp_path / "broken.json").write_text("[")
+    with pytest.raises(UserError, match="is not JSON"):
+        open_conversations(str(tmp_path / "broken.json"))
+
+
+def test_parquet_with_questions(questions_file: str) -> None:
+    found = open_conversations(questions_file)
+    assert len(found) == 24
+    assert not found.items[0].follows
+    assert found.items[3].turns[0].answer == "blue"
+    alone = found.by_question()
+    assert len(alone) == 48
+    assert alone.items[1].glimpses[0].query == "is it red?"
+    questions = open_questions(questions_file)
+    assert len(questions) == 48
+    assert len(questions.draw(5, 0)) == 5
+    assert questions.draw(5, 0).sha256 == questions.draw(5, 0).sha256 != questions.draw(5, 1).sha256
+
+
+def test_benchmark_records(write: Callable[[list[Any]], str]) -> None:
+    records = [
+        {"image": "a.png", "question": "what?", "answers": ["red", "crimson"]},
+        {"image": "a.png", "question": "what?", "answers": [{"answer": "red"}]},
+        {"image": "b.png", "question": "which?", "choices": ["red", "blue"], "answer": 1},
+        {"image": "b.png", "question": "which?", "choices": ["red", "blue"], "answer": "red"},
+    ]
+    items = open_questions(write(records)).items
+    assert items[0].answers == ("red", "crimson")
+    assert items[1].answers == ("red",)
+    assert items[2].text == "which?\nA. red\nB. blue"
+    assert [item.answers[0] for item in items[2:]] == ["B", "A"]
+    records[3]["answer"] = "green"
+    with pytest.raises(UserError, match="record 3: the answer 'green' is none of its 2 choices"):
+        open_questions(write(records))
+    with pytest.raises(UserError, match="record 0: needs a question and an answer"):
+        open_questions(write([{"image": "a.png", "question": "what?"}]))
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([IMAGE_ID, 3, 4, 5]), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.data(),
+)
+def test_every_image_takes_exactly_its_tokens(rows: list[list[int]], data: st.DataObject) -> None:
+    count = sum(row.count(IMAGE_ID) for row in rows)
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
+    encoded = [Encoded(ids=tuple(row), learned=(False,) * len(row), segments=(0,) * len(row)) for row in rows]
+    layout = lay_out(encoded, lengths)
+    assert int(layout.image_positions.sum()) == sum(lengths)
+    texts = [[word for word in row if word != IMAGE_ID] for row in rows]
+    found = [
+        [int(word) for word, place in zip(ids, places, strict=True) if place >= 0 and word != IMAGE_ID]
+        for ids, places in zip(layout.ids, layout.segments, strict=True)
+    ]
+    assert found == texts
+    assert (layout.labels == NOT_LEARNED).all()
+    with pytest.raises(UserError, match="images and there are"):
+        lay_out(encoded, [*lengths, 1])
+
+
+def test_a_text_longer_than_the_context_names_the_sample() -> None:
+    encoded = Encoded(ids=(1, IMAGE_ID, 2), learned=(False,) * 3, segments=(0,) * 3)
+    assert lay_out([encoded], [4], context=6).ids.shape == (1, 6)
+    with pytest.raises(UserError, match="sample 5: 7 positions with its images, and the language model has 6"):
+        lay_out([encoded], [5], keys=["sample 5"], context=6)
+
+
+def test_padding_crops_nothing() -> None:
+    picture = Image.new("RGB", (20, 10), "red")
+    square = pad_to_square(picture)
+    assert square.size == (20, 20)
+    assert square.getpixel((10, 10)) == (255, 0, 0)
+    assert square.getpixel((10, 2)) != (255, 0, 0)
+
+
+def test_views_keep_the_whole_picture() -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[5:8, 6:12] = 200
+    config = ViewsConfig(count=2, symmetries=True)
+    rng = np.random.default_rng(0)
+    views = [random_view(Image.fromarray(pixels), config, rng) for _ in range(40)]
+    assert all((np.asarray(view) == 200).sum() == 54 for view in views)
+    assert len({np.asarray(view).tobytes() for view in views}) > 30
+    assert max(view.width for view in views) == 24
