@@ -266,7 +266,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _download(hub_id: str, **hub_options: Any) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], **hub_options))
+        files = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, "*/*.json", "*/*.safetensors"]
+        return Path(snapshot_download(hub_id, allow_patterns=files, **hub_options))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         reason = str(error).strip().split("\n")[0]
         shipped = ", ".join(shipped_checkpoints()) or "none"

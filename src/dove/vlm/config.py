@@ -101,6 +101,8 @@ class VLMTrainConfig(TrainConfig):
     """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
     cache_tokens: bool = True
     """Encode all images once before the first step and keep their tokens in memory."""
+    token_cache: str = ""
+    """File for these tokens (.safetensors), made where it is missing, so that further runs need not encode again."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     """Of the images whose tokens are cached."""
     questions_per_image: int | None = None

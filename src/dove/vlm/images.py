@@ -1,4 +1,4 @@
-"""Pictures as the image tokenizer gets them, and their tokens, made once or step by step."""
+"""Pictures as the image tokenizer gets them, and their tokens."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dove.baselines.protocol import Tokenizer, encode_each
 from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
-from dove.lengths import parse_length_policy
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
@@ -110,9 +107,7 @@ def load_pixels(
 
 def takes_queries(tokenizer: Tokenizer) -> bool:
     """Whether ``encode`` of this tokenizer can be asked for a part of the image."""
-    return "query" in inspect.signature(tokenizer.encode).parameters and bool(
-        getattr(getattr(tokenizer, "config", None), "query", None)
-    )
+    return "query" in inspect.signature(tokenizer.encode).parameters
 
 
 def encode_glimpses(
@@ -127,9 +122,8 @@ def encode_glimpses(
         UserError: for policies that don't fit the tokenizer.
     """
     wanted = [str(tokenizer.max_tokens) if request == PREFIX else request for request in requests]
-    if queries is not None and any(queries) and takes_queries(tokenizer):
-        asked = [query or "null" for query in queries]
-        return [tokenizer.encode(pixels, request, query=asked) for request in wanted]  # type: ignore[call-arg]
+    if queries is not None and all(queries) and takes_queries(tokenizer):
+        return [tokenizer.encode(pixels, request, query=list(queries)) for request in wanted]  # type: ignore[call-arg]
     return encode_each(tokenizer, pixels, wanted)
 
 
@@ -144,62 +138,3 @@ def encode_with_gradients(tokenizer: Tokenizer, pixels: Float[Tensor, "B 3 S S"]
     lengths = tokenizer.encode(pixels, str(tokenizer.max_tokens) if request == PREFIX else request).lengths
     values = tokenizer.generate(tokenizer.latents(pixels)).values
     return Tokens.cut(values, lengths, tokenizer.max_tokens)
-
-
-class TokenCache:
-    """Tokens of every glimpse, made once in front of the training.
-
-    Args:
-        tokenizer: the image tokenizer, frozen.
-        images: the source.
-        glimpses: what to encode.
-        requests: length policies, each once.
-        views: how many random views of every glimpse; the first is the picture itself.
-        seed: of the views.
-        batch_size: images at a time.
-
-    Raises:
-        UserError: for unreadable images or policies that don't fit.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        images: ImageDataset,
-        glimpses: Sequence[Glimpse],
-        requests: Sequence[str],
-        *,
-        views: ViewsConfig | None = None,
-        seed: int = 0,
-        batch_size: int = 64,
-    ) -> None:
-        views = views or ViewsConfig()
-        self.views, self.requests = views.count, tuple(dict.fromkeys(requests))
-        self.max_tokens = tokenizer.max_tokens
-        wanted = list(dict.fromkeys(glimpses))
-        self.row = {glimpse: number for number, glimpse in enumerate(wanted)}
-        jobs = [(glimpse, view) for view in range(views.count) for glimpse in wanted]
-        self.sequences: dict[str, list[Tensor]] = {request: [] for request in self.requests}
-        for policy in self.requests:
-            if policy != PREFIX:
-                parse_length_policy(policy, tokenizer.max_tokens)
-        device = next((p.device for p in getattr(tokenizer, "parameters", lambda: iter(()))()), torch.device("cpu"))
-        with tqdm(total=len(jobs), desc="tokens of the images", unit="image", disable=None, leave=False) as progress:
-            for start in range(0, len(jobs), batch_size):
-                part = jobs[start : start + batch_size]
-                pixels = torch.stack(
-                    [
-                        load_pixels(images, glimpse.index, tokenizer.image_size, views if view else None, (seed, view))
-                        for glimpse, view in part
-                    ]
-                )
-                queries = [glimpse.query for glimpse, _ in part]
-                found = encode_glimpses(tokenizer, pixels.to(device), self.requests, queries)
-                for request, tokens in zip(self.requests, found, strict=True):
-                    # Half precision holds a token to 0.05% and halves what is by far the largest thing in memory.
-                    self.sequences[request] += [row.to("cpu", torch.float16).clone() for row in tokens.ragged()]
-                progress.update(len(part))
-
-    def __call__(self, glimpse: Glimpse, request: str, view: int = 0) -> Float[Tensor, "k D"]:
-        """The kept tokens of a glimpse, fp32."""
-        return self.sequences[request][view * len(self.row) + self.row[glimpse]].float()

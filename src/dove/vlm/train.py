@@ -28,11 +28,12 @@ from dove.training.objectives import Objective, StepResult
 from dove.training.schedule import learning_rate
 from dove.training.trainer import Trainer
 from dove.vlm.batch import NOT_LEARNED, lay_out
+from dove.vlm.cache import TokenCache, open_cache
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations, Samples, open_conversations
 from dove.vlm.evaluate import answer_questions
-from dove.vlm.images import Glimpse, TokenCache, encode_glimpses, encode_with_gradients, load_pixels
+from dove.vlm.images import Glimpse, encode_glimpses, encode_with_gradients, load_pixels, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.questions import as_questions
@@ -40,6 +41,22 @@ from dove.vlm.text import Encoded, PromptWriter, train_text_tokenizer
 
 NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
 """Answers need none of the losses on images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Random choices for one image of one step."""
+
+    request: str
+    """The length policy."""
+    view: int
+    """Which view of the image."""
+    share: float
+    """In [0, 1): which prefix, where the policy is a random one."""
+
+    def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
+        """A uniformly random prefix of at least one token where the policy says so."""
+        return sequence[: 1 + int(self.share * len(sequence))] if self.request == PREFIX else sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +76,7 @@ class AnswerBatch:
     keys: tuple[str, ...]
     tokens: Tokens | None = None
     pixels: Float[Tensor, "M 3 S S"] | None = None
-    draws: "tuple[Draw, ...]" = ()
+    draws: tuple[Draw, ...] = ()
     queries: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
@@ -70,22 +87,6 @@ class AnswerBatch:
         tokens = None if self.tokens is None else self.tokens.to(device)
         pixels = None if self.pixels is None else self.pixels.to(device)
         return replace(self, tokens=tokens, pixels=pixels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Random choices for one image of one step."""
-
-    request: str
-    """The length policy."""
-    view: int
-    """Which view of the image."""
-    share: float
-    """In [0, 1): which prefix, where the policy is a random one."""
-
-    def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
-        """A uniformly random prefix of at least one token where the policy says so."""
-        return sequence[: 1 + int(self.share * len(sequence))] if self.request == PREFIX else sequence
 
 
 class Collator:
@@ -324,6 +325,8 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
     if config.lora.rank:
         language_model = add_lora(language_model, config.lora)
     tokenizer = None if subject is None else subject.tokenizer
+    if config.query == "question" and (tokenizer is None or not takes_queries(tokenizer)):
+        raise UserError(f"{config.tokenizer} takes no queries; leave out --query question")
     requests = [name for name in config.num_tokens if name != PREFIX]
     settings = VLMConfig(
         tokenizer=config.tokenizer,
@@ -384,6 +387,12 @@ def make_cache(config: VLMTrainConfig, subject: Subject | None, training: Conver
     if subject is None or not config.cache_tokens:
         return None
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
-    return TokenCache(
-        subject.tokenizer, training.images, glimpses, config.num_tokens, views=config.views, seed=config.run.seed
+    return open_cache(
+        subject,
+        training.images,
+        glimpses,
+        config.num_tokens,
+        views=config.views,
+        seed=config.run.seed,
+        file=config.token_cache,
     )
