@@ -7,6 +7,7 @@ from dove.data.config import AugmentConfig
 from dove.errors import UserError
 from dove.losses.config import ReconstructionWeights
 from dove.models.discriminator_config import DiscriminatorConfig
+from dove.models.query_config import QueryConfig, RegionConfig
 
 
 def added(default: Any) -> Any:
@@ -82,6 +83,8 @@ class DoveConfig:
     """Capacity K. The token decoder turns position i into grid position i, so K is the number of grid positions."""
     token_dim: int = 512
     """Width D of a token."""
+    token_kind: Literal["point", "gaussian"] = added("point")
+    """Tokens as vectors, or as means and variances of a Gaussian (Appendix D), of which inference takes the mean."""
     token_basis: Literal["grid", "bands"] = "grid"
     """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the
     i-th most important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
@@ -96,6 +99,21 @@ class DoveConfig:
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
     """The word of the ``vocab`` head that ends a sequence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QDoveConfig(DoveConfig):
+    """A tokenizer that takes queries."""
+
+    query: QueryConfig = field(default_factory=QueryConfig)
+    """The words."""
+    region: RegionConfig | None = None
+    """How a query picks a region that the tokens describe first; None leaves all of that to the generator, as in the
+    paper. Needs ``token_basis`` "bands"."""
+
+    def __post_init__(self) -> None:
+        if self.region is not None and self.token_basis != "bands":
+            raise UserError("model.region needs --model.token-basis bands")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +146,15 @@ class VQGANLossConfig(ReconstructionLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoveLossConfig(ReconstructionLossConfig):
+class TokenizerLossConfig(ReconstructionLossConfig):
+    """Eq. 2 and the prior of the tokens."""
+
+    kl: float = 1e-4
+    """Weight of the KL divergence of Gaussian tokens from the standard normal distribution, per dimension."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveLossConfig(TokenizerLossConfig):
     """Eq. 2 to 4."""
 
     rec: float = 1.0
@@ -144,7 +170,7 @@ class DoveLossConfig(ReconstructionLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixLossConfig(ReconstructionLossConfig):
+class PrefixLossConfig(TokenizerLossConfig):
     """Eq. 2 at random lengths, and the error of the predicted quality."""
 
     quality: float = 0.1
@@ -246,8 +272,11 @@ class TokenizerTrainConfig(TrainConfig):
     """The whole tokenizer, all parts together, by whatever recipe."""
 
     model: DoveConfig = field(default_factory=DoveConfig)
-    start: Literal["random", "components", "pretrained"] = "pretrained"
-    """Random weights; a closed-form start from components of the training images; or a language model and a VQGAN."""
+    start: Literal["random", "components", "pretrained", "checkpoint"] = "pretrained"
+    """Random weights; a closed-form start from components of the training images; a language model and a VQGAN; or
+    another tokenizer."""
+    checkpoint: str = ""
+    """Model folder or shipped name of that tokenizer, for start=checkpoint."""
     pretrained_backbone: str = "EleutherAI/pythia-70m"
     """Folder or hub id of the language model, for start=pretrained."""
     pretrained_vqgan: str = "mao1207/vqvae-amused"

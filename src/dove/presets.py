@@ -2,6 +2,17 @@
 
 from dataclasses import replace
 
+from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
+from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
+from dove.baselines.train_config import (
+    ALITCodesTrainConfig,
+    ALITPixelsTrainConfig,
+    MaskgitVQGANTrainConfig,
+    QuantizedLossConfig,
+    TiTokCodesTrainConfig,
+    TiTokPixelsTrainConfig,
+    TiTokTrainConfig,
+)
 from dove.config import (
     BackboneConfig,
     DoveConfig,
@@ -10,6 +21,7 @@ from dove.config import (
     OptimConfig,
     PrefixLossConfig,
     PrefixTrainConfig,
+    ReconstructionLossConfig,
     RunConfig,
     TrainConfig,
     VQGANConfig,
@@ -68,6 +80,38 @@ DOVE_TINY_PAPER = DoveTrainConfig(
     start="components",
 )
 
+TINY_PIXELS = ReconstructionLossConfig(gan=0.0, perceptual_network="squeezenet")
+TINY_QUANTIZED = QuantizedLossConfig(gan=0.0, perceptual_network="squeezenet")
+
+BASELINES: tuple[TrainConfig, ...] = (
+    MaskgitVQGANTrainConfig(preset="maskgit-vqgan", model=MaskgitVQGANConfig()),
+    MaskgitVQGANTrainConfig(
+        preset="maskgit-vqgan-tiny", model=TINY_MASKGIT_VQGAN, loss=TINY_QUANTIZED, optim=TINY_OPTIM, run=TINY_RUN
+    ),
+    *(
+        TiTokTrainConfig(preset=name, model=model, loss=TINY_QUANTIZED, optim=TINY_OPTIM, run=TINY_RUN)
+        for name, model in TITOKS.items()
+        if model.head == "pixels"
+    ),
+    *(
+        kind(preset=f"{name}-{stage}", model=model)
+        for name, model in TITOKS.items()
+        if model.head == "codes"
+        for stage, kind in (("codes", TiTokCodesTrainConfig), ("pixels", TiTokPixelsTrainConfig))
+    ),
+    *(
+        kind(preset=f"{name}-{stage}", model=model)
+        for name, model in ALITS.items()
+        if name != "alit-tiny"
+        for stage, kind in (("codes", ALITCodesTrainConfig), ("pixels", ALITPixelsTrainConfig))
+    ),
+    ALITCodesTrainConfig(preset="alit-tiny-codes", model=ALITS["alit-tiny"], optim=TINY_OPTIM, run=TINY_RUN),
+    ALITPixelsTrainConfig(
+        preset="alit-tiny-pixels", model=ALITS["alit-tiny"], loss=TINY_PIXELS, optim=TINY_OPTIM, run=TINY_RUN
+    ),
+)
+"""Trainings of the systems that DOVE is compared with; two-stage ones have a preset for each stage."""
+
 PRESETS: dict[str, TrainConfig] = {
     "dove-base": DOVE_BASE,
     "dove-14m": replace(
@@ -77,6 +121,13 @@ PRESETS: dict[str, TrainConfig] = {
         pretrained_backbone="EleutherAI/pythia-14m",
     ),
     "dove-tiny": DOVE_TINY,
+    "dove-tiny-gaussian": replace(
+        DOVE_TINY,
+        preset="dove-tiny-gaussian",
+        model=replace(TINY_MODEL, token_kind="gaussian"),
+        start="checkpoint",
+        checkpoint="dove-tiny",
+    ),
     "dove-tiny-paper": DOVE_TINY_PAPER,
     "vqgan-tiny": VQGANTrainConfig(
         preset="vqgan-tiny",
@@ -86,6 +137,15 @@ PRESETS: dict[str, TrainConfig] = {
         run=TINY_RUN,
         start="components",
     ),
+    # As many parameters as dove-tiny; the image ends of dove-tiny alone have 2 million.
+    "vqgan-tiny-wide": VQGANTrainConfig(
+        preset="vqgan-tiny-wide",
+        model=replace(TINY_VQGAN, block_out_channels=(80, 160), linear_shortcut=False),
+        loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet", continuous=0.0),
+        optim=TINY_OPTIM,
+        run=TINY_RUN,
+    ),
+    **{config.preset: config for config in BASELINES},
 }
 """Every preset by name."""
 

@@ -2,18 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
-from dove.config import DoveConfig
+from dove.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    model_type,
+    read_model_type,
+    resolve_checkpoint,
+    save_checkpoint,
+)
+from dove.config import DoveConfig, QDoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, Trial, parse_length_policy
-from dove.models.token_decoder import make_token_decoder
+from dove.models.gaussian import make_token_generator
+from dove.models.token_decoder import TokenDecoder, make_token_decoder
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
 from dove.models.vqgan import make_vqgan
 from dove.tokens import Tokens
@@ -49,6 +57,9 @@ class Dove(
     ``generate`` and ``reconstruct_from``.
     """
 
+    settings: ClassVar[type[DoveConfig]] = DoveConfig
+    """What a checkpoint's config is read as."""
+
     def __init__(self, config: DoveConfig):
         super().__init__()
         grid_positions = config.vqgan.grid_size**2
@@ -59,8 +70,16 @@ class Dove(
             )
         self.config = config
         self.vqgan = make_vqgan(config.vqgan)
-        self.generator = TokenGenerator(config)
-        self.token_decoder = make_token_decoder(config)
+        self.generator = self.make_generator(config)
+        self.token_decoder = self.make_token_decoder(config)
+
+    def make_generator(self, config: DoveConfig) -> TokenGenerator:
+        """f, as ``config`` describes it; variants have their own."""
+        return make_token_generator(config)
+
+    def make_token_decoder(self, config: DoveConfig) -> TokenDecoder:
+        """g, as ``config`` describes it; variants have their own."""
+        return make_token_decoder(config)
 
     @property
     def image_size(self) -> int:
@@ -71,6 +90,11 @@ class Dove(
     def max_tokens(self) -> int:
         """Capacity K."""
         return self.config.max_tokens
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """The numbers of tokens an image can have: all up to the capacity."""
+        return tuple(range(1, self.max_tokens + 1))
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
@@ -177,7 +201,11 @@ class Dove(
             UserError: if there is no such checkpoint, or it is damaged, or a pickle.
         """
         folder = resolve_checkpoint(pretrained_model_name_or_path, **hub_options)
-        config, weights = load_checkpoint(folder)
+        if cls is Dove and read_model_type(folder) == model_type(QDoveConfig):
+            from dove.qdove import QDove
+
+            return QDove.from_pretrained(folder)
+        config, weights = load_checkpoint(folder, cls.settings)
         model = cls(config)
         load_weights(model, weights, folder)
         return model.eval()

@@ -13,7 +13,7 @@ from dove.models.eos import EosScores, QualityEosHead
 from dove.models.vqgan import make_vqgan
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
-from dove.training.objectives import DoveObjective, PrefixObjective, VQGANObjective, make_objective
+from dove.training.objectives import DoveObjective, PrefixObjective, VQGANObjective
 
 
 def batch(count: int, seed: int = 0) -> torch.Tensor:
@@ -23,9 +23,7 @@ def batch(count: int, seed: int = 0) -> torch.Tensor:
 
 def make(config: DoveTrainConfig) -> DoveObjective:
     torch.manual_seed(0)
-    objective = make_objective(config, Dove(config.model))
-    assert isinstance(objective, DoveObjective)
-    return objective
+    return DoveObjective(config, Dove(config.model))
 
 
 def test_gradients_reach_everything_but_the_codebook(tiny_training: DoveTrainConfig) -> None:
@@ -115,9 +113,7 @@ def test_the_vqgan_stage_learns_through_its_codebook(vqgan_training: VQGANTrainC
 
 def make_prefix(config: PrefixTrainConfig) -> PrefixObjective:
     torch.manual_seed(0)
-    objective = make_objective(config, Dove(config.model))
-    assert isinstance(objective, PrefixObjective)
-    return objective
+    return PrefixObjective(config, Dove(config.model))
 
 
 def test_drawn_lengths_follow_from_the_step_and_cover_the_range(prefix_training: PrefixTrainConfig) -> None:

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.config import TransformerConfig
+from dove.models.attention import ScaledDotProduct
 
 COMMITMENT = 0.25
 """Weight of the pull on the latents beside the pull on the codebook."""
 
 
-class Attention(nn.Module):
+class Attention(ScaledDotProduct):
     """Multi-head self-attention with one matrix for queries, keys and values."""
 
     def __init__(self, width: int, num_heads: int):
@@ -29,7 +30,7 @@ class Attention(nn.Module):
         """The mask is True for positions that may be seen; None for all."""
         projected = F.linear(hidden, self.in_proj_weight, self.in_proj_bias)
         query, key, value = projected.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = self.attend(query, key, value, attn_mask=mask)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 

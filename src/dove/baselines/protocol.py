@@ -21,6 +21,10 @@ class Tokenizer(Protocol):
     def max_tokens(self) -> int:
         """Capacity K."""
 
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """The numbers of tokens that an image can have, ascending up to K."""
+
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
         """Tokens of images (B, 3, S, S) in [-1, 1]."""
 

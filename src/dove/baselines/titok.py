@@ -127,8 +127,12 @@ class TiTok(FixedLength):
         """The nearest codebook entries, with gradients."""
         return self.quantize(latents)
 
+    def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
+        """The codebook entries of images in [-1, 1], with gradients."""
+        return self.quantized(self.latents(images))
+
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        return self.quantize.lookup(self.quantized(self.latents(images)).ids)
+        return self.quantize.lookup(self.quantized_images(images).ids)
 
 
 class TwoStageTiTok(TiTok):

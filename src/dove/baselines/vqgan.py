@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
+from dove.baselines.blocks import Quantized
 from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
@@ -52,6 +53,7 @@ class MaskgitTokenizer(FixedLength):
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
+        self.config = config
         self.image_size, self.max_tokens, self.token_dim = (
             config.image_size,
             config.grid_size**2,
@@ -59,9 +61,12 @@ class MaskgitTokenizer(FixedLength):
         )
         self.vqgan = MaskgitVQGAN(config)
 
+    def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
+        """The codebook entries of images in [-1, 1], with gradients."""
+        return self.vqgan.quantized(self.vqgan.encode((images + 1) / 2))
+
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        quantized = self.vqgan.quantized(self.vqgan.encode((images + 1) / 2))
-        return self.vqgan.quantize.lookup(quantized.ids)
+        return self.vqgan.quantize.lookup(self.quantized_images(images).ids)
 
     def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         return self.vqgan.decode(values) * 2 - 1

@@ -53,8 +53,12 @@ class BandTimestamps(SinusoidalTimestamps):
         self.projection = nn.Linear(width + config.vqgan.channels, width)
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
-        timestamps = super().forward(latents, num_tokens)
-        return self.projection(torch.cat([timestamps, self.bands.split(latents)[:, :num_tokens]], dim=-1))
+        return self.embed(self.bands.split(latents)[:, :num_tokens])
+
+    def embed(self, bands: Float[Tensor, "B k C"]) -> Float[Tensor, "B k H"]:
+        """The first k timestamps with what stands beside them."""
+        timestamps = super().forward(bands, bands.shape[1])
+        return self.projection(torch.cat([timestamps, bands], dim=-1))
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class GeneratorOutput:
 
     values: Float[Tensor, "B K D"]
     eos: EosScores
+
+    def sample(self) -> Float[Tensor, "B K D"]:
+        """The tokens that training decodes: these, unless they stand for a distribution."""
+        return self.values
+
+    def divergence(self) -> Float[Tensor, "B K"]:
+        """How far each token is from its prior, in nats per dimension: 0 for tokens without one."""
+        return self.values.new_zeros(self.values.shape[:2])
 
 
 class TokenGenerator(nn.Module):

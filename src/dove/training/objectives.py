@@ -16,8 +16,6 @@ from dove.config import (
     DoveTrainConfig,
     PrefixTrainConfig,
     ReconstructionLossConfig,
-    TokenizerTrainConfig,
-    TrainConfig,
     VQGANTrainConfig,
 )
 from dove.lengths import Auto
@@ -165,7 +163,7 @@ class DoveObjective(TokenizerObjective):
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         output = self.model.generate(self.model.latents(images))
         lengths = Auto().lengths(output.eos)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(output.values, lengths).values)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
         terms = self.reconstruction_terms(reconstruction, images)
         rec = terms["rec"]
         eos = self._eos_loss(output.eos.probability, lengths, rec)
@@ -176,7 +174,10 @@ class DoveObjective(TokenizerObjective):
             "length": lengths.float().mean(),
             "length_std": lengths.float().std(correction=0),
         }
-        return StepResult(self.config.loss.rec * rec.mean() + weight * eos, reconstruction, metrics)
+        divergence = output.divergence().mean()
+        metrics |= {"kl": divergence.detach()}
+        loss = self.config.loss.rec * rec.mean() + weight * eos + self.config.loss.kl * divergence
+        return StepResult(loss, reconstruction, metrics)
 
     def _eos_loss(
         self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"]
@@ -206,11 +207,13 @@ class PrefixObjective(TokenizerObjective):
         output = self.model.generate(self.model.latents(images))
         prefixes = self.config.loss.prefixes_per_image
         lengths = self.draw_lengths(prefixes * len(images), step).to(images.device)
-        values, targets = output.values.repeat(prefixes, 1, 1), images.repeat(prefixes, 1, 1, 1)
+        values, targets = output.sample().repeat(prefixes, 1, 1), images.repeat(prefixes, 1, 1, 1)
         reconstruction = self.model.reconstruct_from(Tokens.cut(values, lengths).values)
         terms = self.reconstruction_terms(reconstruction, targets)
         errors = self.foresight_errors(output.eos, lengths, psnr(reconstruction.detach(), targets), terms["perceptual"])
+        divergence = output.divergence().mean()
         loss = terms["rec"].mean() + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
+        loss = loss + self.config.loss.kl * divergence
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         if self.config.loss.distillation:
             with torch.no_grad():
@@ -219,7 +222,7 @@ class PrefixObjective(TokenizerObjective):
             loss = loss + self.config.loss.distillation * distance
             metrics |= {"distillation": distance.detach()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-        metrics |= {"length": Auto().lengths(output.eos).float().mean()}
+        metrics |= {"length": Auto().lengths(output.eos).float().mean(), "kl": divergence.detach()}
         return StepResult(loss, reconstruction[: len(images)], metrics)
 
     def foresight_errors(
@@ -264,19 +267,6 @@ class PrefixObjective(TokenizerObjective):
         shares = self.config.loss
         drawn = torch.where(pick < shares.log_uniform + shares.powers, power, even)
         return torch.where(pick < shares.log_uniform, short, drawn).long().clamp(1, capacity)
-
-
-def make_objective(config: TrainConfig, model: nn.Module) -> Objective:
-    """The objective of a training, by the type of its settings."""
-    if isinstance(config, VQGANTrainConfig):
-        assert isinstance(model, VQGAN)
-        return VQGANObjective(config, model)
-    assert isinstance(config, TokenizerTrainConfig)
-    assert isinstance(model, Dove)
-    if isinstance(config, PrefixTrainConfig):
-        return PrefixObjective(config, model)
-    assert isinstance(config, DoveTrainConfig)
-    return DoveObjective(config, model)
 
 
 def _powers_of_four(capacity: int) -> list[int]:

@@ -36,6 +36,8 @@ class Trainer:
         dataset: training images.
         holdout: (M, 3, S, S) images in [-1, 1] that are not in ``dataset``.
         save_model: writes a model (the moving average of the weights) into a folder.
+        examples: what batches are made of, asked for as ``(epoch, index)`` pairs, with a ``collate`` where they are no tensors;
+            None for augmented images of ``dataset``.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Trainer:
         dataset: ImageDataset,
         holdout: Float[Tensor, "M 3 S S"],
         save_model: Any,
+        *,
+        examples: Any = None,
     ):
         self.config, self.save_model, self.holdout = config, save_model, holdout
         self.output = Path(config.output)
@@ -59,7 +63,7 @@ class Trainer:
             if objective.discriminator is not None
             else None
         )
-        self.images = TrainingImages(dataset, holdout.shape[-1], config.augment, seed=config.run.seed)
+        self.images = examples or TrainingImages(dataset, holdout.shape[-1], config.augment, seed=config.run.seed)
         self.wrapped = self.accelerator.prepare_model(self.objective)
 
     def train(self) -> Path:
@@ -100,6 +104,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim, step, self.config.run.steps)
         self.objective.train()
+        # Whatever is drawn in a step depends on the step alone, so that a resumed run draws the same.
+        torch.manual_seed(hash((self.config.run.seed, step, self.accelerator.process_index)) % 2**63)
         with self.accelerator.autocast():
             result: StepResult = self.wrapped(images, step)
         self._require_finite("loss", result.loss, step)
@@ -152,6 +158,7 @@ class Trainer:
             self.images,
             batch_size=run.batch_size,
             sampler=sampler,
+            collate_fn=getattr(self.images, "collate", None),
             num_workers=run.workers,
             persistent_workers=run.workers > 0,
         )

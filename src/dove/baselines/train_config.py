@@ -1,0 +1,98 @@
+"""Settings of the baselines' trainings. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
+from dove.config import ReconstructionLossConfig, TrainConfig
+from dove.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedLossConfig(ReconstructionLossConfig):
+    """Eq. 2 on the image that codes give, and the codebook's own loss."""
+
+    codebook: float = 1.0
+    """Weight of the codebook and commitment loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesLossConfig:
+    """Stage one of the two-stage models: the codes of a VQGAN as targets, no pixels."""
+
+    codebook: float = 1.0
+    """Weight of the codebook and commitment loss beside the cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedTrainConfig(TrainConfig):
+    """Trainings of a whole model on pixels, with the codebook in the data path."""
+
+    loss: QuantizedLossConfig = field(default_factory=QuantizedLossConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskgitVQGANTrainConfig(QuantizedTrainConfig):
+    """The VQGAN without attention, which the two-stage models need first."""
+
+    model: MaskgitVQGANConfig = field(default_factory=MaskgitVQGANConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiTokTrainConfig(QuantizedTrainConfig):
+    """TiTok by the single-stage recipe."""
+
+    model: TiTokConfig
+
+    def __post_init__(self) -> None:
+        if self.model.head != "pixels":
+            raise UserError("the single-stage recipe predicts pixels; pass --model.head pixels or a *-codes preset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStageTrainConfig(TrainConfig):
+    """What the first stages have."""
+
+    loss: CodesLossConfig = field(default_factory=CodesLossConfig)
+    vqgan_checkpoint: str = ""
+    """Model folder of the trained VQGAN without attention whose codes are learned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiTokCodesTrainConfig(TwoStageTrainConfig):
+    """Stage one of the two-stage TiTok."""
+
+    model: TiTokConfig
+
+    def __post_init__(self) -> None:
+        if self.model.head != "codes":
+            raise UserError("the two-stage recipe predicts codes; pass --model.head codes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALITCodesTrainConfig(TwoStageTrainConfig):
+    """Stage one of ALIT: every roll-out predicts the codes."""
+
+    model: ALITConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintingTrainConfig(TrainConfig):
+    """What the second stages have: pixels as targets; the encoder, the codebooks and so the tokens stay as they are."""
+
+    loss: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
+    stage_one: str = ""
+    """Model folder of stage one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiTokPixelsTrainConfig(PaintingTrainConfig):
+    """Stage two of the two-stage TiTok."""
+
+    model: TiTokConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALITPixelsTrainConfig(PaintingTrainConfig):
+    """Stage two of ALIT: the image of a random roll-out at every step."""
+
+    model: ALITConfig

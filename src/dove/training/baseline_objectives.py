@@ -1,0 +1,182 @@
+"""What the baselines' trainings minimise."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dove.baselines.alit import ALIT
+from dove.baselines.maskgit_vqgan import MaskgitVQGAN
+from dove.baselines.titok import TiTok, TwoStageTiTok
+from dove.baselines.train_config import CodesLossConfig, PaintingTrainConfig, QuantizedTrainConfig, TwoStageTrainConfig
+from dove.baselines.vqgan import MaskgitTokenizer
+from dove.config import ReconstructionLossConfig
+from dove.training.objectives import Objective, StepResult
+
+NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
+LABEL_SMOOTHING = 0.1
+"""Of the cross-entropy of codes, as in both two-stage models' published training."""
+
+
+def code_loss(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """Cross-entropy of the VQGAN's codes, averaged over images and positions."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), label_smoothing=LABEL_SMOOTHING)
+
+
+class QuantizedObjective(Objective):
+    """Eq. 2 on the image rebuilt from codebook entries, with the codebook's loss, end to end."""
+
+    model: TiTok | MaskgitTokenizer
+
+    def __init__(self, config: QuantizedTrainConfig, model: TiTok | MaskgitTokenizer):
+        super().__init__(model, config.loss)
+        self.config = config
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        quantized = self.model.quantized_images(images)
+        reconstruction = self.model.reconstruct_from(quantized.values)
+        terms = self.reconstruction_terms(reconstruction, images)
+        loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
+        metrics = {name: term.detach().mean() for name, term in terms.items()}
+        used = torch.tensor(float(quantized.ids.unique().numel()))
+        return StepResult(loss, reconstruction, {**metrics, "codebook": quantized.loss.detach(), "codes_used": used})
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, TiTok | MaskgitTokenizer)
+        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+
+
+class TiTokCodesObjective(Objective):
+    """Stage one of TiTok: codes of a frozen VQGAN from the tokens."""
+
+    model: TwoStageTiTok
+
+    def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok, teacher: MaskgitVQGAN):
+        super().__init__(model, NO_PIXELS)
+        self.config = config
+        self.teacher = teacher.requires_grad_(False)
+        model.pixel_decoder.requires_grad_(False)
+        model.pixel_quantize.requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        with torch.no_grad():
+            codes = self.teacher.quantized(self.teacher.encode((images + 1) / 2)).ids
+        quantized = self.model.quantized_images(images)
+        entropy = code_loss(self.model.code_logits(quantized.values), codes)
+        return codes_result(images, entropy, quantized.loss, self.config.loss)
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, TwoStageTiTok)
+        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+
+
+class ALITCodesObjective(Objective):
+    """Stage one of ALIT: codes of its frozen VQGAN from the tokens of every roll-out, averaged over roll-outs."""
+
+    model: ALIT
+
+    def __init__(self, config: TwoStageTrainConfig, model: ALIT):
+        super().__init__(model, NO_PIXELS)
+        self.config = config
+        model.base_tokenizer.requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        roll_outs = list(self.model.roll_outs(images))
+        entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
+        codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
+        return codes_result(images, entropy, codebook, self.config.loss)
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        return roll_out_previews(model, images)
+
+
+class PaintingObjective(Objective):
+    """Stage two: Eq. 2 on the image, with everything fixed that decides the tokens.
+
+    A subclass says which parts paint and how the tokens are decoded.
+    """
+
+    def __init__(self, config: PaintingTrainConfig, model: nn.Module):
+        super().__init__(model, config.loss)
+        self.config = config
+        model.requires_grad_(False)
+        for part in self.painters():
+            part.requires_grad_(True)
+
+    def painters(self) -> list[Any]:
+        """The modules and parameters that are trained."""
+        raise NotImplementedError
+
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
+        """Images rebuilt from their tokens, with gradients into the painters."""
+        raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+        reconstruction = self.paint(images, step)
+        terms = self.reconstruction_terms(reconstruction, images)
+        return StepResult(
+            terms["rec"].mean(), reconstruction, {name: term.detach().mean() for name, term in terms.items()}
+        )
+
+
+class TiTokPixelsObjective(PaintingObjective):
+    """Stage two of TiTok: its decoder and the VQGAN's."""
+
+    model: TwoStageTiTok
+
+    def painters(self) -> list[Any]:
+        return [self.model.decoder, self.model.pixel_decoder]
+
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
+        with torch.no_grad():
+            values = self.model.quantized_values(images)
+        return self.model.reconstruct_from(values)
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        assert isinstance(model, TwoStageTiTok)
+        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+
+
+class ALITPixelsObjective(PaintingObjective):
+    """Stage two of ALIT: its decoder and the VQGAN's, at a number of roll-outs drawn for every step."""
+
+    model: ALIT
+
+    def painters(self) -> list[Any]:
+        model = self.model
+        return [
+            model.decoder,
+            model.decoder_class_embedding,
+            model.decoder_positional_embedding,
+            model.decoder_mask_token,
+            model.base_tokenizer.decoder,
+        ]
+
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
+        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step)) % 2**63)
+        count = int(torch.randint(1, self.model.config.num_rollouts + 1, (), generator=draws))
+        with torch.no_grad():
+            values = list(self.model.roll_outs(images, count))[-1].values
+        kept = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return self.model.reconstruct_from(self.model.logits(values, kept))
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        return roll_out_previews(model, images)
+
+
+def codes_result(
+    images: Float[Tensor, "B 3 S S"], entropy: Float[Tensor, ""], codebook: Float[Tensor, ""], loss: CodesLossConfig
+) -> StepResult:
+    """A step of stage one, which paints nothing."""
+    metrics = {"codes": entropy.detach(), "codebook": codebook.detach()}
+    return StepResult(entropy + loss.codebook * codebook, images, metrics)
+
+
+def roll_out_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+    """What the first, the middle and the last roll-out rebuild."""
+    assert isinstance(model, ALIT)
+    roll_outs = list(model.roll_outs(images))
+    chosen = sorted({0, (len(roll_outs) - 1) // 2, len(roll_outs) - 1})
+    return {str(roll_outs[index].values.shape[1]): model.reconstruct_from(roll_outs[index].logits) for index in chosen}

@@ -1,0 +1,77 @@
+"""Which model and which objective belong to which settings: the one table that a new training is entered in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from dove.baselines.train_config import (
+    ALITCodesTrainConfig,
+    ALITPixelsTrainConfig,
+    MaskgitVQGANTrainConfig,
+    TiTokCodesTrainConfig,
+    TiTokPixelsTrainConfig,
+    TiTokTrainConfig,
+    TwoStageTrainConfig,
+)
+from dove.config import DoveTrainConfig, PrefixTrainConfig, TrainConfig, VQGANTrainConfig
+from dove.data.dataset import ImageDataset
+from dove.qdove_config import QDoveTrainConfig, QueryPrefixTrainConfig
+from dove.training import starts
+from dove.training.baseline_objectives import (
+    ALITCodesObjective,
+    ALITPixelsObjective,
+    QuantizedObjective,
+    TiTokCodesObjective,
+    TiTokPixelsObjective,
+)
+from dove.training.objectives import DoveObjective, Objective, PrefixObjective, VQGANObjective
+from dove.training.query_data import query_examples
+from dove.training.query_objective import QDoveObjective, QueryPrefixObjective
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How settings become a training.
+
+    Attributes:
+        start: the model with its first weights, from the settings and a sample of the training images.
+        objective: what is minimised, from the settings and that model.
+        image_size: side of the images in pixels, from the settings.
+        examples: what batches are made of, from the settings, the training images and their side; None for augmented images.
+    """
+
+    start: Callable[[Any, starts.Sample], nn.Module]
+    objective: Callable[[Any, Any], Objective]
+    image_size: Callable[[Any], int]
+    examples: Callable[[Any, ImageDataset, int], Dataset] | None = None
+
+
+def _own(config: Any) -> int:
+    return int(config.model.image_size)
+
+
+def _in_vqgan(config: Any) -> int:
+    return int(config.model.vqgan.image_size)
+
+
+def _titok_codes(config: TwoStageTrainConfig, model: Any) -> Objective:
+    return TiTokCodesObjective(config, model, starts.load_teacher(config.vqgan_checkpoint, model.config.vqgan))
+
+
+RECIPES: dict[type[TrainConfig], Recipe] = {
+    VQGANTrainConfig: Recipe(starts.start_vqgan, VQGANObjective, _own),
+    DoveTrainConfig: Recipe(starts.start_dove, DoveObjective, _in_vqgan),
+    PrefixTrainConfig: Recipe(starts.start_dove, PrefixObjective, _in_vqgan),
+    QDoveTrainConfig: Recipe(starts.start_dove, QDoveObjective, _in_vqgan, query_examples),
+    QueryPrefixTrainConfig: Recipe(starts.start_dove, QueryPrefixObjective, _in_vqgan, query_examples),
+    MaskgitVQGANTrainConfig: Recipe(starts.start_maskgit_vqgan, QuantizedObjective, _own),
+    TiTokTrainConfig: Recipe(starts.start_titok, QuantizedObjective, _own),
+    TiTokCodesTrainConfig: Recipe(starts.start_titok_codes, _titok_codes, _own),
+    TiTokPixelsTrainConfig: Recipe(starts.start_titok_pixels, TiTokPixelsObjective, _own),
+    ALITCodesTrainConfig: Recipe(starts.start_alit_codes, ALITCodesObjective, _in_vqgan),
+    ALITPixelsTrainConfig: Recipe(starts.start_alit_pixels, ALITPixelsObjective, _in_vqgan),
+}
+"""Every training by the type of its settings."""

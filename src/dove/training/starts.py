@@ -1,0 +1,161 @@
+"""Models at the start of their training: sizes from the settings, weights at random, computed or from a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dove.baselines.alit import ALIT
+from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
+from dove.baselines.maskgit_vqgan import MaskgitVQGAN
+from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
+from dove.baselines.train_config import (
+    MaskgitVQGANTrainConfig,
+    PaintingTrainConfig,
+    TiTokTrainConfig,
+    TwoStageTrainConfig,
+)
+from dove.baselines.vqgan import MaskgitTokenizer
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
+from dove.closed_form import start_from_bands, start_from_patches
+from dove.config import QDoveConfig, TokenizerTrainConfig, VQGANTrainConfig
+from dove.errors import UserError
+from dove.initialization import import_backbones, import_vqgan
+from dove.models.query import RegionTokenGenerator
+from dove.models.vqgan import VQGAN, make_vqgan
+from dove.qdove import QDove
+from dove.tokenizer import Dove
+
+Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
+"""Some training images in [-1, 1], for starts that are computed from them; None where a run resumes, whose weights come
+from its checkpoint."""
+
+
+def start_vqgan(config: VQGANTrainConfig, sample: Sample) -> VQGAN:
+    """DOVE's image ends."""
+    vqgan = make_vqgan(config.model)
+    if config.start == "components" and sample:
+        start_from_patches(vqgan, sample())
+    return vqgan
+
+
+def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
+    """The whole tokenizer."""
+    model = QDove(config.model) if isinstance(config.model, QDoveConfig) else Dove(config.model)
+    if not sample:
+        return model
+    if config.start == "pretrained":
+        import_backbones(model, config.pretrained_backbone)
+        import_vqgan(model.vqgan, config.pretrained_vqgan)
+    if config.vqgan_checkpoint:
+        load_stage(model.vqgan, config.model.vqgan, config.vqgan_checkpoint)
+    if config.start == "components":
+        images = sample()
+        if not config.vqgan_checkpoint:
+            start_from_patches(model.vqgan, images)
+        start_from_bands(model, images)
+    if config.start == "checkpoint":
+        start_from_checkpoint(model, config.checkpoint)
+    if isinstance(model, QDove) and isinstance(model.generator, RegionTokenGenerator) and not model.generator.mark.fitted:
+        model.fit_regions(sample())
+    return model
+
+
+@torch.no_grad()
+def start_from_checkpoint(model: Dove, source: str) -> None:
+    """Take over the weights of another tokenizer; what it lacks keeps its start.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it has weights that ``model`` has no place for.
+    """
+    if not source:
+        raise UserError("start=checkpoint needs --checkpoint with a model folder or a shipped name")
+    load_weights(model, model.state_dict() | Dove.from_pretrained(source).state_dict(), source)
+
+
+def start_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) -> MaskgitTokenizer:
+    """The VQGAN without attention, its codebook drawn from the latents of training images."""
+    model = MaskgitTokenizer(config.model)
+    if sample:
+        start_codebook(model.vqgan, sample())
+    return model
+
+
+@torch.no_grad()
+def start_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Entries at latents of images, so that none starts where no latent comes."""
+    entries = vqgan.quantize.embedding.weight
+    latents = vqgan.encode((images[: len(entries)] + 1) / 2).flatten(0, 1)
+    entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
+
+
+def start_titok(config: TiTokTrainConfig, sample: Sample) -> TiTok:
+    """Single-stage TiTok at random weights."""
+    return make_titok(config.model)
+
+
+def start_titok_codes(config: TwoStageTrainConfig, sample: Sample) -> TwoStageTiTok:
+    """Two-stage TiTok at random weights, with the codebook and the decoder of its VQGAN."""
+    model = make_titok(_model(config, TiTokConfig))
+    assert isinstance(model, TwoStageTiTok)
+    teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
+    model.pixel_quantize.load_state_dict(teacher.quantize.state_dict())
+    model.pixel_decoder.load_state_dict(teacher.decoder.state_dict())
+    return model
+
+
+def start_titok_pixels(config: PaintingTrainConfig, sample: Sample) -> TwoStageTiTok:
+    """What stage one ended with."""
+    model = make_titok(_model(config, TiTokConfig))
+    assert isinstance(model, TwoStageTiTok)
+    load_stage(model, model.config, config.stage_one)
+    return model
+
+
+def start_alit_codes(config: TwoStageTrainConfig, sample: Sample) -> ALIT:
+    """ALIT at random weights around its VQGAN."""
+    model = ALIT(_model(config, ALITConfig))
+    model.base_tokenizer = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
+    return model
+
+
+def start_alit_pixels(config: PaintingTrainConfig, sample: Sample) -> ALIT:
+    """What stage one ended with."""
+    model = ALIT(_model(config, ALITConfig))
+    load_stage(model, model.config, config.stage_one)
+    return model
+
+
+def load_teacher(source: str, expected: MaskgitVQGANConfig) -> MaskgitVQGAN:
+    """The VQGAN that a two-stage model learns from.
+
+    Raises:
+        UserError: if none is named, or it has other sizes.
+    """
+    if not source:
+        raise UserError("stage one needs --vqgan-checkpoint with the model folder of a trained maskgit-vqgan preset")
+    tokenizer = MaskgitTokenizer(expected)
+    load_stage(tokenizer, expected, source)
+    return tokenizer.vqgan
+
+
+def load_stage(model: torch.nn.Module, expected: Any, source: str) -> None:
+    """Copy the weights of an earlier stage's model folder.
+
+    Raises:
+        UserError: if none is named, or that stage had other sizes.
+    """
+    if not source:
+        raise UserError("the second stage needs --stage-one with the model folder of the first")
+    folder = resolve_checkpoint(source)
+    settings, weights = load_checkpoint(folder, type(expected))
+    if settings != expected:
+        raise UserError(f"{source} holds a model of other sizes ({settings}); pass one made with {expected}")
+    load_weights(model, weights, folder)
+
+
+def _model(config: Any, kind: type) -> Any:
+    assert isinstance(config.model, kind)
+    return config.model
