@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
+    "evaluate probe": Command("dove.commands.evaluate.probe", "how well classes are told apart from frozen features"),
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
     "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
     "vlm evaluate": Command("dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"),

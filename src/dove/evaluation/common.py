@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 import dove
@@ -30,8 +32,8 @@ from dove.data.dataset import ImageDataset, Unreadable, summarise_unreadable
 from dove.data.images import open_images
 from dove.data.loader import ImageBatch, ImageLoader
 from dove.errors import UserError
+from dove.loading import load_tokenizer
 from dove.processor import ImageProcessor
-from dove.tokenizer import Dove
 
 VERSIONED = ("torch", "torchvision", "transformers", "diffusers", "numpy", "scipy", "scikit-learn", "pillow")
 
@@ -66,10 +68,17 @@ def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
 
 
 def load_subject(name: str, device: torch.device) -> Subject:
-    """One model; see ``load_subjects``."""
-    folder = resolve_checkpoint(name)
-    tokenizer = Dove.from_pretrained(folder).to(device)
-    return Subject(name, tokenizer, device, checkpoint_sha256(folder))
+    """One model; see ``load_subjects``.
+
+    Args:
+        name: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report.
+        device: where to put it.
+    """
+    label, separator, source = name.partition("=")
+    folder = resolve_checkpoint(source if separator else name)
+    tokenizer = load_tokenizer(folder)
+    assert isinstance(tokenizer, nn.Module)
+    return Subject(label, tokenizer.to(device), device, checkpoint_sha256(folder))
 
 
 class Images:
@@ -79,12 +88,20 @@ class Images:
         source: what ``open_images`` takes.
         limit: at most so many images, drawn at random; None for all.
         seed: of the draw.
+        image_column: of parquet files and hub datasets.
     """
 
-    def __init__(self, source: str | Sequence[str], *, limit: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: str | Sequence[str],
+        *,
+        limit: int | None = None,
+        seed: int = 0,
+        image_column: str = "image",
+    ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"limit={limit} leaves no image; pass at least 1")
-        dataset = open_images(source, on_error="skip")
+        dataset = open_images(source, image_column=image_column, on_error="skip")
         if limit is not None and limit < len(dataset):
             drawn = np.random.default_rng(seed).choice(len(dataset), limit, replace=False)
             dataset = dataset.select(np.sort(drawn).tolist())
@@ -133,6 +150,11 @@ def hash_images(dataset: ImageDataset) -> str:
             data = b""
         digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
+
+
+def cache_folder(name: str) -> Path:
+    """Where evaluations keep things: below the folder that DOVE_CACHE (in the environment) names, or ``~/.cache/dove``."""
+    return Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / name
 
 
 def set_seed(seed: int) -> None:

@@ -1,0 +1,152 @@
+"""``dove evaluate probe``: classification from frozen features."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from dove.commands.options import EvaluationOptions
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from dove.evaluation.common import Subject
+    from dove.evaluation.datasets import LabelledImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(EvaluationOptions):
+    """Train a small classifier on frozen features and test it.
+
+    --kind mlp: an MLP on the tokens, at several lengths (Figure 5). --kind linear: one linear layer on each hidden layer of
+    the token generator (Table 5), its penalty and the best layer chosen on a part of the training images. Features are
+    the mean and the maximum over an image's vectors. Known data sets: cifar10, cifar100, dtd, fgvc-aircraft, food101,
+    stl10, sun397, imagenet100; their files are looked for in the folder data (or DOVE_DATA) as NAME-train.parquet and
+    NAME-test.parquet, then on the hub. Features are kept in ~/.cache/dove (or DOVE_CACHE), so that a second run,
+    or one after a kill, is quick. Writes probe.json, .csv and .png.
+    """
+
+    name = "probe"
+
+    kind: Literal["mlp", "linear"] = "mlp"
+    """The classifier, and with it what is probed."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")]
+    """Images to test on: a known name, labelled parquet, a folder of class folders, or a hub id owner/name:split."""
+    train_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Images to train on, likewise; by default those of the known name that --data gives."""
+    train_limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """At most so many training images, drawn at random by the seed; --limit does the same for test images."""
+    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ()
+    """Lengths of the tokens that are probed; by default powers of two up to the model's capacity, and auto."""
+    layer: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|all|latents|tokens")] = ()
+    """With --kind linear: hidden layers by number, all of them, the VQGAN's latents, tokens; by default all. Models
+    without hidden layers are probed on their tokens."""
+    image_column: str | None = None
+    """Of parquet and hub data; by default image."""
+    label_column: str | None = None
+    """Likewise; by default label. Class folders need none."""
+
+
+def run(options: ProbeOptions) -> None:
+    """Evaluate and write the report.
+
+    Raises:
+        UserError: for options, images or features that cannot work; for unreadable images, after all others are done.
+    """
+    from dove.evaluation.common import load_subjects, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.datasets import require_learnable, require_same_classes
+
+    started = time.time()
+    if options.kind == "mlp" and options.layer:
+        raise UserError("--layer is for --kind linear; --kind mlp probes tokens, at the lengths of --num-tokens")
+    subjects = load_subjects(options.model, options.device)
+    check_num_tokens(options, subjects)
+    train, test = load_data(options)
+    require_learnable(list(train.classes.values()))
+    require_same_classes(train, test)
+    set_seed(options.seed)
+    report, picture = measure(options, subjects, train, test)
+    print(rows_to_text(report["rows"]))
+    for best in report.get("best_layers", []):
+        print(describe_best(best))
+    images = {"train": train.images, "test": test.images}
+    report |= {"provenance": provenance(subjects, images, options.seed, started)}
+    write_report(options.output, options.name, report, {"probe.png": picture})
+    for part in images.values():
+        part.complain()
+
+
+def measure(
+    options: ProbeOptions, subjects: "list[Subject]", train: "LabelledImages", test: "LabelledImages"
+) -> tuple[dict[str, Any], bytes]:
+    """The report without its provenance, and the diagram."""
+    from dove.evaluation.probe import best_layers, evaluate_probe, majority_share
+    from dove.evaluation.probe_plots import plot_by_layer, plot_by_length
+
+    rows: list[dict[str, Any]] = []
+    for subject in subjects:
+        rows += evaluate_probe(
+            subject,
+            train,
+            test,
+            kind=options.kind,
+            num_tokens=options.num_tokens,
+            layers=options.layer,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+    majority = majority_share(test)
+    report: dict[str, Any] = {"kind": options.kind, "unit": "top-1 %", "largest_class": majority, "rows": rows}
+    if options.kind == "mlp":
+        return report, plot_by_length(rows, majority)
+    return report | {"best_layers": best_layers(rows)}, plot_by_layer(rows, majority)
+
+
+def load_data(options: ProbeOptions) -> "tuple[LabelledImages, LabelledImages]":
+    """Training and test images.
+
+    Raises:
+        UserError: if they cannot be opened or lack labels, or no training images are named.
+    """
+    from dove.evaluation.datasets import known_name, load_labelled, locate
+
+    columns = (options.image_column, options.label_column)
+    test_location = locate(options.data, "test", *columns)
+    train_data = options.train_data
+    if not train_data:
+        try:
+            (word,) = options.data
+            train_data = (known_name(word),)
+        except (ValueError, UserError) as error:
+            raise UserError(
+                f"--data {' '.join(options.data)} gives images to test on; pass --train-data with images to train on"
+            ) from error
+    train = load_labelled(locate(train_data, "train", *columns), "train", limit=options.train_limit, seed=options.seed)
+    return train, load_labelled(test_location, "test", limit=options.limit, seed=options.seed)
+
+
+def check_num_tokens(options: ProbeOptions, subjects: "list[Subject]") -> None:
+    """Refuse lengths where no tokens are probed, and lengths and layers that no model has, before images are read.
+
+    Raises:
+        UserError: naming them.
+    """
+    from dove.evaluation.feature_cache import TOKENS
+    from dove.evaluation.probe import feature_sources
+
+    sources = [
+        source
+        for subject in subjects
+        for source in feature_sources(subject, options.kind, options.num_tokens, options.layer)
+    ]
+    if options.num_tokens and not any(source.layer == TOKENS for source in sources):
+        raise UserError("--num-tokens has no effect on hidden layers; leave it out, or add --layer tokens")
+
+
+def describe_best(best: dict[str, Any]) -> str:
+    """The best layer in one line."""
+    lucky = best["best_on_test"]
+    return (
+        f"{best['model']} on {best['dataset']}: best layer by validation {best['layer']}, top-1 {best['top1']:.2f}% "
+        f"(best layer chosen on the test images, which overstates: {lucky['layer']}, {lucky['top1']:.2f}%)"
+    )

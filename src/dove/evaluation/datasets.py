@@ -1,0 +1,255 @@
+"""Labelled images for the probes: known data sets by name, parquet, class folders, hub data sets."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from dove.data.dataset import ImageDataset, ImageSubset
+from dove.data.sources import FileImages
+from dove.errors import UserError
+from dove.evaluation.common import Images
+
+MIN_PER_CLASS = 2
+"""Training images of a class: one to learn from and one to validate on."""
+LISTED = 5
+"""So many classes are named in a message."""
+TEST_NAMES = ("test", "val", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """Where a known data set lies on the Hugging Face hub."""
+
+    identity: str
+    train: str = "train"
+    """Its split for training."""
+    test: str = "test"
+    """Its split for testing."""
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+KNOWN = {
+    "cifar10": HubDataset(identity="uoft-cs/cifar10", image_column="img"),
+    "cifar100": HubDataset(identity="uoft-cs/cifar100", image_column="img", label_column="fine_label"),
+    "dtd": HubDataset(identity="tanganke/dtd"),
+    "fgvc-aircraft": HubDataset(
+        identity="HuggingFaceM4/FGVC-Aircraft", train="train+validation", label_column="variant"
+    ),
+    "food101": HubDataset(identity="ethz/food101", test="validation"),
+    "stl10": HubDataset(identity="tanganke/stl10"),
+    "sun397": HubDataset(identity="tanganke/sun397"),
+    "imagenet100": HubDataset(identity="clane9/imagenet-100", test="validation"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """What a user's source means."""
+
+    sources: tuple[str, ...]
+    """For ``open_images``."""
+    image_column: str
+    label_column: str
+    name: str
+    """Of the data set, for the rows of a report."""
+    known: str | None = None
+    """Its name among ``KNOWN`` where it is to come from the hub."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImages:
+    """Images that each have a class."""
+
+    name: str
+    """Of the data set."""
+    role: str
+    """"train" or "test"; for messages."""
+    images: Images
+    classes: Mapping[str, str]
+    """By the keys of the records."""
+    drawn: bool
+    """Whether the images are a random part of their source."""
+
+    def of(self, keys: Sequence[str]) -> list[str]:
+        """The classes of these records."""
+        return [self.classes[key] for key in keys]
+
+
+def locate(
+    sources: Sequence[str], role: str, image_column: str | None = None, label_column: str | None = None
+) -> Location:
+    """Find out what is meant: a path, a hub id, or the name of a known data set.
+
+    A known name is first looked for in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
+    and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
+
+    Args:
+        sources: what the user wrote.
+        role: "train" or "test".
+        image_column: of parquet and hub data; None for the usual one.
+        label_column: likewise.
+
+    Raises:
+        UserError: for a single word that is neither a path nor a known name.
+    """
+    columns = {"image_column": image_column or "image", "label_column": label_column or "label"}
+    word = sources[0] if len(sources) == 1 else ""
+    if not re.fullmatch(r"[\w-]+", word) or os.path.exists(word):
+        return Location(sources=tuple(sources), name=dataset_name(sources), **columns)
+    name = known_name(word)
+    if local := _local(name, role):
+        return Location(sources=(local,), name=name, **columns)
+    hub = KNOWN[name]
+    split = hub.train if role == "train" else hub.test
+    columns = {"image_column": image_column or hub.image_column, "label_column": label_column or hub.label_column}
+    return Location(sources=(f"{hub.identity}:{split}",), name=name, known=name, **columns)
+
+
+def known_name(word: str) -> str:
+    """The known data set that is meant; hyphens, underscores and capitals don't matter.
+
+    Raises:
+        UserError: if there is none, listing all.
+    """
+    plain = {re.sub(r"[-_]", "", name): name for name in KNOWN}
+    wanted = re.sub(r"[-_]", "", word.lower())
+    if wanted in plain:
+        return plain[wanted]
+    close = get_close_matches(wanted, plain, n=1)
+    hint = f"did you mean {plain[close[0]]}? " if close else ""
+    raise UserError(
+        f"{word!r} is no file, no folder and no known data set; {hint}known are {', '.join(KNOWN)}; or pass labelled "
+        "parquet, a folder of class folders, or a hub id owner/name:split"
+    )
+
+
+def dataset_name(sources: Sequence[str]) -> str:
+    """A short name for a source: cifar10 for data/cifar10-test.parquet, photos for photos/test."""
+    path = Path(sources[0].partition(":")[0])
+    stem = path.stem if path.suffix in (".parquet", ".tar") else path.name
+    if stem in ("train", *TEST_NAMES) and path.parent.name:
+        stem = path.parent.name
+    return re.sub(rf"[-_.](train|{'|'.join(TEST_NAMES)})$", "", stem) or sources[0]
+
+
+def _local(name: str, role: str) -> str | None:
+    root = Path(os.environ.get("DOVE_DATA") or "data")
+    for part in ("train",) if role == "train" else TEST_NAMES:
+        for path in (root / f"{name}-{part}.parquet", root / f"{name}-{part}", root / name / part):
+            if path.exists():
+                return str(path)
+    return None
+
+
+def load_labelled(location: Location, role: str, *, limit: int | None = None, seed: int = 0) -> LabelledImages:
+    """Open a source and read its labels.
+
+    Args:
+        location: where it is.
+        role: "train" or "test".
+        limit: at most so many images, drawn at random; None for all.
+        seed: of the draw.
+
+    Raises:
+        UserError: if it cannot be opened, is empty, or lacks labels.
+    """
+    try:
+        images = Images(location.sources, limit=limit, seed=seed, image_column=location.image_column)
+    except UserError as error:
+        if location.known is None:
+            raise
+        file = Path(os.environ.get("DOVE_DATA") or "data") / f"{location.known}-{role}.parquet"
+        raise UserError(
+            f"{location.known}: {error}; without network give {'--train-data' if role == 'train' else '--data'} a parquet "
+            f"file with the columns image and label, or put it at {file}"
+        ) from error
+    classes = read_classes(images.dataset, location.label_column, ", ".join(location.sources))
+    drawn = isinstance(images.dataset, ImageSubset)
+    return LabelledImages(name=location.name, role=role, images=images, classes=classes, drawn=drawn)
+
+
+def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
+    """The class of every record by its key. In class folders it is the name of the folder.
+
+    Raises:
+        UserError: for records without one.
+    """
+    base = dataset.dataset if isinstance(dataset, ImageSubset) else dataset
+    folders = isinstance(base, FileImages)
+    classes: dict[str, str] = {}
+    for index in range(len(dataset)):
+        try:
+            record = dataset.raw(index)
+        except (OSError, UserError):  # told when the images themselves are read
+            continue
+        column = "name" if folders else column
+        if column not in record.metadata:
+            raise UserError(_no_label(source, column, record.metadata, folders))
+        classes[record.key] = _class(record.metadata[column], f"{record.name}, column '{column}'")
+    return classes
+
+
+def _no_label(source: str, column: str, metadata: Mapping[str, Any], folders: bool) -> str:
+    if folders:
+        return f"{source}: some images lie in no class folder; a labelled folder is like {source}/CLASS/photo.jpg"
+    there = ", ".join(name for name in metadata if name != "path") or "none beside the images"
+    return f"{source}: has no labels: no column '{column}', its columns are {there}; pass --label-column"
+
+
+def _class(value: Any, where: str) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int | str) or value == "":
+        raise UserError(f"{where}: the label {value!r} is neither a whole number nor a word")
+    return str(value)
+
+
+def require_learnable(classes: Sequence[str]) -> None:
+    """Check that a classifier can be trained and validated on images of these classes.
+
+    Raises:
+        UserError: for a single class, too few images, or a class with one image.
+    """
+    counts = Counter(classes)
+    if len(counts) < 2:
+        raise UserError(f"train: all {len(classes)} images are of one class; a probe needs at least 2 classes")
+    if len(classes) < MIN_PER_CLASS * len(counts):
+        raise UserError(
+            f"train: {len(classes)} images are too few for {len(counts)} classes, which need {MIN_PER_CLASS} each; "
+            "pass more images or a larger --train-limit"
+        )
+    rare = sorted(name for name, count in counts.items() if count < MIN_PER_CLASS)
+    if rare:
+        raise UserError(
+            f"train: class {_listed(rare)} has one image alone; every class needs at least {MIN_PER_CLASS} (more images or a "
+            "larger --train-limit)"
+        )
+
+
+def require_same_classes(train: LabelledImages, test: LabelledImages) -> None:
+    """Check that training and test images are of the same classes, and not the same images.
+
+    A random part of the test images may lack some classes.
+
+    Raises:
+        UserError: naming the difference.
+    """
+    if train.images.sha256 == test.images.sha256:
+        raise UserError("train and test are the same images; a probe is tested on images that it was not trained on")
+    learned, asked = set(train.classes.values()), set(test.classes.values())
+    if extra := sorted(asked - learned):
+        hint = "; a larger --train-limit may bring them" if train.drawn else ""
+        raise UserError(f"train and test have different classes: train has no {_listed(extra)}{hint}")
+    if (missing := sorted(learned - asked)) and not test.drawn:
+        raise UserError(f"train and test have different classes: test has no {_listed(missing)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(repr, names[:LISTED])) + more

@@ -1,0 +1,226 @@
+"""One vector per image from a frozen tokenizer, kept on disk so that nothing is extracted twice."""
+
+import hashlib
+import io
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from dove.baselines.protocol import encode_each
+from dove.commands.runtime import save_outputs
+from dove.data.dataset import Unreadable
+from dove.data.loader import ImageLoader
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject, cache_folder
+from dove.evaluation.features import hidden_grid_features
+from dove.processor import ImageProcessor
+from dove.tokenizer import Dove
+
+SHARD = 512
+"""Images of a file; a killed run loses at most so many."""
+VERSION = 1
+"""Counted up when the features change, so that old files are no longer found."""
+TOKENS, LATENTS = "tokens", "latents"
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """Which vectors of a model are pooled."""
+
+    layer: int | str
+    """Block of the token generator, from 1; or "latents", the VQGAN's; or "tokens"."""
+    num_tokens: str | None = None
+    """Length policy of tokens; None for everything else."""
+
+    def __str__(self) -> str:
+        if self.num_tokens is not None:
+            return f"{self.layer}@{self.num_tokens}"
+        return f"layer {self.layer}" if isinstance(self.layer, int) else self.layer
+
+
+@dataclass(frozen=True, eq=False)
+class PooledFeatures:
+    """One vector for each readable image."""
+
+    keys: list[str]
+    """Of the images' records."""
+    values: Float[np.ndarray, "n F"]
+    lengths: Int[np.ndarray, " n"]
+    """Vectors that were pooled."""
+
+
+def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B 2*F"]:
+    """Mean and maximum over the vectors of each image, one behind the other.
+
+    Args:
+        values: vectors.
+        mask: True where a vector counts, at least once per image; None for all.
+    """
+    if mask is None:
+        return torch.cat([values.mean(1), values.amax(1)], dim=1)
+    dropped = ~mask[..., None]
+    mean = values.masked_fill(dropped, 0).sum(1) / mask.sum(1, keepdim=True)
+    return torch.cat([mean, values.masked_fill(dropped, -torch.inf).amax(1)], dim=1)
+
+
+@torch.no_grad()
+def extract(
+    subject: Subject, sources: Sequence[FeatureSource], pixels: Float[Tensor, "B 3 S S"]
+) -> dict[FeatureSource, tuple[Tensor, Tensor]]:
+    """Pooled features (B, F) and the number of pooled vectors (B,), by source, on the CPU.
+
+    Raises:
+        UserError: if some features are not finite.
+    """
+    model, pixels = subject.tokenizer, pixels.to(subject.device)
+    found: dict[FeatureSource, tuple[Tensor, Tensor]] = {}
+    policies = {source: source.num_tokens for source in sources if source.num_tokens is not None}
+    if policies:
+        for source, tokens in zip(policies, encode_each(model, pixels, list(policies.values())), strict=True):
+            found[source] = pool(tokens.values, tokens.mask), tokens.lengths
+    grids: dict[int | str, Tensor] = {}
+    if isinstance(model, Dove):
+        if any(source.layer == LATENTS for source in sources):
+            grids[LATENTS] = model.latents(pixels)
+        if any(isinstance(source.layer, int) for source in sources):
+            grids |= dict(enumerate(hidden_grid_features(model, pixels), 1))
+    for source in sources:
+        if source not in found:
+            grid = grids[source.layer]
+            found[source] = pool(grid), torch.full((len(grid),), grid.shape[1])
+    for source, (values, _) in found.items():
+        if not values.isfinite().all():
+            raise UserError(f"{subject.name}, {source}: some features are not finite; check the checkpoint")
+    return {source: (values.float().cpu(), lengths.cpu()) for source, (values, lengths) in found.items()}
+
+
+class FeatureCache:
+    """Features of one model and one set of images, in files of ``SHARD`` images.
+
+    A file's place follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
+    source), the size the model takes and the source of the features. A run that was killed goes on behind its last file, and
+    a run with one more length extracts that one alone.
+
+    Args:
+        subject: the model.
+        images: the images.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, subject: Subject, images: Images, batch_size: int):
+        self.subject, self.images, self.batch_size = subject, images, batch_size
+        self._folder: Path | None = cache_folder("features")
+
+    def collect(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
+        """The features of all readable images, by source.
+
+        Args:
+            sources: which features.
+            role: of the images, for the progress bar.
+
+        Raises:
+            UserError: if no image is readable, or some features are not finite.
+        """
+        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
+        description = f"{self.subject.name}: features of {role}"
+        with tqdm(total=len(self.images), desc=description, unit="image", disable=None, leave=False) as progress:
+            for start in range(0, len(self.images), SHARD):
+                stop = min(start + SHARD, len(self.images))
+                found = {source: self._load(source, start) for source in sources}
+                missing = [source for source, part in found.items() if part is None]
+                if missing:
+                    found |= self._extract(missing, start, stop, progress)
+                else:
+                    progress.total -= stop - start  # what was at hand would blur the time left
+                    progress.refresh()
+                for source, part in found.items():
+                    assert part is not None
+                    parts[source].append(part)
+        joined = {source: _join(part) for source, part in parts.items()}
+        if not all(len(features.keys) for features in joined.values()):
+            first = next(iter(self.images.unreadable.values()))
+            raise UserError(f"{role}: no image is readable; the first: {first.reason}")
+        return joined
+
+    def _extract(
+        self, sources: Sequence[FeatureSource], start: int, stop: int, progress: "tqdm[Any]"
+    ) -> dict[FeatureSource, PooledFeatures | None]:
+        processor = ImageProcessor(self.subject.tokenizer.image_size)
+        loader = ImageLoader(self.images.dataset.select(range(start, stop)), processor, batch_size=self.batch_size)
+        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [_nothing()] for source in sources}
+        for batch in loader:
+            for source, (values, lengths) in extract(self.subject, sources, batch.pixels).items():
+                parts[source].append(PooledFeatures(batch.keys, values.numpy(), lengths.numpy()))
+            progress.update(len(batch))
+        progress.update(len(loader.unreadable))
+        self.images.unreadable |= {item.key: item for item in loader.unreadable}
+        joined = {source: _join(part) for source, part in parts.items()}
+        for source, features in joined.items():
+            self._save(source, start, features, loader.unreadable)
+        return dict(joined)
+
+    def _file(self, source: FeatureSource, start: int) -> Path | None:
+        if self._folder is None:
+            return None
+        size = self.subject.tokenizer.image_size
+        key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {size} {source}"
+        return self._folder / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"
+
+    def _load(self, source: FeatureSource, start: int) -> PooledFeatures | None:
+        file = self._file(source, start)
+        if file is None:
+            return None
+        try:
+            with np.load(file) as stored:
+                features = PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
+                unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
+                self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged: extracted again
+            return None
+        return features
+
+    def _save(
+        self, source: FeatureSource, start: int, features: PooledFeatures, unreadable: Sequence[Unreadable]
+    ) -> None:
+        file = self._file(source, start)
+        if file is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            keys=np.array(features.keys, dtype=str),
+            values=features.values,
+            lengths=features.lengths,
+            unreadable=np.array([item.key for item in unreadable], dtype=str),
+            reasons=np.array([item.reason for item in unreadable], dtype=str),
+        )
+        try:
+            save_outputs({file: buffer.getvalue()})
+        except UserError as error:  # no reason to lose the evaluation
+            warnings.warn(f"features are not cached: {error}", stacklevel=2)
+            self._folder = None
+
+
+def _nothing() -> PooledFeatures:
+    """Stands in front, so that a shard without any readable image is a shard too."""
+    return PooledFeatures([], np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
+
+def _join(parts: Sequence[PooledFeatures]) -> PooledFeatures:
+    full = [part for part in parts if part.keys]
+    if not full:
+        return _nothing()
+    return PooledFeatures(
+        [key for part in full for key in part.keys],
+        np.concatenate([part.values for part in full]),
+        np.concatenate([part.lengths for part in full]),
+    )

@@ -1,0 +1,278 @@
+"""Figure 5 and Table 5: how well a small classifier on frozen features tells classes apart."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from dove.baselines.protocol import Tokenizer
+from dove.errors import UserError
+from dove.evaluation.common import Subject
+from dove.evaluation.datasets import LabelledImages, require_learnable
+from dove.evaluation.feature_cache import LATENTS, TOKENS, FeatureCache, FeatureSource, PooledFeatures
+from dove.lengths import parse_length_policy
+from dove.tokenizer import Dove
+
+HIDDEN = 512
+"""Units of the MLP's one hidden layer."""
+EPOCHS = 200
+"""At most; it stops after 10 epochs without a better accuracy on its validation images."""
+STRENGTHS = tuple(10.0**power for power in range(-5, 2))
+"""Values of C (the inverse of the L2 penalty's weight) that a linear probe chooses from."""
+ITERATIONS = 1000
+"""Of the linear probe's solver, at most."""
+ALL = "all"
+
+Fit = Callable[["Problem", int], dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Features with classes, numbered in the order of the training images' sorted names."""
+
+    train: Float[np.ndarray, "n F"]
+    train_classes: Int[np.ndarray, " n"]
+    test: Float[np.ndarray, "m F"]
+    test_classes: Int[np.ndarray, " m"]
+
+
+def fit_mlp(problem: Problem, seed: int) -> dict[str, Any]:
+    """Train an MLP with one hidden layer on standardised features; it stops early by a part of the training images.
+
+    Args:
+        problem: the data.
+        seed: of the weights, the split and the order of the images.
+
+    Returns:
+        ``top1`` in percent of the test images, ``top1_stderr`` and ``epochs``.
+    """
+    network = MLPClassifier(
+        (HIDDEN,),
+        alpha=1e-3,
+        early_stopping=True,
+        validation_fraction=validation_images(problem.train_classes, 0.1) / len(problem.train),
+        max_iter=EPOCHS,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `epochs` in the report says it
+        model = make_pipeline(StandardScaler(), network).fit(problem.train, problem.train_classes)
+    return score(model.predict(problem.test), problem.test_classes) | {"epochs": network.n_iter_}
+
+
+def fit_linear(problem: Problem, seed: int) -> dict[str, Any]:
+    """Train one linear layer with softmax on standardised features.
+
+    The strength C of its L2 penalty is the one that does best on a stratified fifth of the training images, after
+    training on the rest; the layer is then trained on all of them. Of equals the smallest C is taken.
+
+    Args:
+        problem: the data.
+        seed: of the split.
+
+    Returns:
+        ``top1`` in percent of the test images, ``top1_stderr``, ``val_top1`` of the fifth, ``C`` and whether the solver
+        ``converged``.
+    """
+    fitted, held_out, classes, held_out_classes = train_test_split(
+        problem.train,
+        problem.train_classes,
+        test_size=validation_images(problem.train_classes, 0.2),
+        stratify=problem.train_classes,
+        random_state=seed,
+    )
+    scaler = StandardScaler().fit(fitted)
+    scaled, scaled_held_out = scaler.transform(fitted), scaler.transform(held_out)
+    probe = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+    accuracies: dict[float, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` in the report says it
+        for strength in STRENGTHS:
+            probe.set_params(C=strength).fit(scaled, classes)
+            accuracies[strength] = score(probe.predict(scaled_held_out), held_out_classes)["top1"]
+        best = max(accuracies, key=lambda strength: accuracies[strength])
+        probe = LogisticRegression(C=best, max_iter=ITERATIONS)
+        model = make_pipeline(StandardScaler(), probe).fit(problem.train, problem.train_classes)
+    return score(model.predict(problem.test), problem.test_classes) | {
+        "val_top1": accuracies[best],
+        "C": best,
+        "converged": bool(probe.n_iter_.max() < ITERATIONS),
+    }
+
+
+FITS: dict[str, Fit] = {"mlp": fit_mlp, "linear": fit_linear}
+
+
+def validation_images(classes: Int[np.ndarray, " n"], share: float) -> int:
+    """About this share of the images, but at least one for each class; at most half."""
+    return min(len(classes) // 2, max(len(np.unique(classes)), round(share * len(classes))))
+
+
+def score(predicted: Int[np.ndarray, " n"], true: Int[np.ndarray, " n"]) -> dict[str, float]:
+    """Accuracy in percent with the standard error that the number of images leaves."""
+    accuracy = float(np.mean(predicted == true))
+    error = math.sqrt(accuracy * (1 - accuracy) / len(true))
+    return {"top1": 100 * accuracy, "top1_stderr": 100 * error}
+
+
+def feature_sources(
+    subject: Subject, kind: str, num_tokens: Sequence[str] = (), layers: Sequence[str] = ()
+) -> list[FeatureSource]:
+    """What is probed of a model.
+
+    Args:
+        subject: the model.
+        kind: "mlp" probes tokens, "linear" hidden layers, or tokens where there are none.
+        num_tokens: lengths; none for powers of two and auto ("mlp") or all tokens ("linear").
+        layers: for "linear": numbers from 1, "latents", "tokens", "all" for all numbers; none for "all".
+
+    Raises:
+        UserError: for a length or a layer that the model doesn't have.
+    """
+    model = subject.tokenizer
+    if kind == "mlp":
+        return [FeatureSource(TOKENS, length) for length in possible_lengths(model, num_tokens)]
+    tokens = [
+        FeatureSource(TOKENS, length) for length in possible_lengths(model, num_tokens or [str(model.max_tokens)])
+    ]
+    if not isinstance(model, Dove):
+        return tokens
+    depth = model.config.generator.num_layers
+    found: list[FeatureSource] = []
+    for layer in layers or [ALL]:
+        if layer == ALL:
+            found += map(FeatureSource, range(1, depth + 1))
+        elif layer == TOKENS:
+            found += tokens
+        elif layer == LATENTS or (layer.isdecimal() and 1 <= int(layer) <= depth):
+            found.append(FeatureSource(int(layer) if layer.isdecimal() else layer))
+        else:
+            raise UserError(
+                f"--layer {layer}: {subject.name} has layers 1 to {depth}, {LATENTS} and {TOKENS}; or pass all"
+            )
+    return list(dict.fromkeys(found))
+
+
+def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
+    """The lengths among ``requests`` that a model can give; by default those that show its range.
+
+    A model that knows some lengths alone is probed at those of them that are asked for, or at all if none is, so that
+    one command serves models of different lengths.
+
+    Raises:
+        UserError: for what is no length, or too long.
+    """
+    capacity, counts = model.max_tokens, model.token_counts
+    if len(counts) < capacity:
+        requests = [length for length in requests if not length.isdecimal() or int(length) in counts]
+        requests = requests or [*map(str, counts), *(["auto"] if len(counts) > 1 else [])]
+    elif not requests:
+        powers = [2**power for power in range(capacity.bit_length()) if 2**power < capacity]
+        requests = [*map(str, powers), str(capacity), "auto"]
+    return list(dict.fromkeys(str(parse_length_policy(request, capacity)) for request in requests))
+
+
+def make_problem(
+    train: LabelledImages, test: LabelledImages, train_features: PooledFeatures, test_features: PooledFeatures
+) -> Problem:
+    """Join features with classes.
+
+    Raises:
+        UserError: if too few of the training images were readable, or a test class has lost all its training images.
+    """
+    learned, asked = train.of(train_features.keys), test.of(test_features.keys)
+    require_learnable(learned)
+    names, numbers = np.unique(learned, return_inverse=True)
+    if lost := sorted(set(asked) - set(names.tolist())):
+        raise UserError(f"train: no image of class {lost[0]!r} is readable; replace them")
+    return Problem(train_features.values, numbers, test_features.values, np.searchsorted(names, asked))
+
+
+def evaluate_probe(
+    subject: Subject,
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    kind: str,
+    num_tokens: Sequence[str] = (),
+    layers: Sequence[str] = (),
+    batch_size: int = 64,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One row for each length (kind "mlp") or layer (kind "linear") of a model.
+
+    Args:
+        subject: the model.
+        train: images to train on.
+        test: images to test on.
+        kind: "mlp" or "linear".
+        num_tokens: see ``feature_sources``.
+        layers: likewise.
+        batch_size: images at a time, in the model.
+        seed: of the classifiers.
+
+    Raises:
+        UserError: for lengths, layers, images or features that don't serve.
+    """
+    sources = feature_sources(subject, kind, num_tokens, layers)
+    train_features = FeatureCache(subject, train.images, batch_size).collect(sources, "train")
+    test_features = FeatureCache(subject, test.images, batch_size).collect(sources, "test")
+    rows = []
+    for source in tqdm(sources, desc=f"{subject.name}: {kind} probes", unit="probe", disable=None, leave=False):
+        problem = make_problem(train, test, train_features[source], test_features[source])
+        length = source.num_tokens
+        row = {
+            "model": subject.name,
+            "dataset": test.name,
+            "num_tokens": int(length) if length is not None and length.isdecimal() else length,
+            "layer": source.layer,
+            **FITS[kind](problem, seed),
+            "mean_length": None if length is None else float(test_features[source].lengths.mean()),
+            "n_train": len(problem.train),
+            "n_test": len(problem.test),
+            "classes": len(np.unique(problem.train_classes)),
+            "features": problem.train.shape[1],
+        }
+        rows.append(row)
+    return rows
+
+
+def best_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each model the layer that does best on its validation images, with the accuracy of that layer on the test images.
+
+    Beside it, for comparison with tables that choose so, the layer that does best on the test images, which overstates.
+    Hidden layers alone compete where there are any. Of equals the first is taken.
+    """
+    found = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        own = [row for row in own if isinstance(row["layer"], int)] or own
+        chosen, luckiest = (max(own, key=lambda row: row[name]) for name in ("val_top1", "top1"))
+        found.append(
+            {
+                "model": model,
+                "dataset": chosen["dataset"],
+                "layer": chosen["layer"],
+                "val_top1": chosen["val_top1"],
+                "top1": chosen["top1"],
+                "best_on_test": {"layer": luckiest["layer"], "top1": luckiest["top1"]},
+            }
+        )
+    return found
+
+
+def majority_share(test: LabelledImages) -> float:
+    """Percent of the test images that the largest class has: what a classifier without features can reach."""
+    counts = np.unique(list(test.classes.values()), return_counts=True)[1]
+    return float(100 * counts.max() / counts.sum())

@@ -1,0 +1,91 @@
+"""Diagrams of the probes."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from dove.evaluation.feature_cache import LATENTS
+from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def plot_by_length(rows: Rows, majority: float) -> bytes:
+    """Accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
+    with style():
+        figure, (axes,) = panels(1, 1, width=5.6, height=3.8)
+        for (model, own), colour in zip(_by_model(rows), cycle(COLOURS), strict=False):
+            fixed = sorted((row["mean_length"], row["top1"], row["top1_stderr"]) for row in own if _is_fixed(row))
+            if fixed:
+                lengths, accuracies, errors = zip(*fixed, strict=True)
+                axes.errorbar(lengths, accuracies, errors, fmt="o-", color=colour, markersize=4, capsize=2, label=model)
+            for row in own:
+                if not _is_fixed(row):
+                    label = f"{model} {row['num_tokens']}"
+                    axes.plot(
+                        row["mean_length"],
+                        row["top1"],
+                        "*",
+                        color=colour,
+                        markersize=13,
+                        markeredgecolor="white",
+                        label=label,
+                    )
+        token_axis(axes, sorted({row["num_tokens"] for row in rows if _is_fixed(row)}) or [1])
+        _finish(axes, rows, majority, "MLP on pooled tokens")
+        return to_png(figure)
+
+
+def plot_by_layer(rows: Rows, majority: float) -> bytes:
+    """Accuracy by layer, on the test images (bars) and on the validation images that choose the layer (rings)."""
+    layers = sorted(dict.fromkeys(_layer(row) for row in rows), key=lambda name: (_order(name), name))
+    models = _by_model(rows)
+    step = 0.8 / len(models)
+    with style():
+        figure, (axes,) = panels(1, 1, width=max(5.6, 1.1 * len(layers) + 2), height=3.8)
+        for number, ((model, own), colour) in enumerate(zip(models, cycle(COLOURS), strict=False)):
+            places = [layers.index(_layer(row)) + (number + 0.5) * step - 0.4 for row in own]
+            errors = [row["top1_stderr"] for row in own]
+            axes.bar(
+                places, [row["top1"] for row in own], 0.9 * step, yerr=errors, color=colour, capsize=2, label=model
+            )
+            axes.plot(places, [row["val_top1"] for row in own], "o", mfc="white", mec="#333333", markersize=5)
+        axes.plot([], [], "o", mfc="white", mec="#333333", markersize=5, label="validation")
+        axes.set_xticks(range(len(layers)), [name if len(name) < 12 else name.replace("@", "\n@") for name in layers])
+        axes.grid(False, axis="x")
+        axes.set_axisbelow(True)
+        _finish(axes, rows, majority, "Linear layer on pooled features")
+        return to_png(figure)
+
+
+def _by_model(rows: Rows) -> list[tuple[str, Rows]]:
+    models = dict.fromkeys(row["model"] for row in rows)
+    return [(model, [row for row in rows if row["model"] == model]) for model in models]
+
+
+def _is_fixed(row: Mapping[str, Any]) -> bool:
+    return isinstance(row["num_tokens"], int)
+
+
+def _layer(row: Mapping[str, Any]) -> str:
+    if isinstance(row["layer"], int):
+        return f"layer {row['layer']}"
+    return row["layer"] if row["num_tokens"] is None else f"{row['layer']}@{row['num_tokens']}"
+
+
+def _order(layer: str) -> int:
+    """Latents come first, then the hidden layers in their order, then tokens."""
+    if layer.startswith("layer "):
+        return int(layer.removeprefix("layer "))
+    return 0 if layer == LATENTS else sys.maxsize
+
+
+def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
+    axes.axhline(majority, color="#888888", linestyle="--", linewidth=1, label="largest class")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("top-1 accuracy in %")
+    axes.set_title(f"{title}: {', '.join(dict.fromkeys(row['dataset'] for row in rows))}")
+    axes.legend(loc="best", fontsize=8.5)
