@@ -8,6 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dove.baselines.alit import ALIT
+from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
+from dove.baselines.titok import make_titok
+from dove.checkpoint import save_checkpoint
 from dove.cli import main
 from dove.evaluation.reconstruction import compare_with_fixed
 from dove.models.token_generator import TokenGenerator
@@ -88,8 +92,34 @@ def test_the_comparison_speaks_of_deviation_and_the_worst_tenth() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--num-tokens", "99"], "max_tokens=16"), (["--limit", "0"], "limit=0"), (["--model", "nowhere"], "nowhere")],
+    [(["--num-tokens", "99"], "1 to 16 tokens"), (["--limit", "0"], "limit=0"), (["--model", "nowhere"], "nowhere")],
 )
 def test_bad_options_are_named(flags: list[str], message: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(desk, *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_models_of_other_kinds_get_the_rows_that_they_have(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    transformer = TransformerConfig(width=16, num_layers=1, num_heads=2)
+    titok = TiTokConfig(
+        transformer=transformer, num_tokens=4, image_size=16, patch_size=4, codebook_size=16, head="pixels"
+    )
+    save_checkpoint(desk / "titok", titok, make_titok(titok).state_dict())
+    vqgan = MaskgitVQGANConfig(
+        image_size=16, hidden_channels=8, channel_mult=(1, 1), num_res_blocks=1, latent_channels=8, norm_groups=4
+    )
+    alit = ALITConfig(
+        transformer=transformer, tokens_per_rollout=4, num_rollouts=3, patch_size=2, codebook_size=16, vqgan=vqgan
+    )
+    save_checkpoint(desk / "alit", alit, ALIT(alit).state_dict())
+    models = ["--model", f"ours={desk / 'model'}", f"TiTok={desk / 'titok'}", f"ALIT={desk / 'alit'}"]
+    common = ["--data", str(desk / "photos"), "--output", str(desk / "out")]
+    assert main(["evaluate", "reconstruction", *models, *common, "--num-tokens", "4", "8", "auto"]) == 0
+    report = json.loads((desk / "out" / "reconstruction.json").read_text())
+    found = {(row["model"], row["num_tokens"]) for row in report["rows"]}
+    adaptive = {(model, label) for model in ("ours", "ALIT") for label in (4, 8, "auto", "fixed@auto-mean")}
+    assert found == adaptive | {("TiTok", 4)}
+    assert "TiTok has 4 tokens an image: without 8, auto" in capsys.readouterr().err
+    assert main(["evaluate", "reconstruction", *models, *common, "--num-tokens", "3"]) == 2
+    assert "TiTok has 4 tokens an image; --num-tokens 3 asks for none of these" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -205,10 +206,41 @@ def picture_name(number: int, key: str) -> str:
     return f"{number:06d}-{Path(key).stem}.png"
 
 
-def default_requests(max_tokens: int) -> list[str]:
-    """Powers of two up to the capacity, and auto."""
-    lengths = [2**power for power in range(max_tokens.bit_length()) if 2**power < max_tokens]
-    return [*map(str, lengths), str(max_tokens), "auto"]
+FEW_LENGTHS = 8
+"""So many lengths are all measured; of more, the powers of two."""
+
+
+def default_requests(token_counts: Sequence[int]) -> list[str]:
+    """The lengths that a model has, or of many the powers of two and the last; and auto, where there is a choice."""
+    if len(token_counts) == 1:
+        return [str(token_counts[0])]
+    powers = [count for count in token_counts if count.bit_count() == 1 and count < token_counts[-1]]
+    lengths = token_counts if len(token_counts) <= FEW_LENGTHS else [*powers, token_counts[-1]]
+    return [*map(str, lengths), "auto"]
+
+
+def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:
+    """The policies asked for that a model can follow; what is left out is said on stderr.
+
+    Raises:
+        UserError: if a request is not understood, or none can be followed.
+    """
+    counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
+    fitting, left_out = [], []
+    for request in requests:
+        # A length beyond this model's capacity may be another's.
+        beyond = request.strip().isdigit() and int(request) > capacity > 0
+        policy = Fixed(int(request)) if beyond else parse_length_policy(request, capacity)
+        offered = policy.num_tokens in counts if isinstance(policy, Fixed) else len(counts) > 1
+        (fitting if offered else left_out).append(policy)
+    known = ", ".join(map(str, counts)) if len(counts) <= FEW_LENGTHS else f"1 to {capacity}"
+    if not fitting:
+        raise UserError(
+            f"{subject.name} has {known} tokens an image; --num-tokens {' '.join(requests)} asks for none of these"
+        )
+    if left_out:
+        print(f"{subject.name} has {known} tokens an image: without {', '.join(map(str, left_out))}", file=sys.stderr)
+    return fitting
 
 
 def evaluate_reconstruction(
@@ -239,15 +271,15 @@ def evaluate_reconstruction(
     Raises:
         UserError: for policies that don't fit the model.
     """
-    capacity = subject.tokenizer.max_tokens
-    policies = [parse_length_policy(request, capacity) for request in num_tokens or default_requests(capacity)]
+    counts = subject.tokenizer.token_counts
+    policies = fitting_policies(subject, num_tokens or default_requests(counts))
     requests: dict[int | str, LengthPolicy] = {
         policy.num_tokens if isinstance(policy, Fixed) else str(policy): policy for policy in policies
     }
     recorder = Recorder(subject, images, judges, batch_size, pictures)
     meters = {meter.label: meter for meter in recorder.record(requests)}
     means = {
-        label: Fixed(max(1, round(float(np.mean(meters[label].lengths)))))
+        label: Fixed(nearest(counts, float(np.mean(meters[label].lengths))))
         for label, policy in requests.items()
         if not isinstance(policy, Fixed)
     }
@@ -264,6 +296,11 @@ def evaluate_reconstruction(
         for label, fixed in means.items()
     ]
     return rows, comparisons
+
+
+def nearest(counts: Sequence[int], mean: float) -> int:
+    """The number of tokens that a model has and that is nearest to a mean length."""
+    return min(counts, key=lambda count: abs(count - mean))
 
 
 def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_tokens: int) -> dict[str, Any]:
