@@ -1,6 +1,6 @@
 """Named starting points of ``dove train``. Imports no torch."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
 from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
@@ -21,6 +21,7 @@ from dove.config import (
     OptimConfig,
     PrefixLossConfig,
     PrefixTrainConfig,
+    QDoveConfig,
     ReconstructionLossConfig,
     RunConfig,
     TrainConfig,
@@ -29,6 +30,14 @@ from dove.config import (
     VQGANTrainConfig,
 )
 from dove.errors import UserError
+from dove.models.query_config import QueryConfig, RegionConfig
+from dove.qdove_config import (
+    QDoveLossConfig,
+    QDoveTrainConfig,
+    QueryDataConfig,
+    QueryPrefixLossConfig,
+    QueryPrefixTrainConfig,
+)
 
 TINY_VQGAN = VQGANConfig(
     image_size=64,
@@ -62,6 +71,8 @@ TINY_MODEL = DoveConfig(
     eos_head="quality",
 )
 
+TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
+
 DOVE_BASE = DoveTrainConfig(preset="dove-base")
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
@@ -79,6 +90,37 @@ DOVE_TINY_PAPER = DoveTrainConfig(
     run=TINY_RUN,
     start="components",
 )
+
+QDOVE_TINY = QueryPrefixTrainConfig(
+    preset="qdove-tiny",
+    model=QDoveConfig(
+        **{
+            setting.name: getattr(TINY_MODEL, setting.name)
+            for setting in fields(DoveConfig)
+            if setting.name != "quality_target"
+        },
+        quality_target=25.0,
+        query=TINY_QUERY,
+        region=RegionConfig(),
+    ),
+    loss=QueryPrefixLossConfig(gan=0.0, perceptual_network="squeezenet", irrelevant=0.02),
+    optim=replace(TINY_OPTIM, lr=1e-4),
+    run=TINY_RUN,
+    start="checkpoint",
+    checkpoint="dove-tiny",
+    queries=QueryDataConfig(kind="mosaics"),
+)
+# Both of the paper's start from the weights of a DOVE: pass --checkpoint.
+QDOVE_TINY_PAPER = QDoveTrainConfig(
+    preset="qdove-tiny-paper",
+    model=replace(QDOVE_TINY.model, eos_head="binary", region=None),
+    loss=QDoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
+    optim=TINY_OPTIM,
+    run=TINY_RUN,
+    start="checkpoint",
+    queries=QueryDataConfig(kind="mosaics"),
+)
+QDOVE_BASE = QDoveTrainConfig(preset="qdove-base", start="checkpoint")
 
 TINY_PIXELS = ReconstructionLossConfig(gan=0.0, perceptual_network="squeezenet")
 TINY_QUANTIZED = QuantizedLossConfig(gan=0.0, perceptual_network="squeezenet")
@@ -129,6 +171,7 @@ PRESETS: dict[str, TrainConfig] = {
         checkpoint="dove-tiny",
     ),
     "dove-tiny-paper": DOVE_TINY_PAPER,
+    **{config.preset: config for config in (QDOVE_TINY, QDOVE_TINY_PAPER, QDOVE_BASE)},
     "vqgan-tiny": VQGANTrainConfig(
         preset="vqgan-tiny",
         model=TINY_VQGAN,

@@ -1,0 +1,40 @@
+"""``dove data convert``: annotations of published data sets as queries with boxes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConvertOptions:
+    """Make one parquet file of queries with boxes, for training a Q-DOVE, of a published data set.
+
+    Visual Genome: region_descriptions.json or question_answers.json. Open Images: a *-vrd.csv and, as --classes, its
+    class-descriptions*.csv; relations become "a cup on a table". COCO: an instances_*.json. reference: a list of entries with
+    image_id, question, answer and bounding_box.
+    """
+
+    kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="visual-genome|open-images|coco|reference")]
+    """Whose format the annotations have."""
+    annotations: Path
+    """The file of annotations."""
+    images: Path
+    """Folder of the images, also in folders below it; each is named by its id."""
+    output: Path
+    """The parquet file."""
+    classes: Path | None = None
+    """Open Images' names of its classes."""
+
+
+def run(options: DataConvertOptions) -> None:
+    """Convert and say how much.
+
+    Raises:
+        UserError: for files that do not fit.
+    """
+    from dove.data.annotations import convert
+
+    conversion = convert(options.kind, options.annotations, options.images, options.output, classes=options.classes)
+    print(f"{options.output}: {conversion.summary()}")

@@ -1,0 +1,80 @@
+"""``dove evaluate queries``: what a query buys."""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from dove.commands.options import EvaluationOptions
+from dove.errors import UserError
+
+SCENES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueriesOptions(EvaluationOptions):
+    """Set tokens for a query against tokens for the whole image (section 2.3, Figure 7).
+
+    Data are parquet that `dove data convert` wrote, or photos of single named objects, of which scenes are made. Writes
+    queries.json, .csv and queries.png (original, null and each query).
+    """
+
+    name = "queries"
+
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("qdove-tiny",)
+    """Q-DOVE checkpoints: shipped names, folders or hub ids."""
+    target: float = 25.0
+    """PSNR in dB inside the asked region up to which tokens are counted."""
+    picture_tokens: Annotated[str, tyro.conf.arg(metavar="N|auto")] = "12"
+    """Number of tokens in the picture."""
+    examples: int = 8
+    """Images in the picture; 0 for no picture."""
+
+
+def run(options: QueriesOptions) -> None:
+    """Evaluate and write the report.
+
+    Raises:
+        UserError: for options that cannot work, or a model without queries.
+    """
+    from dove.data.config import MosaicConfig
+    from dove.data.mosaics import Mosaics
+    from dove.data.queries import AnnotatedImages
+    from dove.evaluation.common import Images, load_subjects, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
+    from dove.qdove import QDove
+
+    started = time.time()
+    subjects = load_subjects(options.model, options.device)
+    for subject in subjects:
+        if not isinstance(subject.tokenizer, QDove):
+            raise UserError(f"{subject.name} takes no queries; pass a Q-DOVE such as qdove-tiny")
+    images = Images(options.data, seed=options.seed)
+    set_seed(options.seed)
+    rows: list[dict[str, Any]] = []
+    savings: list[dict[str, Any]] = []
+    pictures: dict[str, bytes] = {}
+    for subject in subjects:
+        model = subject.tokenizer
+        assert isinstance(model, QDove)
+        size, annotated = model.image_size, "queries" in images.dataset.raw(0).metadata
+        scenes: AnnotatedImages | Mosaics
+        if annotated:
+            scenes = AnnotatedImages(images.dataset, size)
+        else:
+            scenes = Mosaics(images.dataset, size, MosaicConfig(augment=False, absent_share=1.0), seed=options.seed + 1)
+        count = min(options.limit or SCENES, len(scenes))
+        scores = score_queries(model, scenes, count, options.batch_size)
+        rows += summarise_queries(subject.name, scores)
+        savings.append({"scenes": count, **summarise_savings(subject.name, scores, options.target)})
+        if options.examples:
+            request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
+            shown = [scenes[0, row] for row in range(min(options.examples, count))]
+            pictures["queries.png" if len(subjects) == 1 else f"queries-{subject.slug}.png"] = picture_queries(
+                model, shown, request
+            )
+    print(rows_to_text(savings))
+    origin = provenance(subjects, {"data": images}, options.seed, started)
+    write_report(options.output, options.name, {"summary": savings, "rows": rows, "provenance": origin}, pictures)
+    images.complain()

@@ -1,0 +1,255 @@
+"""Annotations of published data sets as queries with boxes, in one parquet layout."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dove.data.queries import Annotation, find_images, image_size_of, read_annotations
+from dove.data.query_batch import Box
+from dove.errors import UserError
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "image_id": pa.string(),
+        "queries": pa.list_(
+            pa.struct(
+                {"question": pa.string(), "answer": pa.string(), "bounding_box": pa.list_(pa.list_(pa.float64()))}
+            )
+        ),
+    }
+)
+ROWS_PER_GROUP = 256
+RELATIVE = 1.0
+"""Boxes that come in shares of the image lie within this."""
+
+
+@dataclass
+class Conversion:
+    """What a converter made, with a count of what it left out, by reason."""
+
+    images: int = 0
+    queries: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def summary(self) -> str:
+        """One line."""
+        lost = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        return f"{self.queries} queries about {self.images} images" + (f"; left out: {lost}" if lost else "")
+
+
+def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]:
+    """Region descriptions (``region_descriptions.json``) or questions (``question_answers.json``) of Visual Genome.
+
+    A question's boxes are those of the objects that it and its answer name; without any it is left out.
+    """
+    found: list[Annotation] = []
+    for number, image in enumerate(_read_json(annotations, list)):
+        where = f"{annotations}: entry {number}"
+        image_id = str(_take(image, ("id", "image_id"), where))
+        for region in image.get("regions", ()):
+            box = tuple(float(_take(region, (key,), where)) for key in ("x", "y", "width", "height"))
+            found.append(Annotation(image_id, str(_take(region, ("phrase",), where)), None, (_box(box),)))
+        for pair in image.get("qas", ()):
+            objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
+            boxes = tuple(_box([float(thing[key]) for key in "xywh"]) for thing in objects if {*"xywh"} <= {*thing})
+            if not boxes:
+                conversion.skip("questions without boxes")
+                continue
+            found.append(Annotation(image_id, str(_take(pair, ("question",), where)), pair.get("answer"), boxes))
+    return found
+
+
+def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
+    """COCO's ``instances_*.json``: one query for every category in an image, with the boxes of all its instances."""
+    content = _read_json(annotations, dict)
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise UserError(f"{annotations}: {key} is missing; pass an instances_*.json of COCO")
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    files = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    boxes: dict[tuple[Any, Any], list[Box]] = {}
+    for number, thing in enumerate(content["annotations"]):
+        where = f"{annotations}: annotation {number}"
+        image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
+        if image not in files or category not in names:
+            raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
+        boxes.setdefault((image, category), []).append(_box(_take(thing, ("bbox",), where)))
+    return [Annotation(files[image], names[category], None, tuple(some)) for (image, category), some in boxes.items()]
+
+
+def open_images(annotations: Path, conversion: Conversion, classes: Path) -> list[Annotation]:
+    """Open Images' relations (``*-vrd.csv``) with its ``class-descriptions*.csv``: "a cup on a table", both boxes joined.
+
+    Boxes stay in shares of the image, from 0 to 1, until the image is read.
+    """
+    names = {row[0]: row[1] for row in _read_csv(classes) if len(row) >= 2}
+    rows = iter(_read_csv(annotations))
+    header = next(rows, [])
+    relation = next((name for name in ("RelationshipLabel", "RelationLabel") if name in header), None)
+    columns = [
+        "ImageID",
+        "LabelName1",
+        "LabelName2",
+        *(f"{side}{n}" for n in "12" for side in ("XMin", "XMax", "YMin", "YMax")),
+    ]
+    missing = [name for name in columns if name not in header]
+    if missing or relation is None:
+        raise UserError(f"{annotations}: column {(missing or ['RelationshipLabel'])[0]} is missing; pass a *-vrd.csv")
+    found: dict[tuple[str, str], list[Box]] = {}
+    for number, row in enumerate(rows, start=2):
+        value = dict(zip(header, row, strict=False))
+        try:
+            first, second = (
+                _corners([float(value[f"{side}{n}"]) for side in ("XMin", "XMax", "YMin", "YMax")]) for n in "12"
+            )
+            labels = [names.get(value[f"LabelName{n}"], value[f"LabelName{n}"]) for n in "12"]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{annotations}: line {number}: {error} is no number or missing") from error
+        text = relation_text(labels[0], value[relation], labels[1])
+        boxes = found.setdefault((value["ImageID"], text), [])
+        boxes += [box for box in dict.fromkeys((first, second)) if box not in boxes]
+    return [Annotation(image, text, None, tuple(boxes)) for (image, text), boxes in found.items()]
+
+
+def relation_text(first: str, relation: str, second: str) -> str:
+    """A relation in words: "a cup on a table"; for "is", which gives an attribute, "a wooden table"."""
+    first, second = first.lower(), second.lower()
+    if relation == "is":
+        return f"{_article(second)} {second} {first}"
+    return f"{_article(first)} {first} {relation.replace('_', ' ')} {_article(second)} {second}"
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[:1] in "aeiou" else "a"
+
+
+def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
+    """The reference's annotation JSON."""
+    return read_annotations(annotations)
+
+
+CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
+    "visual-genome": visual_genome,
+    "open-images": open_images,
+    "coco": coco,
+    "reference": reference,
+}
+
+
+def convert(kind: str, annotations: Path, images: Path, output: Path, *, classes: Path | None = None) -> Conversion:
+    """Write annotations and their images into one parquet file.
+
+    Boxes are cut at the edges of their image; those of which nothing is left, and queries without any, are counted.
+
+    Raises:
+        UserError: for files that are not of that kind, images that are missing, or nothing to write.
+    """
+    if kind not in CONVERTERS:
+        raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")
+    if kind == "open-images" and classes is None:
+        raise UserError("open-images needs --classes, its class-descriptions*.csv")
+    conversion = Conversion()
+    extra = {"classes": classes} if kind == "open-images" else {}
+    found = CONVERTERS[kind](annotations, conversion, **extra)
+    files = find_images(images, found, annotations)
+    by_image: dict[str, list[Annotation]] = {}
+    for annotation in found:
+        by_image.setdefault(annotation.image_id, []).append(annotation)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(output, SCHEMA) as writer:
+            for group in _groups(by_image, files, kind == "open-images", conversion):
+                writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {output}: {error.strerror or error}; free some space or write elsewhere"
+        ) from error
+    if not conversion.queries:
+        output.unlink(missing_ok=True)
+        raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
+    return conversion
+
+
+def _groups(
+    by_image: dict[str, list[Annotation]], files: dict[str, Path], relative: bool, conversion: Conversion
+) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    for image_id, annotations in by_image.items():
+        size = image_size_of(files[image_id])
+        scale = (float(size[0]), float(size[1])) if relative else (RELATIVE, RELATIVE)
+        queries = []
+        for annotation in annotations:
+            boxes = [box for box in (_clip(box, scale, size) for box in annotation.boxes) if box is not None]
+            for _ in range(len(annotation.boxes) - len(boxes)):
+                conversion.skip("boxes with nothing inside the image")
+            if boxes and annotation.question.strip():
+                queries.append({"question": annotation.question, "answer": annotation.answer, "bounding_box": boxes})
+            else:
+                conversion.skip("queries without words or boxes")
+        if queries:
+            conversion.images += 1
+            conversion.queries += len(queries)
+            image = {"bytes": files[image_id].read_bytes(), "path": files[image_id].name}
+            group.append({"image": image, "image_id": image_id, "queries": queries})
+        if len(group) == ROWS_PER_GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _clip(box: Box, scale: tuple[float, float], size: tuple[int, int]) -> list[float] | None:
+    x, y, width, height = (value * scale[place % 2] for place, value in enumerate(box))
+    left, upper = max(x, 0.0), max(y, 0.0)
+    right, lower = min(x + width, float(size[0])), min(y + height, float(size[1]))
+    # NaN fails these comparisons, too.
+    return [left, upper, right - left, lower - upper] if right > left and lower > upper else None
+
+
+def _box(values: Sequence[Any]) -> Box:
+    x, y, width, height = (float(value) for value in values)
+    return x, y, width, height
+
+
+def _corners(values: Sequence[float]) -> Box:
+    left, right, upper, lower = values
+    return left, upper, right - left, lower - upper
+
+
+def _take(entry: Any, keys: Sequence[str], where: str) -> Any:
+    for key in keys:
+        if isinstance(entry, dict) and key in entry:
+            return entry[key]
+    raise UserError(f"{where}: {keys[0]} is missing")
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} must hold a {'list' if kind is list else 'table'}; it is of another kind")
+    return content
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.reader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not CSV: {error}") from error

@@ -1,0 +1,202 @@
+"""Scenes with several named objects, made of photos that show one each; every pixel follows from (seed, epoch, index).
+
+For training where no annotated scenes are at hand, and with its own seed and photos for evaluation.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dove.data.config import MosaicConfig
+from dove.data.dataset import ImageDataset, Record
+from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
+from dove.errors import UserError
+from dove.processor import pil_to_tensor
+
+TEMPLATES = (
+    "{name}",
+    "a {name}",
+    "the {name}",
+    "where is the {name}?",
+    "show me the {name}",
+    "a photo of a {name}",
+    "what does the {name} look like?",
+    "what is the {name} doing?",
+    "what colour is the {name}?",
+    "is there a {name} in the image?",
+    "find the {name}",
+    "the {name} in the picture",
+)
+SYNONYMS = {
+    "automobile": ("car",),
+    "airplane": ("plane",),
+    "ship": ("boat",),
+    "truck": ("lorry",),
+}
+Placement = tuple[int, int, int]
+"""Left, upper, side of a square, in pixels."""
+
+
+class Mosaics(Dataset[QueryExample]):
+    """Endless scenes; an item is asked for as ``(epoch, index)``, the pair a ``ResumableSampler`` yields.
+
+    Args:
+        photos: one object a picture, its name in the metadata's ``name``.
+        image_size: side S of a scene, in pixels.
+        config: what scenes look like.
+        seed: together with the pair it decides everything.
+        whole: photos with ``name`` and ``bbox`` that make a scene alone, for ``config.whole_share`` of the scenes.
+
+    Raises:
+        UserError: if there are fewer than two names, or photos have none.
+    """
+
+    collate = staticmethod(QueryBatch.collate)
+
+    def __init__(
+        self,
+        photos: ImageDataset,
+        image_size: int,
+        config: MosaicConfig | None = None,
+        *,
+        seed: int = 0,
+        whole: ImageDataset | None = None,
+    ) -> None:
+        self.photos, self.whole, self.image_size, self.seed = photos, whole, image_size, seed
+        self.config = config or MosaicConfig()
+        self._photos: dict[int, Image.Image] = {}
+        self.by_name: dict[str, list[int]] = {}
+        for index in range(len(photos)):
+            self.by_name.setdefault(_name(photos, index), []).append(index)
+        self.names = sorted(self.by_name)
+        if len(self.names) < 2:
+            raise UserError(f"mosaics need photos of at least two names; these have {', '.join(self.names)} alone")
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
+        epoch, index = sample
+        rng = np.random.default_rng([self.seed, epoch, index + 1])
+        if self.whole is not None and rng.random() < self.config.whole_share:
+            return self._whole_scene(rng, self.whole)
+        placements = self._grid() if rng.random() < self.config.grid_share else self._scattered(rng)
+        chosen = rng.permutation(self.names)[: len(placements)].tolist()
+        scene = _background(rng, self.image_size)
+        for name, (left, upper, side) in zip(chosen, placements, strict=True):
+            photo = self.by_name[name][int(rng.integers(len(self.by_name[name])))]
+            scene.paste(self._photo(rng, photo, side), (left, upper))
+        boxes = {name: (*map(float, place), float(place[2])) for name, place in zip(chosen, placements, strict=True)}
+        return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes, self.names)))
+
+    def draw(self, epoch: int, indices: Sequence[int]) -> Tensor:
+        """A mosaic, (3, S, S) in [-1, 1], of two by two given photos, left to right and down."""
+        rng = np.random.default_rng([self.seed, epoch, *(index + 1 for index in indices)])
+        scene = Image.new("RGB", (self.image_size, self.image_size))
+        for index, (left, upper, side) in zip(indices, self._grid(), strict=True):
+            scene.paste(self._photo(rng, index, side), (left, upper))
+        return pil_to_tensor(scene)
+
+    def name_of(self, index: int) -> str:
+        """What a photo shows."""
+        return _name(self.photos, index)
+
+    def words_for(self, names: Sequence[str], seed: int) -> list[str]:
+        """A query for each name, in random words."""
+        rng = np.random.default_rng(seed)
+        return [self._words(rng, name) for name in names]
+
+    def _grid(self) -> list[Placement]:
+        half = self.image_size // 2
+        return [(left, upper, half) for upper in (0, half) for left in (0, half)]
+
+    def _scattered(self, rng: np.random.Generator) -> list[Placement]:
+        """One to three squares anywhere that do not overlap; a square that finds no place is left out."""
+        placed: list[Placement] = []
+        low, high = (round(self.image_size * share) for share in self.config.sides)
+        for _ in range(int(rng.integers(1, 4))):
+            for _ in range(8):
+                side = int(rng.integers(low, high + 1))
+                left, upper = (int(value) for value in rng.integers(0, self.image_size - side + 1, 2))
+                if not any(
+                    left < x + s and x < left + side and upper < y + s and y < upper + side for x, y, s in placed
+                ):
+                    placed.append((left, upper, side))
+                    break
+        return placed
+
+    def _photo(self, rng: np.random.Generator, index: int, side: int) -> Image.Image:
+        image = self._decoded(index)
+        if self.config.augment:
+            image = _jitter(rng, image)
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+
+    def _decoded(self, index: int) -> Image.Image:
+        """A photo, kept once it is decoded: scenes take several at a time, and such photos are small."""
+        if index not in self._photos:
+            record = self.photos[index]
+            if not isinstance(record, Record):
+                raise UserError(f"{record.reason}; leave it out")
+            record.image.thumbnail((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+            self._photos[index] = record.image
+        return self._photos[index]
+
+    def _whole_scene(self, rng: np.random.Generator, whole: ImageDataset) -> QueryExample:
+        record = whole[int(rng.integers(len(whole)))]
+        if not isinstance(record, Record):
+            raise UserError(f"{record.reason}; leave it out")
+        image, size = record.image, self.image_size
+        x, y, width, height = (float(value) for value in record.metadata["bbox"])
+        across, down = size / image.width, size / image.height
+        left, upper = max(x * across, 0.0), max(y * down, 0.0)
+        right, lower = min((x + width) * across, size), min((y + height) * down, size)
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+        if self.config.augment and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            left, right = size - right, size - left
+        box = (left, upper, max(right - left, 1.0), max(lower - upper, 1.0))
+        absent = self.names
+        return QueryExample(
+            pil_to_tensor(image), tuple(self._asks(rng, {str(record.metadata["name"]): box}, absent))[:2]
+        )
+
+    def _asks(self, rng: np.random.Generator, boxes: dict[str, Box], names: Sequence[str]) -> list[Ask]:
+        """A query for every object in random order and, in some scenes, one for what is not there."""
+        asks = [Ask(self._words(rng, name), (boxes[name],)) for name in rng.permutation(list(boxes)).tolist()]
+        missing = [name for name in names if name not in boxes]
+        if missing and rng.random() < self.config.absent_share:
+            asks.insert(int(rng.integers(len(asks) + 1)), Ask(self._words(rng, str(rng.choice(missing))), ()))
+        return asks
+
+    def _words(self, rng: np.random.Generator, name: str) -> str:
+        spoken = (name, *SYNONYMS.get(name, ()))
+        return TEMPLATES[rng.integers(len(TEMPLATES))].format(name=spoken[rng.integers(len(spoken))])
+
+
+def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+    """A random crop and mirror."""
+    width, height = image.size
+    keep = rng.uniform(0.75, 1.0)
+    left, upper = rng.random() * (1 - keep) * width, rng.random() * (1 - keep) * height
+    image = image.resize(
+        image.size, Image.Resampling.BICUBIC, box=(left, upper, left + keep * width, upper + keep * height)
+    )
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+
+
+def _background(rng: np.random.Generator, size: int) -> Image.Image:
+    """A smooth field of random colours."""
+    side = int(rng.integers(1, 6))
+    return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize(
+        (size, size), Image.Resampling.BICUBIC
+    )
+
+
+def _name(photos: ImageDataset, index: int) -> str:
+    name = photos.raw(index).metadata.get("name")
+    if not name:
+        raise UserError(f"{photos.raw(index).name} has no name; mosaics need a column or folder that names the object")
+    return str(name)

@@ -1,0 +1,216 @@
+"""Annotated queries: the reference's JSON, the parquet layout of ``dove data convert``, and training examples from both.
+
+The JSON is a list of entries ``{"image_id", "question", "answer" or null, "bounding_box": [[x, y, w, h], ...]}`` with boxes in
+pixels of the stored image. The parquet has one row for each image: ``image`` ``{bytes, path}``, ``image_id``, and ``queries``,
+a list of ``{question, answer, bounding_box}``.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dove.data.dataset import ImageDataset, Record
+from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
+from dove.data.reading import SUFFIXES, read_image
+from dove.errors import UserError
+from dove.processor import central_square, pil_to_tensor, resize_box
+
+KEYS = ("image_id", "question", "answer", "bounding_box")
+SLACK = 0.5
+"""Pixels that a box may reach over the image's edge: annotations round."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A question about an image and the boxes, in its pixels, that answer it."""
+
+    image_id: str
+    question: str
+    answer: str | None
+    boxes: tuple[Box, ...]
+
+
+def read_annotations(path: str | Path) -> list[Annotation]:
+    """All entries of a reference annotation file, checked but for what needs the images.
+
+    Raises:
+        UserError: if the file is not readable, naming the entry and the field where one is at fault.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the annotations {path}: {error.strerror}; check the path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path} must hold a list of entries with {', '.join(KEYS)}; it holds none")
+    annotations = [check_entry(entry, f"{path}: entry {number}") for number, entry in enumerate(entries)]
+    pairs = Counter((annotation.image_id, annotation.question) for annotation in annotations)
+    repeated = [number for number, a in enumerate(annotations) if pairs[a.image_id, a.question] > 1]
+    if repeated:
+        first, second = repeated[:2]
+        image_id, question = annotations[first].image_id, annotations[first].question
+        raise UserError(
+            f"{path}: entry {second}: image_id {image_id!r} has the question {question!r} more than once (as entry {first}); "
+            "join their bounding_box lists"
+        )
+    return annotations
+
+
+def check_entry(entry: Any, where: str) -> Annotation:
+    """One entry as an annotation.
+
+    Raises:
+        UserError: naming the field at fault.
+    """
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is {entry!r}; it must be an object with {', '.join(KEYS)}")
+    missing = [key for key in KEYS if key not in entry and key != "answer"]
+    if missing:
+        raise UserError(f"{where}: {missing[0]} is missing")
+    image_id, question, answer = entry["image_id"], entry["question"], entry.get("answer")
+    if not isinstance(image_id, str | int) or isinstance(image_id, bool) or not str(image_id).strip():
+        raise UserError(f"{where}: image_id is {image_id!r}; it must name an image")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f"{where}: question is {question!r}; it must be a text that is not empty")
+    if answer is not None and not isinstance(answer, str):
+        raise UserError(f"{where}: answer is {answer!r}; it must be a text or null")
+    boxes = entry["bounding_box"]
+    if not isinstance(boxes, list) or not boxes:
+        raise UserError(f"{where}: bounding_box is {boxes!r}; it must be a list of [x, y, width, height]")
+    return Annotation(
+        str(image_id),
+        question,
+        answer,
+        tuple(_check_box(box, f"{where}: bounding_box {place}") for place, box in enumerate(boxes)),
+    )
+
+
+def _check_box(box: Any, where: str) -> Box:
+    numbers = isinstance(box, Sequence) and not isinstance(box, str) and len(box) == 4
+    if not numbers or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in box):
+        raise UserError(f"{where} is {box!r}; it must be four numbers [x, y, width, height]")
+    if not all(math.isfinite(value) for value in box):
+        raise UserError(f"{where} is {box}; its numbers must be finite")
+    x, y, width, height = map(float, box)
+    if width <= 0 or height <= 0:
+        raise UserError(f"{where} is {box}; its area is not above zero")
+    if x < -SLACK or y < -SLACK:
+        raise UserError(f"{where} is {box}; it begins outside of the image")
+    return x, y, width, height
+
+
+def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> None:
+    """Whether boxes lie in an image of a size (width, height).
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    for place, (x, y, width, height) in enumerate(boxes):
+        if min(x, y) < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK:
+            raise UserError(
+                f"{where}: bounding_box {place} is [{x:g}, {y:g}, {width:g}, {height:g}]; it reaches outside of the image of "
+                f"{size[0]} x {size[1]} pixels"
+            )
+
+
+def find_images(folder: str | Path, annotations: Sequence[Annotation], source: str | Path) -> dict[str, Path]:
+    """The file of every annotated image: named by its id, with or without the ending.
+
+    Raises:
+        UserError: naming the first entry whose image is missing, and how many are.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; pass the one with the images of {source}")
+    files = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES}
+    stems = {path.stem: path for path in files.values()}
+    found = {a.image_id: files.get(a.image_id) or stems.get(a.image_id) for a in annotations}
+    missing = [number for number, annotation in enumerate(annotations) if found[annotation.image_id] is None]
+    if missing:
+        raise UserError(
+            f"{source}: entry {missing[0]}: image_id {annotations[missing[0]].image_id!r} has no image in {folder}; "
+            f"{len(missing)} of {len(annotations)} entries lack theirs"
+        )
+    return {image_id: path for image_id, path in found.items() if path is not None}
+
+
+class AnnotatedImages(Dataset[QueryExample]):
+    """Training examples from records with ``queries`` in their metadata (the parquet layout).
+
+    The central square of a picture is taken, and the boxes with it; queries of which nothing is left there are counted in
+    ``left_out``, and a picture without any is asked as a whole.
+
+    Args:
+        dataset: the pictures.
+        image_size: side of the result, in pixels.
+        flip_seed: None to leave the pictures as they are; else half of them are mirrored.
+    """
+
+    collate = staticmethod(QueryBatch.collate)
+
+    def __init__(self, dataset: ImageDataset, image_size: int, *, flip_seed: int | None = None):
+        self.dataset, self.image_size, self.flip_seed = dataset, image_size, flip_seed
+        self.left_out = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
+        epoch, index = sample
+        record = self.dataset[index]
+        if not isinstance(record, Record):
+            raise UserError(f"{record.reason}; leave it out")
+        asks = queries_of(record)
+        left, upper, right, _ = frame = central_square(*record.image.size)
+        scale, size = self.image_size / (right - left), float(self.image_size)
+        mirrored = (
+            self.flip_seed is not None and np.random.default_rng([self.flip_seed, epoch, index + 1]).random() < 0.5
+        )
+        kept = []
+        for ask in asks:
+            boxes = [_into(box, left, upper, scale, size, mirrored) for box in ask.boxes]
+            if inside := tuple(box for box in boxes if box is not None):
+                kept.append(Ask(ask.query, inside))
+        self.left_out += len(asks) - len(kept)
+        pixels = pil_to_tensor(resize_box(record.image, frame, self.image_size))
+        return QueryExample(pixels.flip(2) if mirrored else pixels, tuple(kept) or (Ask("null", ()),))
+
+
+def queries_of(record: Record) -> list[Ask]:
+    """What is asked about a record.
+
+    Raises:
+        UserError: naming the record and the field at fault.
+    """
+    if "queries" not in record.metadata:
+        raise UserError(f"{record.key} has no queries; pass parquet that `dove data convert` wrote")
+    asks = []
+    for number, entry in enumerate(record.metadata["queries"]):
+        where = f"{record.key}: query {number}"
+        annotation = check_entry({"image_id": record.key, **entry}, where)
+        check_inside(annotation.boxes, record.image.size, where)
+        asks.append(Ask(annotation.question, annotation.boxes))
+    return asks
+
+
+def _into(box: Box, left: float, upper: float, scale: float, size: float, mirrored: bool) -> Box | None:
+    """A box in the pixels of the scaled crop; None where less than a pixel of it is left."""
+    x, y, width, height = box
+    x0, y0 = max((x - left) * scale, 0.0), max((y - upper) * scale, 0.0)
+    x1, y1 = min((x + width - left) * scale, size), min((y + height - upper) * scale, size)
+    if x1 - x0 < 1 or y1 - y0 < 1:
+        return None
+    return (size - x1 if mirrored else x0), y0, x1 - x0, y1 - y0
+
+
+def image_size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file in pixels, upright."""
+    return read_image(path).size

@@ -1,0 +1,192 @@
+"""What a query buys (section 2.3, Figure 7): quality inside and outside of the asked region, and tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dove.data.query_batch import QueryBatch, QueryExample
+from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
+from dove.metrics import LEAST_ERROR, psnr
+from dove.models.query import RegionTokenGenerator
+from dove.picture import Cell, encode_picture, side_by_side
+from dove.processor import ImageProcessor
+from dove.qdove import QDove
+
+LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
+KINDS = ("query", "null", "wrong")
+
+
+@dataclass
+class Scores:
+    """PSNR in dB of Q objects: the right query, null, and a query for what is not in the image.
+
+    Attributes:
+        lengths: numbers of tokens, rising; the last entry of the curves' second axis is ``auto``.
+        inside: by kind, (Q, L + 1), over the pixels of the asked boxes.
+        outside: the same over all other pixels.
+        auto: by kind, (Q,), the number of tokens that ``auto`` gave.
+        whole: (B, L + 1), null over the whole image.
+        found: (Q,), intersection over union of the model's rectangle and the hull of the boxes; NaN for models that pick none.
+    """
+
+    lengths: tuple[int, ...]
+    inside: dict[str, Tensor]
+    outside: dict[str, Tensor]
+    auto: dict[str, Tensor]
+    whole: Tensor
+    found: Tensor
+
+
+def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
+    """Scores of the first ``count`` scenes of held-out data."""
+    lengths = tuple(k for k in LENGTHS if k <= model.max_tokens)
+    parts = []
+    for first in range(0, count, batch_size):
+        rows = range(first, min(first + batch_size, count))
+        parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
+    merged = [
+        {kind: torch.cat([part[place][kind] for part in parts if kind in part[place]]) for kind in parts[0][place]}
+        for place in range(3)
+    ]
+    whole, found = (torch.cat([part[place] for part in parts]) for place in (3, 4))
+    return Scores(lengths, *merged, whole, found)
+
+
+@torch.no_grad()
+def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> tuple[Any, ...]:
+    requests = [*lengths, "auto"]
+    count, side = len(batch.queries), batch.images.shape[-1]
+    boxes = whole_pixels(batch.boxes, side)
+    inside = inside_boxes(boxes, batch.query_of, count, side)
+    answered = inside.flatten(1).any(1)
+    image_of = batch.image_of[answered]
+    nulls = model.encode_each(batch.images, requests)
+    asked = model.encode_each(batch.images, requests, _by_image(batch))
+    absent = torch.full((len(batch),), -1)
+    absent[batch.image_of[~answered]] = (~answered).nonzero()[:, 0]
+    keep = absent[image_of] >= 0
+    curves: list[dict[str, list[Tensor]]] = [{kind: [] for kind in KINDS} for _ in range(3)]
+    whole = []
+    for null, right in zip(nulls, asked, strict=True):
+        plain, about = model.decode(null), model.decode(right)
+        whole.append(psnr(plain, batch.images))
+        rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[absent[image_of]]}
+        amounts = {
+            "query": right.lengths[answered],
+            "null": null.lengths[image_of],
+            "wrong": right.lengths[absent[image_of]],
+        }
+        for kind, images in rebuilt.items():
+            curves[0][kind].append(psnr_in(images, batch.images[image_of], inside[answered]))
+            curves[1][kind].append(psnr_in(images, batch.images[image_of], ~inside[answered]))
+            curves[2][kind] = [amounts[kind].float()]  # of the last request, which is auto
+    stacked = [{kind: torch.stack(values, 1) for kind, values in curve.items()} for curve in curves]
+    for curve in stacked:
+        curve["wrong"] = curve["wrong"][keep]
+    return (
+        stacked[0],
+        stacked[1],
+        {k: v[:, 0] for k, v in stacked[2].items()},
+        torch.stack(whole, 1),
+        _overlap(model, batch, inside)[answered],
+    )
+
+
+def psnr_in(
+    images: Float[Tensor, "Q 3 S S"], others: Float[Tensor, "Q 3 S S"], mask: Bool[Tensor, "Q S S"]
+) -> Float[Tensor, " Q"]:
+    """PSNR in dB over the pixels of a mask; NaN where it is empty."""
+    error = masked_squared_error(images.clamp(-1, 1), others.clamp(-1, 1), mask) / 4
+    decibels = -10 * torch.log10(error.clamp(min=LEAST_ERROR))
+    return torch.where(mask.flatten(1).any(1), decibels, torch.nan)
+
+
+def _by_image(batch: QueryBatch) -> list[list[str]]:
+    """A list of queries for each image; ``image_of`` rises, so their order stays."""
+    lists: list[list[str]] = [[] for _ in range(len(batch))]
+    for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
+        lists[image].append(query)
+    return lists
+
+
+def _overlap(model: QDove, batch: QueryBatch, inside: Bool[Tensor, "Q S S"]) -> Float[Tensor, " Q"]:
+    if not isinstance(model.generator, RegionTokenGenerator):
+        return torch.full((len(inside),), torch.nan)
+    boxes = model.find(batch.images, _by_image(batch)).float()
+    found = inside_boxes(boxes, torch.arange(len(boxes)), len(boxes), inside.shape[-1])
+    return (found & inside).sum((1, 2)) / (found | inside).sum((1, 2)).clamp(min=1)
+
+
+def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: float) -> Float[Tensor, " Q"]:
+    """The least of ``lengths`` whose PSNR is at least ``target``; the greatest where none is."""
+    reached = curves >= target
+    reached[:, -1] = True
+    return torch.tensor(lengths, dtype=torch.float32)[reached.int().argmax(1)]
+
+
+def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
+    """Rows of the report: one for each kind of query and number of tokens."""
+    rows = []
+    for kind in KINDS:
+        for place, request in enumerate([*scores.lengths, "auto"]):
+            length = scores.auto[kind].mean().item() if request == "auto" else float(request)
+            rows.append(
+                {
+                    "model": name,
+                    "query": kind,
+                    "num_tokens": request,
+                    "mean_length": length,
+                    "psnr_inside": scores.inside[kind][:, place].nanmean().item(),
+                    "psnr_outside": scores.outside[kind][:, place].nanmean().item(),
+                    "objects": len(scores.inside[kind]),
+                }
+            )
+    return rows
+
+
+def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any]:
+    """Tokens until the asked region reaches a quality, with the query and with null; how often the region was found."""
+    count = len(scores.lengths)
+    needed = {kind: tokens_needed(scores.inside[kind][:, :count], scores.lengths, target) for kind in ("query", "null")}
+    means = {kind: tokens.mean().item() for kind, tokens in needed.items()}
+    return {
+        "model": name,
+        "target_psnr": target,
+        "tokens_query": means["query"],
+        "tokens_null": means["null"],
+        "fewer": 1 - means["query"] / means["null"],
+        "auto_tokens_query": scores.auto["query"].mean().item(),
+        "auto_tokens_null": scores.auto["null"].mean().item(),
+        "auto_inside_query": scores.inside["query"][:, -1].mean().item(),
+        "auto_inside_null": scores.inside["null"][:, -1].mean().item(),
+        "auto_inside_wrong": scores.inside["wrong"][:, -1].nanmean().item(),
+        "null_psnr_whole_auto": scores.whole[:, -1].mean().item(),
+        "found": (scores.found > 0.5).float().mean().item(),
+        "objects": len(scores.inside["query"]),
+    }
+
+
+@torch.no_grad()
+def picture_queries(model: QDove, examples: Sequence[QueryExample], num_tokens: int | str) -> bytes:
+    """Figure 7: for each image the original, null, and each of its queries; PNG."""
+    processor = ImageProcessor(model.image_size)
+    rows = []
+    for example in examples:
+        image = example.image[None]
+        queries = [None, *(ask.query for ask in example.asks)]
+        tokens = model.encode(image, num_tokens, [queries])
+        rebuilt = processor.to_pil(model.decode(tokens))
+        captions = [
+            f"{query or 'null'} ({length})" for query, length in zip(queries, tokens.lengths.tolist(), strict=True)
+        ]
+        cells = [Cell(picture, caption) for picture, caption in zip(rebuilt, captions, strict=True)]
+        rows.append([Cell(processor.to_pil(image)[0], "original"), *cells])
+    width = max(map(len, rows))
+    blank = processor.to_pil(torch.ones(1, 3, model.image_size, model.image_size))[0]
+    rows = [row + [Cell(blank, "")] * (width - len(row)) for row in rows]
+    return encode_picture(side_by_side(rows), ".png")

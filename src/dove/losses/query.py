@@ -1,0 +1,118 @@
+"""Eq. 5 to 7: how well a reconstruction shows what a query asks for, per sample and for ragged boxes."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dove.losses.length import eos_loss
+
+RegionLoss = Callable[[Tensor, Tensor], Tensor]
+"""Reconstructions and images (M, 3, S, S) in, Eq. 2 of each, (M,), out."""
+
+
+def enlarge_boxes(
+    images: Float[Tensor, "B 3 S S"], boxes: Float[Tensor, "M 4"], image_of: Int[Tensor, " M"]
+) -> Float[Tensor, "M 3 S S"]:
+    """Every box scaled to the full size by bilinear interpolation between the pixels inside it (Eq. 5's upsampling).
+
+    Pixel centres are sampled as ``interpolate(..., align_corners=False)`` does on the cut-out box: no pixel outside of it
+    has a say, and one of a single pixel becomes a plain colour.
+
+    Args:
+        images: what the boxes lie in.
+        boxes: x, y, width, height in whole pixels, inside the image.
+        image_of: which image each box belongs to.
+    """
+    side = images.shape[-1]
+    centres = (torch.arange(side, device=images.device) + 0.5) / side
+    weights = []
+    for axis in (1, 0):  # rows, then columns
+        start, size = boxes[:, axis, None], boxes[:, axis + 2, None]
+        place = (start + centres * size - 0.5).clamp(min=start, max=start + size - 1)  # (M, S), in pixels
+        pixels = torch.arange(side, device=images.device)
+        weights.append((1 - (place[..., None] - pixels).abs()).clamp(min=0))  # (M, S, S): hat functions
+    rows, columns = weights
+    return torch.einsum("mip,mjq,mcpq->mcij", rows, columns, images[image_of].float())
+
+
+def whole_pixels(boxes: Float[Tensor, "M 4"], side: int) -> Float[Tensor, "M 4"]:
+    """The least boxes of whole pixels around given ones, inside an image of ``side`` pixels, at least one pixel each."""
+    low = boxes[:, :2].floor().clamp(0, side - 1)
+    high = (boxes[:, :2] + boxes[:, 2:]).ceil().clamp(max=side)
+    return torch.cat([low, (high - low).clamp(min=1)], dim=1)
+
+
+def inside_boxes(
+    boxes: Float[Tensor, "M 4"], image_of: Int[Tensor, " M"], count: int, side: int
+) -> Bool[Tensor, "B S S"]:
+    """Pixels in any of the boxes (whole pixels) of each of ``count`` images; none where an image has no box."""
+    pixels = torch.arange(side, device=boxes.device)
+    x, y, width, height = (column[:, None] for column in boxes.unbind(1))
+    columns = (pixels >= x) & (pixels < x + width)
+    rows = (pixels >= y) & (pixels < y + height)
+    union = torch.zeros(count, side, side, device=boxes.device)
+    union.index_add_(0, image_of, (rows[:, :, None] & columns[:, None, :]).float())
+    return union > 0
+
+
+def masked_squared_error(
+    reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], mask: Bool[Tensor, "B S S"]
+) -> Float[Tensor, " B"]:
+    """Mean squared error over the pixels of a mask; 0 where it is empty."""
+    error = (reconstruction.float() - images.float()).square().mean(1) * mask
+    return error.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+
+
+def mean_by_sample(values: Float[Tensor, " M"], sample_of: Int[Tensor, " M"], count: int) -> Float[Tensor, " B"]:
+    """Mean of each sample's values; 0 for a sample without."""
+    totals = values.new_zeros(count).index_add(0, sample_of, values)
+    return totals / values.new_zeros(count).index_add(0, sample_of, torch.ones_like(values)).clamp(min=1)
+
+
+def relevant_loss(
+    reconstruction: Float[Tensor, "B 3 S S"],
+    images: Float[Tensor, "B 3 S S"],
+    boxes: Float[Tensor, "M 4"],
+    image_of: Int[Tensor, " M"],
+    loss: RegionLoss,
+) -> Float[Tensor, " B"]:
+    """First part of Eq. 7: the mean over an image's boxes of L_rel of Eq. 5, the loss of the enlarged box.
+
+    Args:
+        reconstruction: in [-1, 1], with gradients.
+        images: in [-1, 1].
+        boxes: x, y, width, height in pixels, inside the image.
+        image_of: which image each box belongs to.
+        loss: Eq. 2.
+    """
+    boxes = whole_pixels(boxes, images.shape[-1])
+    pairs = (enlarge_boxes(pictures, boxes, image_of) for pictures in (reconstruction, images))
+    return mean_by_sample(loss(*pairs), image_of, len(images))
+
+
+def irrelevant_loss(
+    reconstruction: Float[Tensor, "B 3 S S"],
+    images: Float[Tensor, "B 3 S S"],
+    boxes: Float[Tensor, "M 4"],
+    image_of: Int[Tensor, " M"],
+) -> Float[Tensor, " B"]:
+    """Eq. 6: the mean squared error outside of all boxes; 0 where they leave nothing."""
+    side = images.shape[-1]
+    inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
+    return masked_squared_error(reconstruction, images, ~inside)
+
+
+def early_end_penalty(
+    probability: Float[Tensor, "B K"],
+    lengths: Int[Tensor, " B"],
+    irrelevant: Float[Tensor, " B"],
+    threshold: float,
+) -> Float[Tensor, " B"]:
+    """L_pen of section 2.3: ``-1/(m-1) * sum over i < m of p(i)`` where L_irr is below its threshold, else 0.
+
+    Detail outside of what is asked for was paid with tokens, so an earlier EOS is wanted.
+    """
+    below = irrelevant.detach() < threshold
+    return torch.where(below, eos_loss(probability, lengths, torch.zeros_like(irrelevant), 1.0), 0.0)

@@ -1,0 +1,121 @@
+"""Queries in words to token ids."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import torch
+from jaxtyping import Bool, Int
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from dove.errors import UserError
+
+TINY = "tiny"
+TINY_FILE = "query_tokenizer.json"
+NULL = "null"
+"""The word that asks for the whole image, as no query does."""
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class QueryTokens:
+    """Word ids of a batch of queries, right-aligned so that they end next to the latents.
+
+    Attributes:
+        ids: 0 where a row has no word.
+        mask: True where a row has a word; a null query has none.
+    """
+
+    ids: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+
+    def to(self, device: torch.device) -> "QueryTokens":
+        """The same on a device."""
+        return QueryTokens(self.ids.to(device), self.mask.to(device))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Tensor) -> "QueryTokens":
+        return QueryTokens(self.ids[rows], self.mask[rows])
+
+    @property
+    def asked(self) -> Bool[Tensor, " B"]:
+        """True where the query is not null."""
+        return self.mask.any(1)
+
+
+def is_null(query: str | None) -> bool:
+    """Whether a query asks for the whole image.
+
+    Raises:
+        UserError: for an empty query, which may be a mistake.
+    """
+    if query is None:
+        return True
+    if not query.strip():
+        raise UserError(f'the query {query!r} is empty; pass words, or "{NULL}" for the whole image')
+    return query.strip().lower() == NULL
+
+
+class QueryTokenizer:
+    """Turns queries into ``QueryTokens``.
+
+    Args:
+        name: "tiny", or a folder or hub id of the transformers library.
+        vocab_size: words that the model's embedding has.
+        max_length: words that fit.
+
+    Raises:
+        UserError: if it cannot be loaded, or has more words than the model.
+    """
+
+    def __init__(self, name: str, *, vocab_size: int, max_length: int):
+        self.max_length = max_length
+        self.encode, words = _load(name)
+        if words > vocab_size:
+            raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
+
+    def __call__(self, queries: Sequence[str | None]) -> QueryTokens:
+        """Word ids of queries; as wide as the longest, cut where it is longer than ``max_length``.
+
+        Raises:
+            UserError: for an empty query.
+        """
+        rows = [[] if is_null(query) else self._words(str(query)) for query in queries]
+        width = max(map(len, rows), default=0)
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(len(rows), width)
+        lengths = torch.tensor([len(row) for row in rows])
+        return QueryTokens(ids, torch.arange(width) >= width - lengths[:, None])
+
+    def _words(self, query: str) -> list[int]:
+        words = self.encode(query.strip())
+        if len(words) > self.max_length:
+            warnings.warn(
+                f"the query {query[:40]!r}... has {len(words)} tokens; the first {self.max_length} are used",
+                stacklevel=4,
+            )
+        return words[: self.max_length]
+
+
+@lru_cache(maxsize=4)
+def _load(name: str) -> tuple[Encode, int]:
+    if name == TINY:
+        text = (files("dove.models") / TINY_FILE).read_text(encoding="utf-8")
+        tiny = Tokenizer.from_str(text)
+        # Lower case is enough for class names and questions, and halves what has to be learned.
+        return (lambda query: tiny.encode(query.lower()).ids), tiny.get_vocab_size()
+    from transformers import AutoTokenizer
+
+    try:
+        pretrained = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise UserError(
+            f"cannot load the text tokenizer {name!r}: {reason}; check the network, or set query.tokenizer to a folder"
+        ) from error
+    return (lambda query: pretrained.encode(query, add_special_tokens=False)), len(pretrained)

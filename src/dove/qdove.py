@@ -1,0 +1,153 @@
+"""Q-DOVE: tokens that answer a question (section 2.3)."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dove.checkpoint import load_weights
+from dove.config import DoveConfig, QDoveConfig
+from dove.errors import UserError
+from dove.lengths import LengthPolicy, parse_length_policy
+from dove.models.query import QueryTokenGenerator, RegionTokenDecoder, RegionTokenGenerator, make_query_generator
+from dove.models.query_config import QueryConfig, RegionConfig
+from dove.models.text import QueryTokenizer, QueryTokens, is_null
+from dove.models.token_decoder import TokenDecoder, make_token_decoder
+from dove.models.token_generator import GeneratorOutput
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+
+Query = str | None | Sequence[str | None] | Sequence[Sequence[str | None]]
+"""One query for all images, one for each, or a list for each; None or "null" asks for the whole image."""
+
+
+class QDove(Dove):
+    """A ``Dove`` that takes queries: the tokens describe what is asked for first.
+
+    Without a query, or with "null", it is the ``Dove`` it started from.
+    """
+
+    settings = QDoveConfig
+    config: QDoveConfig
+    generator: QueryTokenGenerator
+
+    def make_generator(self, config: DoveConfig) -> QueryTokenGenerator:
+        assert isinstance(config, QDoveConfig)
+        return make_query_generator(config)
+
+    def make_token_decoder(self, config: DoveConfig) -> TokenDecoder:
+        assert isinstance(config, QDoveConfig)
+        return make_token_decoder(config) if config.region is None else RegionTokenDecoder(config)
+
+    @classmethod
+    def from_dove(cls, dove: Dove, query: QueryConfig, region: RegionConfig | None = None) -> "QDove":
+        """A Q-DOVE with the weights of a DOVE; what the queries add starts from noise.
+
+        Args:
+            dove: where to start from.
+            query: settings of the words.
+            region: settings of the region, None for none.
+        """
+        settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
+        model = cls(QDoveConfig(**settings, query=query, region=region))
+        fresh = model.state_dict()
+        load_weights(model, {**fresh, **dove.state_dict()}, "the given model")
+        return model.eval()
+
+    @cached_property
+    def query_tokenizer(self) -> QueryTokenizer:
+        """Words to ids; loaded when the first query comes."""
+        settings = self.config.query
+        return QueryTokenizer(settings.tokenizer, vocab_size=settings.vocab_size, max_length=settings.max_length)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto", query: Query = None) -> Tokens:
+        """Tokens of images, each about its query.
+
+        Args:
+            images: (B, 3, S, S), float in [-1, 1].
+            num_tokens: as in ``Dove.encode``; ``auto`` ends where the asked region is good enough.
+            query: one for all images; one for each; or a list of several for each, for which the latents are computed once and
+                the rows of the result go image by image.
+
+        Raises:
+            UserError: for what does not fit the model, as many queries as images, or an empty query.
+        """
+        return self.encode_each(images, [num_tokens], query)[0]
+
+    @torch.no_grad()
+    def encode_each(
+        self, images: Tensor, requests: Sequence[int | str | LengthPolicy], query: Query = None
+    ) -> list[Tokens]:
+        """Tokens of the same images and queries by several length policies; see ``encode``."""
+        queries, image_of = pair_queries(query, len(images))
+        if all(is_null(text) for text in queries) and image_of == list(range(len(images))):
+            return super().encode_each(images, requests)
+        policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
+        images = self._fitting_images(images)
+        positions = max(policy.positions(self.config.max_tokens) for policy in policies)
+        rows = torch.tensor(image_of, device=images.device)
+        output = self.generate_for(self.latents(images)[rows], self.query_tokens(queries), positions)
+        return [self._cut(images[rows], output, policy) for policy in policies]
+
+    def query_tokens(self, queries: Sequence[str | None]) -> QueryTokens:
+        """Word ids of queries, on the model's device."""
+        return self.query_tokenizer(queries).to(self.token_decoder.positions.device)
+
+    def generate_for(
+        self, latents: Float[Tensor, "B N C"], query: QueryTokens, num_tokens: int | None = None
+    ) -> GeneratorOutput:
+        """``generate`` with one query for each image, with gradients."""
+        return self.generator.conditioned(latents, query, num_tokens)
+
+    @torch.no_grad()
+    def find(self, images: Tensor, query: Query) -> Int[Tensor, "Q 4"]:
+        """Where the model looks for what is asked: x, y, width and height in pixels; zeros for the whole image.
+
+        Raises:
+            UserError: if this model has no regions.
+        """
+        if not isinstance(self.generator, RegionTokenGenerator):
+            raise UserError("this model picks no regions; pass one with model.region, such as qdove-tiny")
+        queries, image_of = pair_queries(query, len(images))
+        latents = self.latents(self._fitting_images(images))[torch.tensor(image_of, device=images.device)]
+        upper, left, lower, right = self.generator.find(latents, self.query_tokens(queries)).unbind(1)
+        cell = self.image_size // self.config.vqgan.grid_size
+        return torch.stack([left, upper, right - left, lower - upper], dim=1) * cell
+
+    @torch.no_grad()
+    def fit_regions(self, images: Float[Tensor, "M 3 S S"]) -> None:
+        """Take the statistics that regions need from a sample of images (a thousand suffice), in [-1, 1]."""
+        generator, decoder = self.generator, self.token_decoder
+        assert isinstance(generator, RegionTokenGenerator)
+        assert isinstance(decoder, RegionTokenDecoder)
+        latents = torch.cat([self.latents(part) for part in images.split(256)])
+        tokens = torch.cat([self.generate(part, 1).values[:, 0] for part in latents.split(256)])
+        rest = latents - generator.timestamps.bands.merge(
+            generator.layout.first(generator.timestamps.bands.split(latents))
+        )
+        for part in (generator, decoder):
+            part.layout.bands.fit(rest)
+            part.mark.fit(tokens)
+
+
+def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
+    """Queries in a row and the image that each is about.
+
+    Raises:
+        UserError: if there are not as many as images, or a list has none.
+    """
+    if query is None or isinstance(query, str):
+        return [query] * images, list(range(images))
+    if len(query) != images:
+        raise UserError(
+            f"{len(query)} queries for {images} images; pass one for all, one for each, or a list of several for each"
+        )
+    lists = [[entry] if entry is None or isinstance(entry, str) else list(entry) for entry in query]
+    for number, entries in enumerate(lists):
+        if not entries:
+            raise UserError(f"image {number} has an empty list of queries; pass at least one, or None")
+    return [text for entries in lists for text in entries], [row for row, e in enumerate(lists) for _ in e]

@@ -1,0 +1,196 @@
+"""What a Q-DOVE minimises (section 2.3): detail where a query asks for it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from dove.data.query_batch import QueryBatch
+from dove.lengths import Auto
+from dove.losses.length import RunningThreshold, eos_weight
+from dove.losses.query import (
+    early_end_penalty,
+    inside_boxes,
+    irrelevant_loss,
+    masked_squared_error,
+    mean_by_sample,
+    relevant_loss,
+    whole_pixels,
+)
+from dove.metrics import LEAST_ERROR
+from dove.models.locator import cell_masks, rectangle_of_boxes
+from dove.models.query import RegionTokenGenerator
+from dove.models.text import NULL, QueryTokens
+from dove.models.token_generator import GeneratorOutput
+from dove.qdove import QDove
+from dove.qdove_config import QDoveTrainConfig, QueryPrefixTrainConfig
+from dove.tokens import Tokens
+from dove.training.objectives import DoveObjective, PrefixObjective, StepResult
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One query for each image of a batch.
+
+    Attributes:
+        query: the words; none where null is asked.
+        row: which query of the batch it is.
+        boxes: x, y, width, height in pixels; the whole image for null and for what is not there.
+        image_of: which image a box belongs to.
+        about_part: True where boxes answer the query.
+    """
+
+    query: QueryTokens
+    row: Int[Tensor, " B"]
+    boxes: Float[Tensor, "M 4"]
+    image_of: Int[Tensor, " M"]
+    about_part: Bool[Tensor, " B"]
+
+
+def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
+    """One of each image's queries at random, with ``null`` in the place of a share of them."""
+    count, device = len(batch), batch.images.device
+    order = torch.rand(len(batch.queries)).to(device)
+    best = torch.full((count,), -1.0, device=device).scatter_reduce(0, batch.image_of, order, "amax")
+    chosen = order == best[batch.image_of]
+    row = torch.zeros(count, dtype=torch.long, device=device)
+    row[batch.image_of[chosen]] = chosen.nonzero()[:, 0]
+    replaced = (torch.rand(count) < null).to(device)
+    query = model.query_tokens(
+        [NULL if gone else batch.queries[number] for gone, number in zip(replaced.tolist(), row.tolist(), strict=True)]
+    )
+    answered = torch.zeros(len(batch.queries), dtype=torch.bool, device=device)
+    answered[batch.query_of] = True
+    about_part = answered[row] & query.asked
+    kept = (batch.query_of[:, None] == row[about_part]).any(1)
+    side = float(batch.images.shape[-1])
+    whole = torch.tensor([[0.0, 0.0, side, side]], device=device).expand(int((~about_part).sum()), -1)
+    boxes = torch.cat([batch.boxes[kept], whole])
+    image_of = torch.cat([batch.image_of[batch.query_of[kept]], (~about_part).nonzero()[:, 0]])
+    return Asked(query, row, boxes, image_of, about_part)
+
+
+class QDoveObjective(DoveObjective):
+    """Table 1 with Eq. 5 to 7 in the place of Eq. 2."""
+
+    model: QDove
+    config: QDoveTrainConfig
+
+    def __init__(self, config: QDoveTrainConfig, model: QDove):
+        super().__init__(config, model)
+        self.irrelevant_threshold = RunningThreshold(config.loss.threshold_window)
+
+    def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
+        images, loss = batch.images, self.config.loss
+        asked = pick_queries(batch, self.model, loss.null)
+        output = self.model.generate_for(self.model.latents(images), asked.query)
+        lengths = Auto().lengths(output.eos)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
+        relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, self._eq2)
+        irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
+        eos = self._eos_loss(output.eos.probability, lengths, relevant)
+        # A batch of nulls alone has no mean here, and a mean that is not finite is not remembered.
+        threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part])
+        penalty = early_end_penalty(output.eos.probability, lengths, irrelevant, threshold)
+        penalty = (penalty * asked.about_part).mean()
+        weight = eos_weight(step, loss.eos_warmup_steps, loss.eos)
+        total = loss.rec * (relevant.mean() + loss.irrelevant * irrelevant.mean()) + weight * (eos + penalty)
+        metrics = {
+            "rec": relevant.detach().mean(),
+            "irrelevant": irrelevant.detach().mean(),
+            "eos": eos.detach(),
+            "penalty": penalty.detach(),
+            **_lengths_by_kind(lengths, asked),
+        }
+        return StepResult(total, reconstruction, metrics)
+
+    def _eq2(self, reconstruction: Float[Tensor, "M 3 S S"], images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, " M"]:
+        return self.reconstruction_terms(reconstruction, images)["rec"]
+
+    def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
+        return super().adversary_loss(images.images, reconstruction)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {**super().extra_state(), "irrelevant_threshold": self.irrelevant_threshold.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        self.irrelevant_threshold.load_state_dict(state["irrelevant_threshold"])
+
+
+class QueryPrefixObjective(PrefixObjective):
+    """Rebuild what is asked for from a random number of tokens, and foresee how well that goes inside the asked region."""
+
+    model: QDove
+    config: QueryPrefixTrainConfig
+
+    def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
+        images, loss = batch.images, self.config.loss
+        asked = pick_queries(batch, self.model, loss.null)
+        output, locate, metrics = self._generate(batch, asked)
+        lengths = self.draw_lengths(len(images), step).to(images.device)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
+        perceptual: list[Tensor] = []
+
+        def eq2(boxes: Tensor, targets: Tensor) -> Tensor:
+            terms = self.reconstruction_terms(boxes, targets)
+            perceptual.append(mean_by_sample(terms["perceptual"], asked.image_of, len(images)))
+            return terms["rec"]
+
+        relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, eq2)
+        irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
+        reached = psnr_inside(reconstruction.detach(), images, asked.boxes, asked.image_of)
+        errors = self.foresight_errors(output.eos, lengths, reached, perceptual[0])
+        total = relevant.mean() + loss.irrelevant * irrelevant.mean() + loss.locate * locate
+        total = total + loss.quality * sum(error.square().mean() for error in errors.values())
+        metrics |= {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
+        metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
+        return StepResult(total, reconstruction, metrics | _lengths_by_kind(Auto().lengths(output.eos), asked))
+
+    def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
+        return super().adversary_loss(images.images, reconstruction)
+
+    def _generate(
+        self, batch: QueryBatch, asked: Asked
+    ) -> tuple[GeneratorOutput, Float[Tensor, ""], dict[str, Tensor]]:
+        """Tokens for the chosen queries, the loss of finding what all of them ask for, and metrics of that."""
+        latents, generator = self.model.latents(batch.images), self.model.generator
+        if not isinstance(generator, RegionTokenGenerator):
+            return self.model.generate_for(latents, asked.query), batch.images.new_zeros(()), {}
+        logits = generator.cell_logits(latents.detach(), self.model.query_tokens(batch.queries), batch.image_of)
+        config = self.model.config.vqgan
+        side, cell = config.grid_size, config.image_size // config.grid_size
+        true = rectangle_of_boxes(batch.boxes, batch.query_of, len(batch.queries), cell, side)
+        scores = generator.locator.rectangle_scores(logits)
+        locate = F.cross_entropy(scores, generator.locator.number_of(true))
+        locate = locate + F.binary_cross_entropy_with_logits(logits, cell_masks(true, side).float())
+        found = generator.locator.rectangles[scores.detach().argmax(1)]
+        given = (torch.rand(len(batch)) < self.config.loss.given).to(found.device)
+        rectangles = torch.where(given[:, None], true[asked.row], found[asked.row]) * asked.query.asked[:, None]
+        metrics = {"locate": locate.detach(), "found": (found == true).all(1).float().mean()}
+        return generator.about(latents, asked.query, rectangles), locate, metrics
+
+
+def psnr_inside(
+    reconstruction: Float[Tensor, "B 3 S S"],
+    images: Float[Tensor, "B 3 S S"],
+    boxes: Float[Tensor, "M 4"],
+    image_of: Int[Tensor, " M"],
+) -> Float[Tensor, " B"]:
+    """PSNR in dB over the pixels in any of an image's boxes."""
+    side = images.shape[-1]
+    inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
+    error = masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4
+    return -10 * torch.log10(error.clamp(min=LEAST_ERROR))
+
+
+def _lengths_by_kind(lengths: Int[Tensor, " B"], asked: Asked) -> dict[str, Tensor]:
+    numbers, part = lengths.float(), asked.about_part
+    return {
+        "length": numbers.mean(),
+        "length_asked": (numbers * part).sum() / part.sum().clamp(min=1),
+        "length_whole": (numbers * ~part).sum() / (~part).sum().clamp(min=1),
+    }
