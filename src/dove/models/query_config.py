@@ -8,7 +8,8 @@ class QueryConfig:
     """How a query becomes tokens in front of the generator's latents."""
 
     tokenizer: str = "EleutherAI/pythia-70m"
-    """Text tokenizer: "tiny", which ships with the package (byte-level BPE), or a folder or hub id of the transformers library."""
+    """Text tokenizer: "tiny", which ships with the package (byte-level BPE), or a folder or hub id of the transformers
+    library."""
     vocab_size: int = 50304
     """Rows of the word embedding, at least the tokenizer's words."""
     max_length: int = 64
@@ -22,5 +23,5 @@ class RegionConfig:
     context_tokens: int = 2
     """Tokens in front of the region's that describe the whole picture."""
     channels: tuple[int, int, int] = (64, 80, 192)
-    """Widths of what looks for the query's object: the unfolded latents and the convolutions at twice the grid's resolution, and
-    those at its own."""
+    """Widths of what looks for the query's object: the unfolded latents and the convolutions at twice the grid's resolution,
+    and those at its own."""
