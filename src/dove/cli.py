@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
     "evaluate probe": Command("dove.commands.evaluate.probe", "how well classes are told apart from frozen features"),
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
+    "evaluate speed": Command("dove.commands.evaluate.speed", "images per second and operations by number of tokens"),
     "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
     "vlm evaluate": Command("dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"),
     "vlm ask": Command("dove.commands.vlm.ask", "ask about an image"),

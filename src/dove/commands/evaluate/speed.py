@@ -1,0 +1,122 @@
+"""``dove evaluate speed``: images per second and operations by number of tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from dove.commands.options import EvaluationOptions
+from dove.errors import UserError
+
+PRINTED = {
+    "encode img/s": ("encode_images_per_second", 1.0),
+    "decode img/s": ("decode_images_per_second", 1.0),
+    "against VQGAN": ("encode_speed_against_vqgan", 1.0),
+    "encode GFLOP": ("encode_flops", 1e9),
+    "decode GFLOP": ("decode_flops", 1e9),
+    "in 7B LM: TFLOP": ("lm_flops", 1e12),
+    "T multiply-adds": ("lm_multiply_adds", 1e12),
+}
+"""Columns of the table on the terminal: the report's column and its unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions(EvaluationOptions):
+    """Measure how many images a second are encoded and decoded, and count operations, alone and in a 7B language model.
+
+    Writes speed.json, speed.csv and speed.png. Operations are those of one image: matrix products, convolutions and
+    attention, as FLOPs (two for each multiply-add) and, with the encoder and a language model of Vicuna-7B's size that reads
+    image and question, also as multiply-adds, which is what the paper's Table 4 counts. Each DOVE model is followed by its
+    VQGAN alone.
+    """
+
+    name = "speed"
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Images of any kind; by default noise, which is as quick. Only auto depends on them."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("dove-tiny",)
+    """Checkpoints as everywhere; also presets such as dove-base, which get random weights: as quick as trained ones."""
+    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto...")] = ()
+    """Numbers of tokens; by default an eighth, a quarter, a half and all of the model's capacity."""
+    repetitions: int = 7
+    """Measurements of each model and length, after a warm-up; the median is reported."""
+    text_tokens: int = 112
+    """Of a question to the language model."""
+    count_only: bool = False
+    """Count operations without running anything: needs no memory, so any preset goes."""
+
+
+def run(options: SpeedOptions) -> None:
+    """Measure, count and write the report.
+
+    Raises:
+        UserError: for options that cannot work; for unreadable images, after all else is done.
+    """
+    refuse_unusable(options)
+
+    import time
+
+    import torch
+
+    from dove.commands.runtime import select_device
+    from dove.evaluation import speed
+    from dove.evaluation.common import Images, provenance, set_seed, write_report
+    from dove.evaluation.operations import make_language_model
+    from dove.evaluation.speed_plot import plot_speed
+
+    started = time.time()
+    set_seed(options.seed)
+    device = speed.META if options.count_only else select_device(options.device)
+    subjects = speed.load_speed_subjects(options.model, device)
+    entries = [entry for subject in subjects for entry in speed.make_entries(*subject, options.num_tokens)]
+    batch_size = min(options.batch_size, options.limit or options.batch_size)
+    images = Images(options.data, limit=batch_size, seed=options.seed) if options.data else None
+    batches = speed.speed_images(images, entries, batch_size, options.seed)
+    timings: Sequence[speed.Timing | None] = [None] * len(entries)
+    if not options.count_only:
+        timings = speed.time_entries(entries, batches, options.repetitions)
+    rows = speed.evaluate_speed(entries, timings, language_model=make_language_model(), text_tokens=options.text_tokens)
+    print(printed_table(rows))
+    remarks = speed.describe_paper(rows)
+    print(*remarks, sep="\n")
+    report = {
+        "rows": rows,
+        "batch_size": batch_size,
+        "repetitions": 0 if options.count_only else options.repetitions,
+        "text_tokens": options.text_tokens,
+        "threads": torch.get_num_threads(),
+        "remarks": remarks,
+    }
+    data = {"data": images} if images else {}
+    origin = provenance([subject for subject, _ in subjects], data, options.seed, started)
+    write_report(options.output, options.name, report | {"provenance": origin}, {"speed.png": plot_speed(rows)})
+    if images:
+        images.complain()
+
+
+def refuse_unusable(options: SpeedOptions) -> None:
+    """Complain about numbers out of range, before anything is loaded.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    if options.repetitions < 1:
+        raise UserError(f"--repetitions {options.repetitions} measures nothing; pass at least 1")
+    if options.text_tokens < 0:
+        raise UserError(f"--text-tokens {options.text_tokens} is below 0; pass 0 or more")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit} leaves no image; pass at least 1")
+
+
+def printed_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows in units for reading."""
+    from dove.evaluation.common import rows_to_text
+
+    shown = []
+    for row in rows:
+        measured = {
+            title: None if row[column] is None else row[column] / unit for title, (column, unit) in PRINTED.items()
+        }
+        shown.append({name: row[name] for name in ("model", "weights", "num_tokens", "mean_length")} | measured)
+    return rows_to_text(shown)

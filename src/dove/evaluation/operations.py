@@ -1,0 +1,120 @@
+"""How many floating-point operations a tokenizer takes, alone and in front of a language model.
+
+Counted by torch's own counter: matrix products, convolutions and attention, two operations for each multiply-add.
+Norms, activations and other element-wise work are left out, as everywhere in the literature. Nothing depends on what the
+numbers are, so the work is done on torch's meta device where there are no numbers at all.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dove.baselines.adapter import FixedLength
+from dove.baselines.protocol import Tokenizer
+from dove.errors import UserError
+from dove.tokenizer import Dove
+
+Module = TypeVar("Module", bound=nn.Module)
+
+VICUNA_7B = LlamaConfig(
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+)
+"""Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters."""
+
+
+def count_operations(run: Callable[[], object]) -> int:
+    """Floating-point operations of a call, two for each multiply-add."""
+    # The counter does not know the fused attention of CPUs.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def on_meta(module: Module) -> Module:
+    """A copy of a module without any numbers in it, which takes no memory."""
+    shells: dict[int, object] = {}
+    for parameter in module.parameters():
+        shells[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        shells[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, shells)
+
+
+def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
+    """Operations that turn one image into tokens.
+
+    Args:
+        tokenizer: on any device, the meta device too. One that is neither a ``Dove`` nor of fixed length is really run,
+            on an image of noise: what it computes may depend on the numbers.
+        positions: tokens that are generated, whether or not all of them are kept.
+    """
+    images = _image(tokenizer.image_size, "meta")
+    if isinstance(tokenizer, Dove):
+        model = on_meta(tokenizer)
+        return count_operations(lambda: model.generate(model.latents(images), positions))
+    if isinstance(tokenizer, FixedLength):
+        baseline = on_meta(tokenizer)
+        return count_operations(lambda: baseline.quantized_values(images))
+    images = _image(tokenizer.image_size, _device_of(tokenizer))
+    return count_operations(lambda: tokenizer.encode(images, positions))
+
+
+def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
+    """Operations that turn the tokens of one image back into pixels.
+
+    The same at every length for a ``Dove``, whose token decoder always sees K positions, zeros where tokens were cut.
+
+    Args:
+        tokenizer: as for ``encode_operations``.
+        positions: tokens of the image; only tokenizers that are really run look at it.
+    """
+    if isinstance(tokenizer, Dove | FixedLength):
+        width = tokenizer.config.token_dim if isinstance(tokenizer, Dove) else tokenizer.token_dim
+        model, values = on_meta(tokenizer), torch.empty(1, tokenizer.max_tokens, width, device="meta")
+        return count_operations(lambda: model.reconstruct_from(values))
+    tokens = tokenizer.encode(_image(tokenizer.image_size, _device_of(tokenizer)), positions)
+    return count_operations(lambda: tokenizer.decode(tokens))
+
+
+def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
+    """A Llama on the meta device: its sizes without its memory."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(config).eval()
+
+
+def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
+    """Operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
+
+    The model is on the meta device. This is the prefill of a question: every position is read once, in parallel, and no
+    answer is generated. The layer that makes vectors of the language model's width out of tokens is left out; it is a
+    thousandth of one position's work.
+
+    Raises:
+        UserError: for less than one position.
+    """
+    if positions < 1:
+        raise UserError(f"a language model cannot read {positions} positions; pass at least 1")
+    inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")
+    # Given ready-made, or the library would look into the numbers for its shape.
+    mask = torch.ones(1, 1, positions, positions, dtype=torch.bool, device="meta").tril()
+    return count_operations(lambda: model(inputs_embeds=inputs, attention_mask=mask, use_cache=False))
+
+
+def _image(side: int, device: torch.device | str) -> Float[Tensor, "1 3 S S"]:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+
+
+def _device_of(tokenizer: Tokenizer) -> torch.device:
+    return next(tokenizer.parameters()).device if isinstance(tokenizer, nn.Module) else torch.device("cpu")

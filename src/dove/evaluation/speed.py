@@ -1,0 +1,301 @@
+"""Table 4: images per second and operations by number of tokens."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+from transformers import LlamaForCausalLM
+
+from dove.baselines.protocol import Tokenizer
+from dove.baselines.vqgan import VQGANTokenizer
+from dove.checkpoint import shipped_checkpoints
+from dove.config import DoveConfig, VQGANConfig
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject, load_subject
+from dove.evaluation.operations import decode_operations, encode_operations, language_model_operations
+from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
+from dove.models.vqgan import make_vqgan
+from dove.paper import load_experiment
+from dove.presets import PRESETS
+from dove.tokenizer import Dove
+
+RANDOM, CHECKPOINT = "random weights", "checkpoint"
+META = torch.device("meta")
+PAPER_TOLERANCE = 0.03
+"""Relative difference from the paper's operations up to which a row counts as equal."""
+ENDS = " VQGAN"
+"""Behind the name of a model: its image ends alone."""
+TIMED = ("encode_images_per_second", "encode_spread", "decode_images_per_second", "decode_spread")
+"""Columns that are empty where nothing was run."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """What gets a row: a tokenizer at one length."""
+
+    subject: Subject
+    weights: str
+    policy: LengthPolicy
+
+    @property
+    def label(self) -> int | str:
+        """The length as reports write it."""
+        return self.policy.num_tokens if isinstance(self.policy, Fixed) else str(self.policy)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that are generated, whether or not all are kept."""
+        return self.policy.positions(self.subject.tokenizer.max_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timing:
+    """Seconds that an entry takes for a batch, by repetition."""
+
+    images: int
+    """In the batch."""
+    mean_length: float
+    """Tokens of an image."""
+    encode: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+
+    def columns(self) -> dict[str, float]:
+        """Images per second at the median repetition, and the quartiles' distance in parts of the median."""
+        found: dict[str, float] = {}
+        for name, seconds in (("encode", self.encode), ("decode", self.decode)):
+            low, median, high = np.percentile(seconds, [25, 50, 75])
+            found[f"{name}_images_per_second"] = self.images / float(median)
+            found[f"{name}_spread"] = float((high - low) / median)
+        return found
+
+
+def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tuple[Subject, str]]:
+    """The models with what their weights are, each ``Dove`` followed by its image ends alone, which is the paper's VQGAN.
+
+    Args:
+        names: checkpoints, or presets that are no checkpoints: those get random weights.
+        device: where to; the meta device for presets whose operations alone are counted.
+
+    Raises:
+        UserError: if there is none, or one cannot be loaded.
+    """
+    if not names:
+        raise UserError("no model is given; pass --model with checkpoints or presets")
+    found: list[tuple[Subject, str]] = []
+    for name in dict.fromkeys(names):
+        if is_preset(name):
+            subject, weights = Subject(name, random_tokenizer(name, device), device, RANDOM), RANDOM
+        else:
+            target = torch.device("cpu") if device == META else device
+            subject, weights = load_subject(name, target), CHECKPOINT
+        found.append((subject, weights))
+        if isinstance(subject.tokenizer, Dove):
+            ends = VQGANTokenizer(subject.tokenizer.vqgan).eval()
+            found.append((replace(subject, name=f"{name}{ENDS}", tokenizer=ends), weights))
+    return found
+
+
+def is_preset(name: str) -> bool:
+    """Whether the name is a preset's and not a checkpoint's."""
+    return name in PRESETS and name not in shipped_checkpoints() and not Path(name).is_dir()
+
+
+def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
+    """An untrained tokenizer of a preset's sizes: as quick as a trained one.
+
+    Raises:
+        UserError: for a preset of anything but a DOVE or its image ends.
+    """
+    config: object = getattr(PRESETS[preset], "model", None)
+    with torch.device(device):
+        if type(config) is DoveConfig:  # not one with queries, which is another class
+            return Dove(config).eval()
+        if isinstance(config, VQGANConfig):
+            return VQGANTokenizer(make_vqgan(config)).eval()
+    raise UserError(f"the speed of preset {preset!r} cannot be measured from random weights; pass a checkpoint of it")
+
+
+def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> list[Entry]:
+    """The rows of a model.
+
+    Args:
+        subject: the model.
+        weights: what its weights are.
+        num_tokens: numbers of tokens and forms of ``auto``; none for an eighth, a quarter, a half and all of its capacity.
+            A model that has one number of tokens for every image has a row of that one whatever is asked.
+
+    Raises:
+        UserError: for policies that the model does not have, or whose price depends on what the images look like.
+    """
+    tokenizer = subject.tokenizer
+    capacity = tokenizer.max_tokens
+    possible: Sequence[int] = getattr(tokenizer, "token_counts", range(1, capacity + 1))
+    if len(possible) == 1:
+        asked = [str(possible[0])]
+    else:
+        shares = (max(1, capacity // part) for part in (8, 4, 2, 1))
+        asked = list(num_tokens) or [str(count) for count in dict.fromkeys(shares) if count in possible]
+    entries = []
+    for policy in dict.fromkeys(parse_length_policy(text, capacity) for text in asked):
+        if not isinstance(policy, Fixed | Auto):
+            raise UserError(f"num_tokens={str(policy)!r} has no speed of its own; pass numbers of tokens and auto")
+        if isinstance(policy, Fixed) and policy.num_tokens not in possible:
+            counts = ", ".join(map(str, possible))
+            raise UserError(f"{subject.name} cannot have {policy.num_tokens} tokens; pass some of {counts}")
+        entries.append(Entry(subject=subject, weights=weights, policy=policy))
+    return entries
+
+
+def speed_images(
+    images: Images | None, entries: Sequence[Entry], batch_size: int, seed: int
+) -> dict[int, Float[Tensor, "B 3 _ _"]]:
+    """A batch in [-1, 1] for every image size among the entries, of given images or else of noise.
+
+    Raises:
+        UserError: if none of the images is readable, or lengths depend on them and none are given.
+    """
+    batches: dict[int, Tensor] = {}
+    for entry in entries:
+        side = entry.subject.tokenizer.image_size
+        if images is None and not isinstance(entry.policy, Fixed):
+            raise UserError(f"num_tokens={str(entry.policy)!r} depends on the images; pass --data")
+        if side in batches:
+            continue
+        if images is None:
+            noise = torch.rand(batch_size, 3, side, side, generator=torch.Generator().manual_seed(seed))
+            batches[side] = noise * 2 - 1
+        else:
+            batches[side] = next(images.batches(side, batch_size, "images")).pixels
+    return batches
+
+
+def time_entries(
+    entries: Sequence[Entry], batches: dict[int, Float[Tensor, "B 3 _ _"]], repetitions: int
+) -> list[Timing]:
+    """Seconds of encoding and decoding a batch at every entry.
+
+    After one warm-up each, every repetition takes all entries in turn, so that a slow minute of the machine falls on
+    all of them alike.
+    """
+    timings: list[Timing] = []
+    works: list[tuple[list[float], torch.device, Callable[[], object]]] = []
+    for entry in entries:
+        tokenizer, device = entry.subject.tokenizer, entry.subject.device
+        batch = batches[tokenizer.image_size].to(device)
+        encode = partial(tokenizer.encode, batch, entry.policy)
+        tokens = encode()
+        timings.append(Timing(images=len(batch), mean_length=float(tokens.lengths.double().mean())))
+        works += [(timings[-1].encode, device, encode), (timings[-1].decode, device, partial(tokenizer.decode, tokens))]
+        tokenizer.decode(tokens)
+    for _ in tqdm(range(repetitions), desc="speed", unit="repetition", disable=None, leave=False):
+        for seconds, device, work in works:
+            seconds.append(stopwatch(work, device))
+    return timings
+
+
+def stopwatch(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call, with whatever it started on the device."""
+    _wait_for(device)
+    started = time.perf_counter()
+    work()
+    _wait_for(device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def evaluate_speed(
+    entries: Sequence[Entry], timings: Sequence[Timing | None], *, language_model: LlamaForCausalLM, text_tokens: int
+) -> list[dict[str, Any]]:
+    """The rows: speeds where they were measured, and operations of one image.
+
+    ``lm_flops`` are those of the encoder and of a language model that reads the image's tokens and the text, without an
+    answer; ``lm_multiply_adds`` are half as many.
+
+    Args:
+        entries: models and lengths.
+        timings: of each entry; None where nothing was run.
+        language_model: on the meta device.
+        text_tokens: of a question, beside the image's tokens.
+    """
+    rows = []
+    for entry, timing in tqdm(
+        list(zip(entries, timings, strict=True)), desc="operations", unit="row", disable=None, leave=False
+    ):
+        mean_length = timing.mean_length if timing else float(entry.positions)
+        encode = encode_operations(entry.subject.tokenizer, entry.positions)
+        read = encode + language_model_operations(language_model, round(mean_length) + text_tokens)
+        row = {
+            "model": entry.subject.name,
+            "weights": entry.weights,
+            "num_tokens": entry.label,
+            "mean_length": mean_length,
+            **(timing.columns() if timing else dict.fromkeys(TIMED)),
+            "encode_flops": encode,
+            "decode_flops": decode_operations(entry.subject.tokenizer, entry.positions),
+            "lm_flops": read,
+            "lm_multiply_adds": read // 2,
+        }
+        rows.append(row | compare_with_paper(entry, read / 2))
+    return add_ratios(rows)
+
+
+def add_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their encoding speed relative to that of the same model's image ends alone, where both were measured."""
+    speed = "encode_images_per_second"
+    ends = {row["model"]: row[speed] for row in rows if row["model"].endswith(ENDS)}
+    whole = {name.removesuffix(ENDS): value for name, value in ends.items()} | ends
+    return [
+        row | {"encode_speed_against_vqgan": row[speed] / whole[row["model"]] if whole.get(row["model"]) else None}
+        for row in rows
+    ]
+
+
+def compare_with_paper(entry: Entry, multiply_adds: float) -> dict[str, float]:
+    """What Table 4 prints for a model of the paper's sizes at this length, and by how much we differ; else nothing."""
+    name = paper_name(entry.subject.tokenizer)
+    for model, num_tokens, _, printed in load_experiment("table4").paper["rows"]:
+        if (model, num_tokens) == (name, entry.label):
+            return {"paper_tera": printed, "against_paper": multiply_adds / 1e12 / printed - 1}
+    return {}
+
+
+def paper_name(tokenizer: Tokenizer) -> str | None:
+    """What Table 4 calls a tokenizer of these sizes; None for any other. The EOS head does not count."""
+    if isinstance(tokenizer, Dove):
+        return "dove" if replace(tokenizer.config, eos_head=DoveConfig.eos_head) == DoveConfig() else None
+    if isinstance(tokenizer, VQGANTokenizer):
+        return "vqgan" if tokenizer.vqgan.config == VQGANConfig() else None
+    return None
+
+
+def describe_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How the counts compare with the paper's, in words; nothing without a model of the paper's sizes."""
+    compared = [row for row in rows if "paper_tera" in row]
+    near = [row for row in compared if abs(row["against_paper"]) <= PAPER_TOLERANCE]
+    if not compared:
+        return []
+    lines = [
+        f"the paper's FLOPs are multiply-adds: {len(near)} of {len(compared)} of its rows come out within "
+        f"{PAPER_TOLERANCE:.0%} (" + ", ".join(_beside_paper(row) for row in near) + ")"
+    ]
+    for row in compared:
+        if row not in near:
+            lines.append(f"its row {_beside_paper(row)} does not lie on the line of the others")
+    return lines
+
+
+def _beside_paper(row: dict[str, Any]) -> str:
+    counted = row["lm_multiply_adds"] / 1e12
+    return f"{row['model']} at {row['num_tokens']}: paper {row['paper_tera']:.2f} T, here {counted:.2f} T"
