@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
+from dove.qdove import QDove
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
@@ -23,9 +24,21 @@ class Reconstructions:
     """In [-1, 1]."""
 
 
-def reconstruct(model: Dove, image: Float[Tensor, "3 S S"], policies: Sequence[LengthPolicy]) -> Reconstructions:
-    """Rebuild one image, in [-1, 1], at the length that each policy gives it."""
+def reconstruct(
+    model: Dove, image: Float[Tensor, "3 S S"], policies: Sequence[LengthPolicy], query: str | None = None
+) -> Reconstructions:
+    """Rebuild one image, in [-1, 1], at the length that each policy gives it.
+
+    Args:
+        model: a tokenizer; a ``QDove`` where there is a query.
+        image: at the model's size.
+        policies: one for each reconstruction.
+        query: what the tokens shall describe first.
+    """
     images = image[None].to(model.token_decoder.positions.device)
-    tokens = Tokens.cat(model.encode_each(images, policies))
+    encoded = (
+        model.encode_each(images, policies, query) if isinstance(model, QDove) else model.encode_each(images, policies)
+    )
+    tokens = Tokens.cat(encoded)
     rebuilt = model.decode(tokens)
     return Reconstructions(tokens.lengths.tolist(), psnr(rebuilt, images.expand_as(rebuilt)).tolist(), rebuilt)

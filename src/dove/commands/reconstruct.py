@@ -36,6 +36,8 @@ class ReconstructOptions:
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ("4", "16", "64", "auto")
     """Numbers of tokens: a number, auto (up to each image's own end), auto-1.5 (more of them), auto+1.5 (fewer),
     "max 32" (auto, but at most 32)."""
+    query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the tokens shall describe first, for a Q-DOVE such as qdove-tiny; null asks for the whole image."""
     output: Path = Path("reconstruction.png")
     """Where the picture goes: .png, .jpg or .webp."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
@@ -68,9 +70,10 @@ def run(options: ReconstructOptions) -> None:
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
     model = load_model(options.model, options.device)
+    require_queries(model, options.query)
     policies = [parse_length_policy(request, model.config.max_tokens) for request in options.num_tokens]
     torch.manual_seed(options.seed)
-    outcome = reconstruct_all(model, dataset, policies)
+    outcome = reconstruct_all(model, dataset, policies, options.query)
     if outcome.results:
         outputs = make_outputs(outcome, options)
         save_outputs(outputs)
@@ -80,6 +83,21 @@ def run(options: ReconstructOptions) -> None:
             print(f"wrote {path}{shown}")
     if outcome.unreadable:
         raise UserError(summarise_unreadable(outcome.unreadable, len(dataset)))
+
+
+def require_queries(model: "Dove", query: str | None) -> None:
+    """Whether the model can be asked.
+
+    Raises:
+        UserError: for a query to a model that takes none, or an empty one.
+    """
+    from dove.models.text import is_null
+    from dove.qdove import QDove
+
+    if not is_null(query) and not isinstance(model, QDove):
+        raise UserError(
+            "this model takes no queries; leave --query out or pass --model with a Q-DOVE such as qdove-tiny"
+        )
 
 
 def check_options(options: ReconstructOptions) -> None:
@@ -109,7 +127,9 @@ class Outcome:
         return len(self.results) - len(self.rows)
 
 
-def reconstruct_all(model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]") -> Outcome:
+def reconstruct_all(
+    model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None
+) -> Outcome:
     """Rebuild every image of a source at every length."""
     from tqdm import tqdm
 
@@ -124,21 +144,23 @@ def reconstruct_all(model: "Dove", dataset: "ImageDataset", policies: "Sequence[
             outcome.unreadable.append(record)
             continue
         pixels = processor.preprocess(record.image)
-        rebuilt = reconstruct(model, pixels, policies)
-        outcome.results.append(describe(record, policies, rebuilt))
+        rebuilt = reconstruct(model, pixels, policies, query)
+        outcome.results.append(describe(record, policies, rebuilt, query))
         if len(outcome.rows) < MOST_ROWS:
             images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
             outcome.rows.append(picture_row(images, outcome.results[-1]))
     return outcome
 
 
-def describe(record: "Record", policies: "Sequence[LengthPolicy]", rebuilt: "Reconstructions") -> dict[str, Any]:
+def describe(
+    record: "Record", policies: "Sequence[LengthPolicy]", rebuilt: "Reconstructions", query: str | None
+) -> dict[str, Any]:
     """The JSON object of one image. Its path is that of the file, or in other sources the record's key."""
     file = record.metadata.get("path") or ""
     numbers = zip(policies, rebuilt.lengths, rebuilt.psnr, strict=True)
     return {
         "path": file if file.endswith(record.key) else record.key,
-        "query": None,
+        "query": query,
         "rows": [
             {"num_tokens": int(text) if (text := str(policy)).isdigit() else text, "length": length, "psnr": quality}
             for policy, length, quality in numbers

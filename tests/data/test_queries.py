@@ -1,0 +1,214 @@
+"""Annotated queries: the reference's JSON and its faults, converters on small files of the true formats, examples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from dove.data.annotations import convert, relation_text
+from dove.data.images import open_images
+from dove.data.queries import AnnotatedImages, read_annotations
+from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.errors import UserError
+
+GOOD = {
+    "image_id": "image_0001",
+    "question": "What is it?",
+    "answer": "A dog",
+    "bounding_box": [[10, 5, 5, 6], [2, 4, 7, 8]],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two images of 40 x 20 pixels, ``image_0001.jpg`` and ``2.png``."""
+    images = tmp_path / "images" / "below"
+    images.mkdir(parents=True)
+    ramp = np.zeros((20, 40, 3), dtype=np.uint8)
+    ramp[..., 0] = np.arange(40) * 6
+    Image.fromarray(ramp).save(images / "image_0001.jpg")
+    Image.fromarray(ramp).save(images / "2.png")
+    return tmp_path / "images"
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
+    null = {"image_id": "image_0002", "question": "Where?", "answer": None, "bounding_box": [[0, 0, 256, 256]]}
+    first, second = read_annotations(write(tmp_path / "a.json", [GOOD, null]))
+    assert (first.image_id, first.question, first.answer) == ("image_0001", "What is it?", "A dog")
+    assert first.boxes == ((10, 5, 5, 6), (2, 4, 7, 8))
+    assert second.answer is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"question": " "}, "entry 1: question is ' '"),
+        ({"question": None}, "entry 1: question"),
+        ({"image_id": ""}, "entry 1: image_id"),
+        ({"answer": 3}, "entry 1: answer is 3"),
+        ({"bounding_box": []}, "entry 1: bounding_box is []"),
+        ({"bounding_box": [[0, 0, 5, 5], [1, 1, 0, 4]]}, "entry 1: bounding_box 1 is .* area"),
+        ({"bounding_box": [[0, 0, float("nan"), 5]]}, "entry 1: bounding_box 0 is .* finite"),
+        ({"bounding_box": [[-3, 0, 5, 5]]}, "entry 1: bounding_box 0 is .* outside"),
+        ({"bounding_box": [[0, 0, 5]]}, "entry 1: bounding_box 0 is .* four numbers"),
+        ({"bounding_box": [["0", 0, 5, 5]]}, "four numbers"),
+        ({"image_id": "image_0001", "question": "What is it?"}, "entry 1: image_id 'image_0001' has the question"),
+    ],
+)
+def test_faults_name_the_entry_and_the_field(tmp_path: Path, fault: dict[str, Any], words: str) -> None:
+    entry = {**GOOD, "image_id": "other", "question": "What?", **fault}
+    with pytest.raises(UserError, match=words.replace("[]", r"\[\]")):
+        read_annotations(write(tmp_path / "a.json", [GOOD, entry]))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("{", "not JSON"), ({}, "list of entries"), ([], "holds none"), ([3], "entry 0 is 3")]
+)
+def test_files_that_are_no_annotations(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_annotations(write(tmp_path / "a.json", content))
+    with pytest.raises(UserError, match="entry 0: bounding_box is missing"):
+        read_annotations(write(tmp_path / "b.json", [{"image_id": "a", "question": "b"}]))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_reference_to_parquet_and_back(tmp_path: Path, folder: Path) -> None:
+    source = write(
+        tmp_path / "a.json", [GOOD, {**GOOD, "question": "And?", "bounding_box": [[30, 10, 20, 5], [50, 0, 5, 5]]}]
+    )
+    done = convert("reference", source, folder, tmp_path / "out.parquet")
+    assert done.summary() == "2 queries about 1 images; left out: 1 boxes with nothing inside the image"
+    (row,) = rows(tmp_path / "out.parquet")
+    assert row["image_id"] == "image_0001"
+    assert row["image"]["bytes"] == (folder / "below" / "image_0001.jpg").read_bytes()
+    assert row["queries"][1] == {"question": "And?", "answer": "A dog", "bounding_box": [[30, 10, 10, 5]]}
+
+
+def test_missing_images_are_named(tmp_path: Path, folder: Path) -> None:
+    source = write(tmp_path / "a.json", [GOOD, {**GOOD, "image_id": "nowhere"}])
+    with pytest.raises(UserError, match="entry 1: image_id 'nowhere' has no image.*1 of 2 entries"):
+        convert("reference", source, folder, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_visual_genome(tmp_path: Path, folder: Path) -> None:
+    region = {"region_id": 1, "image_id": 2, "phrase": "a red wall", "x": 1, "y": 2, "width": 10, "height": 11}
+    descriptions = write(tmp_path / "region_descriptions.json", [{"id": 2, "regions": [region]}])
+    convert("visual-genome", descriptions, folder, tmp_path / "a.parquet")
+    expected = {"question": "a red wall", "answer": None, "bounding_box": [[1, 2, 10, 11]]}
+    assert rows(tmp_path / "a.parquet")[0]["queries"] == [expected]
+
+    thing = {"object_id": 5, "synset": "wall.n.01", "x": 3, "y": 4, "w": 5, "h": 6}
+    pairs = [
+        {
+            "qa_id": 1,
+            "image_id": 2,
+            "question": "What is red?",
+            "answer": "The wall.",
+            "a_objects": [thing],
+            "q_objects": [],
+        },
+        {"qa_id": 2, "image_id": 2, "question": "When?", "answer": "Daytime.", "a_objects": [], "q_objects": []},
+    ]
+    done = convert(
+        "visual-genome", write(tmp_path / "qa.json", [{"id": 2, "qas": pairs}]), folder, tmp_path / "b.parquet"
+    )
+    assert rows(tmp_path / "b.parquet")[0]["queries"] == [
+        {"question": "What is red?", "answer": "The wall.", "bounding_box": [[3, 4, 5, 6]]}
+    ]
+    assert done.left_out == {"questions without boxes": 1}
+    del region["phrase"]
+    with pytest.raises(UserError, match="entry 0: phrase is missing"):
+        convert(
+            "visual-genome",
+            write(tmp_path / "c.json", [{"id": 2, "regions": [region]}]),
+            folder,
+            tmp_path / "c.parquet",
+        )
+
+
+def test_open_images(tmp_path: Path, folder: Path) -> None:
+    classes = write(tmp_path / "classes.csv", "LabelName,DisplayName\n/m/1,Cup\n/m/2,Table\n/m/3,Wooden\n")
+    relations = write(
+        tmp_path / "train-vrd.csv",
+        "ImageID,LabelName1,LabelName2,XMin1,XMax1,YMin1,YMax1,XMin2,XMax2,YMin2,YMax2,RelationshipLabel\n"
+        "2,/m/1,/m/2,0.25,0.5,0.0,0.5,0.0,1.0,0.5,1.0,on\n"
+        "2,/m/2,/m/3,0.0,1.0,0.5,1.0,0.0,1.0,0.5,1.0,is\n",
+    )
+    convert("open-images", relations, folder, tmp_path / "a.parquet", classes=classes)
+    assert rows(tmp_path / "a.parquet")[0]["queries"] == [
+        {"question": "a cup on a table", "answer": None, "bounding_box": [[10, 0, 10, 10], [0, 10, 40, 10]]},
+        {"question": "a wooden table", "answer": None, "bounding_box": [[0, 10, 40, 10]]},
+    ]
+    with pytest.raises(UserError, match="--classes"):
+        convert("open-images", relations, folder, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="column ImageID is missing"):
+        convert("open-images", classes, folder, tmp_path / "b.parquet", classes=classes)
+
+
+def test_relations_in_words() -> None:
+    assert relation_text("Man", "inside_of", "Airplane") == "a man inside of an airplane"
+
+
+def test_coco(tmp_path: Path, folder: Path) -> None:
+    content = {
+        "images": [{"id": 7, "file_name": "image_0001.jpg", "width": 40, "height": 20}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 3, "bbox": [5, 6, 7, 8], "iscrowd": 0},
+        ],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    convert("coco", write(tmp_path / "instances.json", content), folder, tmp_path / "a.parquet")
+    assert rows(tmp_path / "a.parquet")[0]["queries"] == [
+        {"question": "cat", "answer": None, "bounding_box": [[1, 2, 3, 4], [5, 6, 7, 8]]}
+    ]
+    content["annotations"][0]["category_id"] = 4
+    with pytest.raises(UserError, match="annotation 0: image_id 7 or category_id 4"):
+        convert("coco", write(tmp_path / "b.json", content), folder, tmp_path / "b.parquet")
+
+
+def test_examples_take_the_central_square_and_its_boxes(tmp_path: Path, folder: Path) -> None:
+    """Of 40 x 20 pixels the square from 10 to 30 is left, at 4/5 of its size."""
+    entries = [
+        {**GOOD, "question": "left", "bounding_box": [[0, 0, 9, 20]]},
+        {**GOOD, "question": "across", "bounding_box": [[5, 5, 10, 10]]},
+    ]
+    convert("reference", write(tmp_path / "a.json", entries), folder, tmp_path / "a.parquet")
+    dataset = open_images(str(tmp_path / "a.parquet"))
+    examples = AnnotatedImages(dataset, 16)
+    example = examples[0, 0]
+    assert example.image.shape == (3, 16, 16)
+    assert example.asks == (Ask("across", ((0.0, 4.0, 4.0, 8.0),)),)
+    assert examples.left_out == 1
+    flips = AnnotatedImages(dataset, 16, flip_seed=0)
+    boxes = {flips[epoch, 0].asks[0].boxes for epoch in range(12)}
+    assert boxes == {((0.0, 4.0, 4.0, 8.0),), ((12.0, 4.0, 4.0, 8.0),)}
+
+
+def test_a_batch_keeps_its_ragged_boxes_apart() -> None:
+    image = torch.zeros(3, 4, 4)
+    batch = QueryBatch.collate(
+        [
+            QueryExample(image, (Ask("a", ((0, 0, 1, 1), (1, 1, 2, 2))), Ask("b", ()))),
+            QueryExample(image, (Ask("c", ((2, 2, 1, 1),)),)),
+        ]
+    )
+    assert batch.queries == ("a", "b", "c")
+    assert batch.image_of.tolist() == [0, 0, 1]
+    assert batch.query_of.tolist() == [0, 0, 2]
+    assert batch.boxes.shape == (3, 4)
+    assert len(batch) == 2
