@@ -10,10 +10,13 @@ import pytest
 import tyro
 from PIL import Image
 
+from dove.baselines.alit import ALIT
+from dove.baselines.config import ALITS
 from dove.cli import COMMANDS, main
 from dove.commands.paper import RunOptions, filled_commands
 from dove.errors import UserError
 from dove.paper import load_experiment, load_experiments
+from dove.paper.bench import load_rows
 from dove.tokenizer import Dove
 
 PAPER = [f"table{number}" for number in (2, 3, 4, 5, 6, 10)] + [
@@ -78,10 +81,10 @@ def test_run_runs_a_table(tiny_dove: Dove, photos: Path, tmp_path: Path, capsys:
     arguments = ["--scale", "tiny", "--data", photos, "--output", tmp_path / "out", "--model", tmp_path / "model"]
     assert main(["paper", "run", "table2", *map(str, arguments)]) == 0
     rows = json.loads((tmp_path / "out" / "table2" / "reconstruction.json").read_text())["rows"]
-    assert [row["num_tokens"] for row in rows][:3] == [1, 2, 4]
+    assert [row["num_tokens"] for row in rows] == [8, 16, "auto", "fixed@auto-mean"]
     shown = capsys.readouterr().out
     assert "18.91" in shown
-    assert "not yet: the rows of TiTok" in shown
+    assert "not trained in results/bench: DOVE, " in shown
 
 
 def test_a_failing_command_ends_the_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,3 +118,56 @@ def test_dry_run_prints_training_first(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ dove")]
     assert lines[0].startswith("$ dove train --preset dove-base --data DATA/imagenet-train")
     assert "results/dove-base/model" in lines[1]
+
+
+def test_every_training_of_the_bench_parses_to_equal_terms(tmp_path: Path) -> None:
+    from dove.commands.train import parse as parse_training
+
+    names = set()
+    images: dict[str, int] = {}
+    for row in load_rows():
+        command = row.command(tmp_path, "images", tmp_path / "net.safetensors")
+        assert all(flag.format(bench=tmp_path) in command for flag in row.flags)
+        config = parse_training(command[1:])
+        names.add(row.name)
+        images[row.name] = config.run.steps * config.run.batch_size
+        assert all(flag.split("/")[1] in names for flag in row.flags if flag.startswith("{bench}"))
+    images.pop("alit-1-vqgan")  # on top
+    assert images.pop("alit-2-codes") + images.pop("alit-3-pixels") == images["dove"]
+    assert len(set(images.values())) == 1
+
+
+def test_the_bench_has_equal_parameter_budgets() -> None:
+    from dove.commands.train import parse as parse_training
+    from dove.training.recipes import RECIPES
+
+    counts = {}
+    for row in load_rows():
+        if row.label and row.name != "alit-3-pixels":
+            config = parse_training(["--config", str(row.settings)])
+            model = RECIPES[type(config)].start(config, None)
+            counts[row.name] = sum(parameter.numel() for parameter in model.parameters())
+    counts["alit"] = sum(parameter.numel() for parameter in ALIT(ALITS["alit-tiny"]).parameters())
+    assert max(counts.values()) <= 1.1 * counts["dove"]
+    assert min(counts.values()) >= 0.9 * counts["dove"]
+
+
+def test_tables_take_the_models_that_are_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "bench" / "titok-8" / "model"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    flags = ["--data", str(tmp_path), "--bench", str(tmp_path / "bench"), "--dry-run"]
+    assert main(["paper", "run", "table2", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert f"--model dove-tiny TiTok-8={folder} --data" in printed
+    assert "not trained" in printed
+    assert "VQGAN-64" in printed.split("not trained")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--only", "titok-9"], "there are dove, dove-gaussian"), (["--data", "x"], "--squeezenet")],
+)
+def test_the_bench_says_what_it_needs(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "train", "tiny", *flags]) == 2
+    assert message in capsys.readouterr().err

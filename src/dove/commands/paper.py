@@ -1,6 +1,8 @@
 """``dove paper``: every table and figure of the paper as one command each."""
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,10 @@ import tyro
 
 from dove.errors import UserError
 from dove.paper import Experiment, Plan, load_experiment, load_experiments
+from dove.paper.bench import load_rows, trained_models
+
+BENCH_MODELS = "{bench}"
+"""In a plan's command: LABEL=FOLDER of every trained model of the bench."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +39,40 @@ class RunOptions:
     """Evaluate this checkpoint instead of the scale's own, which at paper scale is trained first."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """SqueezeNet 1.0 weights: adds perceptual_squeezenet and fd_squeezenet where reconstructions are measured."""
+    bench: Path = Path("results/bench")
+    """Folder of the trainings of `dove paper train`, for tables that compare systems."""
     dry_run: bool = False
     """Print the commands without running them."""
 
 
-def parse(arguments: Sequence[str]) -> ListOptions | RunOptions:
-    """Options of `dove paper list` or `dove paper run`."""
-    kinds = Annotated[ListOptions, tyro.conf.subcommand("list")] | Annotated[RunOptions, tyro.conf.subcommand("run")]
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train every system of the paper at a small size on equal data; what is trained is skipped, what was cut off goes on."""
+
+    scale: Annotated[Literal["tiny"], tyro.conf.Positional] = "tiny"
+    """64 px, 4.8 million parameters each."""
+    data: str = ""
+    """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
+    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """SqueezeNet 1.0 weights for the perceptual loss."""
+    bench: Path = Path("results/bench")
+    """Folder for the trainings, one folder each."""
+    only: tuple[str, ...] = ()
+    """Names of the trainings to run; by default all."""
+    dry_run: bool = False
+    """Print the commands without running them."""
+
+
+Options = ListOptions | RunOptions | TrainOptions
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Options of `dove paper list`, `dove paper run` or `dove paper train`."""
+    kinds = (
+        Annotated[ListOptions, tyro.conf.subcommand("list")]
+        | Annotated[RunOptions, tyro.conf.subcommand("run")]
+        | Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    )
     return tyro.cli(
         kinds,
         args=list(arguments),
@@ -49,14 +82,16 @@ def parse(arguments: Sequence[str]) -> ListOptions | RunOptions:
     )
 
 
-def run(options: ListOptions | RunOptions) -> int:
-    """List the experiments or run one.
+def run(options: Options) -> int:
+    """List the experiments, run one, or train what they compare.
 
     Raises:
         UserError: if there is no such experiment, it cannot be run yet, or data are missing.
     """
     if isinstance(options, RunOptions):
         return run_experiment(options)
+    if isinstance(options, TrainOptions):
+        return train_bench(options)
     print(table(load_experiments()))
     return 0
 
@@ -70,6 +105,32 @@ def table(experiments: Sequence[Experiment]) -> str:
         lines.append(f"{experiment.name:{width}}  {experiment.status:{status}}  {experiment.title}")
         lines += [f"{'':{width}}  {'':{status}}  not yet: {part}" for part in experiment.not_yet]
     return "\n".join(lines)
+
+
+def train_bench(options: TrainOptions) -> int:
+    """Train the rows of the bench one after the other and return the exit status of the first that fails, or 0.
+
+    Raises:
+        UserError: without data or network weights, or for unknown names.
+    """
+    rows = load_rows()
+    unknown = [name for name in options.only if name not in {row.name for row in rows}]
+    if unknown:
+        raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(row.name for row in rows)}")
+    if not options.data or options.squeezenet is None:
+        raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
+    for row in rows:
+        if options.only and row.name not in options.only:
+            continue
+        command = row.command(options.bench, options.data, options.squeezenet)
+        print(f"$ dove {shlex.join(command)}", flush=True)
+        # A process each: a training leaves its threads, its seeds and its accelerator settings behind.
+        status = (
+            0 if options.dry_run else subprocess.run([sys.executable, "-m", "dove", *command], check=False).returncode
+        )
+        if status:
+            return status
+    return 0
 
 
 def run_experiment(options: RunOptions) -> int:
@@ -94,6 +155,9 @@ def run_experiment(options: RunOptions) -> int:
             return status
     for part in experiment.not_yet:
         print(f"not yet: {part}")
+    missing = trained_models(options.bench)[1]
+    if BENCH_MODELS in [item for command in plan.commands for item in command] and missing:
+        print(f"not trained in {options.bench}: {', '.join(missing)}; see dove paper train --help")
     return 0
 
 
@@ -118,7 +182,8 @@ def check_data(experiment: Experiment, plan: Plan, options: RunOptions) -> None:
 def filled_commands(plan: Plan, options: RunOptions) -> list[list[str]]:
     """The plan's command lines with paths for their placeholders, training left out where a model is given.
 
-    A nested list is optional: its arguments are left out where no value is given for its placeholder.
+    A nested list is optional: its arguments are left out where no value is given for its placeholder. The item
+    ``BENCH_MODELS`` stands for all models of the bench that are trained.
     """
     values = {"data": str(options.data or "DATA"), "output": str(options.output)}
     values["model"] = options.model or plan.model.format(**values)
@@ -128,6 +193,9 @@ def filled_commands(plan: Plan, options: RunOptions) -> list[list[str]]:
     for command in commands:
         arguments: list[str] = []
         for item in command:
+            if item == BENCH_MODELS:
+                arguments += trained_models(options.bench)[0]
+                continue
             group = item if isinstance(item, list) else [item]
             if isinstance(item, str) or options.squeezenet:
                 arguments += [argument.format(**given) for argument in group]
