@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch.utils.data import Dataset
-
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.sources import FileImages, ParquetImages
@@ -76,21 +73,6 @@ class Conversations:
                 query = part.turns[0].question.replace(IMAGE, "").strip()
                 items.append(replace(part, glimpses=tuple(replace(one, query=query) for one in part.glimpses)))
         return Conversations(self.images, tuple(items))
-
-
-class Samples(Dataset[tuple[Conversation, int]]):
-    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``."""
-
-    def __init__(self, conversations: Conversations, seed: int):
-        self.conversations, self.seed = conversations, seed
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
-        epoch, index = sample
-        drawn = np.random.default_rng([self.seed, epoch, index + 1]).integers(2**62)
-        return self.conversations.items[index], int(drawn)
 
 
 def open_conversations(source: str, images: str = "") -> Conversations:

@@ -66,7 +66,9 @@ def answer_questions(
             rows = [seen.index(glimpse) for glimpse in glimpses]
             for request, each in zip(found, tokens, strict=True):
                 of_questions = None if each is None else each[rows]
-                said = model.generate(asked, of_questions, max_new_tokens=MAX_ANSWER_WORDS)
+                said = model.generate(
+                    asked, of_questions, max_new_tokens=MAX_ANSWER_WORDS, keys=[item.key for item in part]
+                )
                 lengths = [0] * len(part) if of_questions is None else of_questions.lengths.tolist()
                 found[request] += [
                     Answered(

@@ -105,7 +105,12 @@ class VisionLanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, conversations: Sequence[Encoded], tokens: Tokens | None, *, max_new_tokens: int = 32
+        self,
+        conversations: Sequence[Encoded],
+        tokens: Tokens | None,
+        *,
+        max_new_tokens: int = 32,
+        keys: Sequence[str] | None = None,
     ) -> list[str]:
         """The most likely answers, word by word with a cache.
 
@@ -113,13 +118,14 @@ class VisionLanguageModel(nn.Module):
             conversations: as ``writer`` makes them, each without its last answer.
             tokens: of their images, in order; None where there is no image.
             max_new_tokens: most words of an answer.
+            keys: names of the conversations, for messages.
 
         Raises:
-            UserError: if a conversation does not fit the context.
+            UserError: if a conversation does not fit the context, naming it.
         """
         lengths = [] if tokens is None else tokens.lengths.tolist()
         context = None if self.context is None else self.context - max_new_tokens
-        layout = lay_out(conversations, lengths, pad_left=True, context=context).to(self.device)
+        layout = lay_out(conversations, lengths, pad_left=True, keys=keys, context=context).to(self.device)
         tokens = None if tokens is None else tokens.to(self.device)
         pad = self.text_tokenizer.pad_token_id
         words = self.language_model.generate(
@@ -137,7 +143,7 @@ class VisionLanguageModel(nn.Module):
         """The answer to a question about one or several images.
 
         Args:
-            images: a path, a PIL image, an array, or a list of them. The question may say with ``<image>`` where each
+            images: a path, encoded bytes, a PIL image, or a list of them. The question may say with ``<image>`` where each
                 stands; else they all stand in front of it.
             question: in words.
             num_tokens: length policy; None for the model's own.
@@ -156,7 +162,7 @@ class VisionLanguageModel(nn.Module):
             request = str(num_tokens or self.config.num_tokens)
             queries = [question.replace(IMAGE, "").strip()] * len(pictures) if self.config.query == "question" else None
             tokens = encode_glimpses(self.tokenizer, pixels, [request], queries)[0]
-        return self.generate([conversation], tokens, max_new_tokens=max_new_tokens)[0]
+        return self.generate([conversation], tokens, max_new_tokens=max_new_tokens, keys=["the question"])[0]
 
     @classmethod
     def from_pretrained(

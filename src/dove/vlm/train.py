@@ -1,7 +1,7 @@
 """Training of connector and language model: loss on the answers alone, two learning rates, exact resume."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from accelerate.utils import reduce, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
 from dove.baselines.protocol import Tokenizer
 from dove.commands.runtime import save_outputs
 from dove.config import ReconstructionLossConfig
-from dove.data.augment import ResumableSampler
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.models.attention import NAME as MATMUL_ATTENTION
@@ -31,7 +30,7 @@ from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import TokenCache, open_cache
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
-from dove.vlm.data import Conversation, Conversations, Samples, open_conversations
+from dove.vlm.data import Conversation, Conversations, open_conversations
 from dove.vlm.evaluate import answer_questions
 from dove.vlm.images import Glimpse, encode_glimpses, encode_with_gradients, load_pixels, takes_queries
 from dove.vlm.metrics import exact_match
@@ -146,6 +145,27 @@ class Collator:
         return drawn
 
 
+class Samples(Dataset[tuple[Conversation, int]]):
+    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``.
+
+    Args:
+        conversations: to learn from.
+        seed: of the training.
+        collate: makes a batch of items.
+    """
+
+    def __init__(self, conversations: Conversations, seed: int, collate: Collator):
+        self.conversations, self.seed, self.collate = conversations, seed, collate
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
+        epoch, index = sample
+        drawn = np.random.default_rng([self.seed, epoch, index + 1]).integers(2**62)
+        return self.conversations.items[index], int(drawn)
+
+
 def encode_conversation(writer: PromptWriter, item: Conversation) -> Encoded:
     """Its word ids."""
     return (writer.conversation if item.follows else writer.questions)(item.turns, item.key)
@@ -205,8 +225,7 @@ class AnswerTrainer(Trainer):
     Args:
         config: settings.
         objective: the model with its loss.
-        samples: training conversations.
-        collator: makes batches of them.
+        samples: training conversations and what makes batches of them.
         holdout: conversations whose answers are counted every ``run.sample_every`` steps.
     """
 
@@ -218,33 +237,13 @@ class AnswerTrainer(Trainer):
         config: VLMTrainConfig,
         objective: AnswerObjective,
         samples: Samples,
-        collator: Collator,
         holdout: Conversations,
     ) -> None:
         images = samples.conversations.images
-        super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model)
-        self.samples, self.collator, self.questions = samples, collator, holdout
+        super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model, examples=samples)
+        self.questions = holdout
         self.optimizer = make_optimizer(config, objective.model)
         self._attend(training=True)
-
-    def _batches(self, start: int) -> Iterator[AnswerBatch]:  # type: ignore[override]
-        run = self.config.run
-        sampler = ResumableSampler(
-            len(self.samples),
-            seed=run.seed,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            start=start * run.batch_size,
-        )
-        loader = DataLoader(
-            self.samples,
-            batch_size=run.batch_size,
-            sampler=sampler,
-            collate_fn=self.collator,
-            num_workers=run.workers,
-            persistent_workers=run.workers > 0,
-        )
-        return iter(loader)
 
     def _step(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
         batch = batch.to(self.accelerator.device)
@@ -252,6 +251,7 @@ class AnswerTrainer(Trainer):
         for group in self.optimizer.param_groups:
             group["lr"] = share * group["peak_lr"]
         self.objective.train()
+        torch.manual_seed(hash((self.config.run.seed, step, self.accelerator.process_index)) % 2**63)
         with self.accelerator.autocast():
             result: StepResult = self.wrapped(batch, step)
         self._require_finite("loss", result.loss, step)
@@ -373,9 +373,8 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
-    samples = Samples(training, config.run.seed)
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
-    trainer = AnswerTrainer(config, AnswerObjective(model), samples, collator, holdout)
+    trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if PartialState().is_main_process:
         text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
         save_outputs({output / "config.yaml": text.encode()})
