@@ -110,7 +110,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
 
     query = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
-    model = QDove.from_dove(Dove.from_pretrained(options.start), query, RegionConfig())
+    model = QDove.from_dove(Dove.from_pretrained(options.start), query, RegionConfig(kind="rectangle"))
     photos = open_images(options.data)
     scenes = Mosaics(
         photos, 64, MosaicConfig(grid_share=0.1, whole_share=0.4), seed=options.seed, whole=open_images(options.whole)

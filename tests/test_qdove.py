@@ -15,7 +15,7 @@ from dove.qdove import QDove, pair_queries
 from dove.tokenizer import Dove
 
 QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8)
-REGION = RegionConfig(context_tokens=2, channels=(8, 8, 8))
+REGION = RegionConfig(kind="rectangle", context_tokens=2, channels=(8, 8, 8))
 KINDS = ["plain", "region"]
 
 
@@ -24,7 +24,7 @@ def make(config: DoveConfig, kind: str) -> tuple[Dove, QDove]:
         config = replace(config, token_basis="bands", token_dim=32)
     torch.manual_seed(0)
     dove = Dove(config).eval()
-    return dove, QDove.from_dove(dove, QUERY, REGION if kind == "region" else None)
+    return dove, QDove.from_dove(dove, QUERY, REGION if kind == "region" else RegionConfig())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +104,7 @@ def test_saved_and_loaded_by_its_own_name(tiny_config: DoveConfig, images: torch
 def test_settings_of_a_query_model_hold_those_of_its_dove() -> None:
     assert {field.name for field in fields(DoveConfig)} < {field.name for field in fields(QDoveConfig)}
     with pytest.raises(UserError, match="bands"):
-        QDoveConfig(region=RegionConfig())
+        QDoveConfig(region=RegionConfig(kind="rectangle"))
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,12 @@ class QDoveConfig(DoveConfig):
 
     query: QueryConfig = field(default_factory=QueryConfig)
     """The words."""
-    region: RegionConfig | None = None
-    """How a query picks a region that the tokens describe first; None leaves all of that to the generator, as in the
-    paper. Needs ``token_basis`` "bands"."""
+    region: RegionConfig = field(default_factory=RegionConfig)
+    """How a query picks a region that the tokens describe first."""
 
     def __post_init__(self) -> None:
-        if self.region is not None and self.token_basis != "bands":
-            raise UserError("model.region needs --model.token-basis bands")
+        if self.region.kind != "none" and self.token_basis != "bands":
+            raise UserError("--model.region.kind rectangle needs --model.token-basis bands")
 
 
 @dataclass(frozen=True, kw_only=True)

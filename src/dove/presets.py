@@ -101,7 +101,7 @@ QDOVE_TINY = QueryPrefixTrainConfig(
         },
         quality_target=25.0,
         query=TINY_QUERY,
-        region=RegionConfig(),
+        region=RegionConfig(kind="rectangle"),
     ),
     loss=QueryPrefixLossConfig(gan=0.0, perceptual_network="squeezenet", irrelevant=0.02),
     optim=replace(TINY_OPTIM, lr=1e-4),
@@ -113,7 +113,7 @@ QDOVE_TINY = QueryPrefixTrainConfig(
 # Both of the paper's start from the weights of a DOVE: pass --checkpoint.
 QDOVE_TINY_PAPER = QDoveTrainConfig(
     preset="qdove-tiny-paper",
-    model=replace(QDOVE_TINY.model, eos_head="binary", region=None),
+    model=replace(QDOVE_TINY.model, eos_head="binary", region=RegionConfig()),
     loss=QDoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,

@@ -24,6 +24,9 @@ Query = str | None | Sequence[str | None] | Sequence[Sequence[str | None]]
 """One query for all images, one for each, or a list for each; None or "null" asks for the whole image."""
 
 
+WHOLE = RegionConfig(kind="none")
+
+
 class QDove(Dove):
     """A ``Dove`` that takes queries: the tokens describe what is asked for first.
 
@@ -40,16 +43,16 @@ class QDove(Dove):
 
     def make_token_decoder(self, config: DoveConfig) -> TokenDecoder:
         assert isinstance(config, QDoveConfig)
-        return make_token_decoder(config) if config.region is None else RegionTokenDecoder(config)
+        return make_token_decoder(config) if config.region.kind == "none" else RegionTokenDecoder(config)
 
     @classmethod
-    def from_dove(cls, dove: Dove, query: QueryConfig, region: RegionConfig | None = None) -> "QDove":
+    def from_dove(cls, dove: Dove, query: QueryConfig, region: RegionConfig = WHOLE) -> "QDove":
         """A Q-DOVE with the weights of a DOVE; what the queries add starts from noise.
 
         Args:
             dove: where to start from.
             query: settings of the words.
-            region: settings of the region, None for none.
+            region: settings of the region.
         """
         settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
         model = cls(QDoveConfig(**settings, query=query, region=region))
@@ -111,7 +114,9 @@ class QDove(Dove):
             UserError: if this model has no regions.
         """
         if not isinstance(self.generator, RegionTokenGenerator):
-            raise UserError("this model picks no regions; pass one with model.region, such as qdove-tiny")
+            raise UserError(
+                "this model picks no regions; pass one with model.region.kind=rectangle, such as qdove-tiny"
+            )
         queries, image_of = pair_queries(query, len(images))
         latents = self.latents(self._fitting_images(images))[torch.tensor(image_of, device=images.device)]
         upper, left, lower, right = self.generator.find(latents, self.query_tokens(queries)).unbind(1)

@@ -76,7 +76,6 @@ class RegionTokenGenerator(QueryTokenGenerator):
 
     def __init__(self, config: QDoveConfig):
         super().__init__(config)
-        assert config.region is not None
         side, width = config.vqgan.grid_size, config.generator.hidden_size
         self.locator = Locator(config, config.region)
         self.layout = RegionLayout(side, config.vqgan.channels, config.region.context_tokens)
@@ -120,7 +119,6 @@ class RegionTokenDecoder(BandTokenDecoder):
 
     def __init__(self, config: QDoveConfig):
         super().__init__(config)
-        assert config.region is not None
         side = config.vqgan.grid_size
         self.layout = RegionLayout(side, config.vqgan.channels, config.region.context_tokens)
         self.mark = RegionMark(config.token_dim, side)
@@ -150,4 +148,4 @@ class RegionEmbedding(nn.Module):
 
 def make_query_generator(config: QDoveConfig) -> QueryTokenGenerator:
     """The generator for what ``config`` says about regions."""
-    return QueryTokenGenerator(config) if config.region is None else RegionTokenGenerator(config)
+    return QueryTokenGenerator(config) if config.region.kind == "none" else RegionTokenGenerator(config)

@@ -1,6 +1,7 @@
 """Settings of query conditioning. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class QueryConfig:
 class RegionConfig:
     """How a query picks a rectangle of grid cells, which the tokens then describe first."""
 
+    kind: Literal["none", "rectangle"] = "none"
+    """None leaves it all to the generator, as in the paper. A rectangle needs ``token_basis`` "bands"."""
     context_tokens: int = 2
     """Tokens in front of the region's that describe the whole picture."""
     channels: tuple[int, int, int] = (64, 80, 192)

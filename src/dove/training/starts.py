@@ -58,7 +58,11 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
         start_from_bands(model, images)
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
-    if isinstance(model, QDove) and isinstance(model.generator, RegionTokenGenerator) and not model.generator.mark.fitted:
+    if (
+        isinstance(model, QDove)
+        and isinstance(model.generator, RegionTokenGenerator)
+        and not model.generator.mark.fitted
+    ):
         model.fit_regions(sample())
     return model
 

@@ -1,0 +1,174 @@
+"""Eq. 5 to 7 joined with models, and trainings with queries from end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dove.config import BackboneConfig, OptimConfig, QDoveConfig, RunConfig, VQGANConfig
+from dove.data.annotations import convert
+from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.losses.query import irrelevant_loss, relevant_loss
+from dove.losses.reconstruction import squared_error
+from dove.models.query_config import QueryConfig, RegionConfig
+from dove.qdove import QDove
+from dove.qdove_config import (
+    QDoveLossConfig,
+    QDoveTrainConfig,
+    QueryDataConfig,
+    QueryPrefixLossConfig,
+    QueryPrefixTrainConfig,
+)
+from dove.tokenizer import Dove
+from dove.training.query_objective import QDoveObjective, QueryPrefixObjective, pick_queries, psnr_inside
+from dove.training.setup import run_training
+
+VQGAN = VQGANConfig(
+    image_size=16, patch_size=2, block_out_channels=(8, 16), layers_per_block=1, latent_channels=8, codebook_size=16,
+    norm_groups=4,
+)  # fmt: skip
+BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
+MODEL = QDoveConfig(
+    vqgan=VQGAN,
+    generator=BACKBONE,
+    decoder=BACKBONE,
+    max_tokens=16,
+    token_dim=32,
+    token_basis="bands",
+    query=QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8),
+)
+REGION = replace(MODEL, eos_head="quality", region=RegionConfig(kind="rectangle", channels=(8, 8, 8)))
+PLAIN = {"perceptual": 0.0, "perceptual_network": "none", "gan": 0.0}
+
+
+def settings(kind: str, data: Path, output: Path) -> QDoveTrainConfig | QueryPrefixTrainConfig:
+    run = RunConfig(
+        steps=4, batch_size=4, precision="fp32", threads=1, holdout=2, sample_every=2, checkpoint_every=2, log_every=1
+    )
+    shared = {"preset": kind, "data": str(data), "output": str(output), "start": "random", "run": run}
+    shared |= {"optim": OptimConfig(lr=1e-3, warmup_steps=1, ema_decay=0.5)}
+    if kind == "paper":
+        return QDoveTrainConfig(model=MODEL, loss=QDoveLossConfig(**PLAIN), **shared)
+    return QueryPrefixTrainConfig(
+        model=REGION, loss=QueryPrefixLossConfig(**PLAIN), queries=QueryDataConfig(kind="mosaics"), **shared
+    )
+
+
+@pytest.fixture(scope="module")
+def batch() -> QueryBatch:
+    draws = torch.Generator().manual_seed(0)
+    asks = [
+        (Ask("a dog", ((1, 2, 5, 6), (8, 8, 8, 8))),),
+        (Ask("a cat", ((0, 0, 3, 3),)), Ask("a car", ())),
+        (Ask("nothing here", ()),),
+        (Ask("null", ()),),
+    ]
+    return QueryBatch.collate([QueryExample(torch.rand(3, 16, 16, generator=draws) * 2 - 1, some) for some in asks])
+
+
+def test_a_query_of_each_image_with_its_own_boxes(batch: QueryBatch) -> None:
+    model = QDove(MODEL)
+    seen = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        asked = pick_queries(batch, model, null=0.0)
+        assert batch.image_of[asked.row].tolist() == [0, 1, 2, 3]
+        assert asked.query.asked.tolist() == [True, True, True, False]
+        words = batch.queries[int(asked.row[1])]
+        seen.add(words)
+        assert asked.about_part.tolist() == [True, words == "a cat", False, False]
+        own = {row: asked.boxes[asked.image_of == row].tolist() for row in range(4)}
+        whole = [[0, 0, 16, 16]]
+        assert own[0] == [[1, 2, 5, 6], [8, 8, 8, 8]]
+        assert own[1] == ([[0, 0, 3, 3]] if words == "a cat" else whole)
+        assert own[2] == own[3] == whole
+    assert seen == {"a cat", "a car"}
+    assert not pick_queries(batch, model, null=1.0).about_part.any()
+
+
+def test_about_half_are_null() -> None:
+    image = torch.zeros(3, 16, 16)
+    many = QueryBatch.collate([QueryExample(image, (Ask("a", ((0, 0, 2, 2),)),))] * 1000)
+    torch.manual_seed(0)
+    assert 440 < pick_queries(many, QDove(MODEL), null=0.5).about_part.sum() < 560
+
+
+def test_papers_loss_is_equation_7(batch: QueryBatch, tmp_path: Path) -> None:
+    config = settings("paper", tmp_path, tmp_path)
+    assert isinstance(config, QDoveTrainConfig)
+    config = replace(config, loss=replace(config.loss, null=0.0, irrelevant=0.25, eos=0.0))
+    model = QDove(MODEL)
+    torch.manual_seed(3)
+    result = QDoveObjective(config, model)(batch, 0)
+    torch.manual_seed(3)
+    asked = pick_queries(batch, model, 0.0)
+    arguments = (result.reconstruction, batch.images, asked.boxes, asked.image_of)
+    expected = relevant_loss(*arguments, squared_error).mean() + 0.25 * irrelevant_loss(*arguments).mean()
+    torch.testing.assert_close(result.loss, expected)
+    assert result.metrics["length_asked"] > 0
+
+
+def test_quality_is_foreseen_inside_the_boxes() -> None:
+    images = torch.zeros(1, 3, 16, 16)
+    rebuilt = images.clone()
+    rebuilt[..., :8] = 0.2
+    box = torch.tensor([[0.0, 0, 8, 16]])
+    inside = psnr_inside(rebuilt, images, box, torch.tensor([0]))
+    torch.testing.assert_close(inside, torch.tensor([20.0]))
+
+
+def test_gradients_reach_the_words_and_what_looks_for_them(batch: QueryBatch, tmp_path: Path) -> None:
+    config = settings("tiny", tmp_path, tmp_path)
+    assert isinstance(config, QueryPrefixTrainConfig)
+    model = QDove(REGION)
+    torch.manual_seed(0)
+    result = QueryPrefixObjective(replace(config, loss=replace(config.loss, null=0.0, given=1.0)), model)(batch, 0)
+    result.loss.backward()
+    for name in (
+        "locator.unfold.weight",
+        "locator.meaning.1.weight",
+        "query_embedding.words.weight",
+        "region_embedding.projection.weight",
+    ):
+        gradient = model.generator.get_parameter(name).grad
+        assert gradient is not None, name
+        assert gradient.abs().max() > 0, name
+
+
+def test_mosaics_train_a_model_with_regions(tmp_path: Path) -> None:
+    for number, name in enumerate(("red", "green", "blue", "grey", "pink")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for copy in range(3):
+            pixels = np.full((8, 8, 3), 50 * number + copy, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{copy}.png")
+    folder = run_training(settings("tiny", tmp_path / "photos", tmp_path / "run"))
+    model = Dove.from_pretrained(folder)
+    assert isinstance(model, QDove)
+    assert model.generator.mark.fitted  # type: ignore[attr-defined]
+
+
+def test_annotated_images_train_by_the_papers_recipe_and_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    entries = []
+    for number in range(6):
+        Image.fromarray(np.full((16, 32, 3), 40 * number, dtype=np.uint8)).save(images / f"{number}.png")
+        entries.append(
+            {"image_id": f"{number}", "question": "in the middle", "answer": None, "bounding_box": [[10, 2, 12, 9]]}
+        )
+        entries.append(
+            {"image_id": f"{number}", "question": "at the side", "answer": None, "bounding_box": [[0, 0, 4, 4]]}
+        )
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    convert("reference", tmp_path / "a.json", images, tmp_path / "data.parquet")
+    config = settings("paper", tmp_path / "data.parquet", tmp_path / "run")
+    run_training(config)
+    assert "16 times a query was left out" in capsys.readouterr().out
+    run_training(replace(config, run=replace(config.run, steps=6)))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) >= 6
