@@ -1,7 +1,7 @@
 """Teaches a Q-DOVE where things are, before it learns to describe them: the first stage of qdove-tiny.
 
     python scripts/pretrain_locator.py --data data/cifar10-train.parquet --whole data/tiny-imagenet-train-0.parquet \\
-        --output runs/qdove-locator --minutes 30
+        --output runs/qdove-locator
 
 Encoding scenes costs more than looking at them, so scenes are encoded once: mosaics of two by two photos, whose quarters are
 dealt out anew in every batch (a latent sees little beyond its own cell), and a pool of other scenes as they are.
@@ -98,7 +98,8 @@ def main() -> None:
     parser.add_argument("--test", help="photos of single objects for a held-out measurement")
     parser.add_argument("--start", default="dove-tiny", help="DOVE checkpoint")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--weights", type=Path, help="generator.pt of an earlier run, to go on from")
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--photos", type=int, default=40960)
     parser.add_argument("--pool", type=int, default=4096)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -120,6 +121,8 @@ def main() -> None:
     print(f"encoded {len(quarters.labels)} photos in {time.time() - began:.0f} s", flush=True)
     pool = encode_scenes(model, scenes, 0, range(options.pool))
     print(f"encoded all scenes in {time.time() - began:.0f} s", flush=True)
+    # Statistics of regions, from the scenes themselves.
+    model.fit_regions(torch.stack([scenes[1, index].image for index in range(512)]))
     held_out = []
     if options.test:
         test = Mosaics(open_images(options.test), 64, MosaicConfig(augment=False, absent_share=1.0), seed=1)
@@ -128,35 +131,37 @@ def main() -> None:
     model.requires_grad_(False)
     generator = model.generator
     assert isinstance(generator, RegionTokenGenerator)
+    if options.weights:
+        earlier = torch.load(options.weights, weights_only=True)
+        learned_before = ("locator.", "query_embedding.")
+        generator.load_state_dict(
+            {name: tensor for name, tensor in earlier.items() if name.startswith(learned_before)}, strict=False
+        )
     learned = [*generator.locator.parameters(), *generator.query_embedding.parameters()]
     for parameter in learned:
         parameter.requires_grad_(True)
     generator.locator.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(learned, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     draws = torch.Generator().manual_seed(options.seed)
-    began, step, share, noted = time.time(), 0, 0.0, time.time()
-    while share < 1:
-        share = (time.time() - began) / (60 * options.minutes)
+    began = time.time()
+    for step in range(options.steps):
         batch = pool[step // 4 % len(pool)] if step % 4 == 3 else quarters.deal(options.batch_size, draws)
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+            group["lr"] = options.lr * min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * step / options.steps)) / 2
         rectangle, cells, right = loss_of(model, batch)
         optimizer.zero_grad()
         (rectangle + cells).backward()
         nn.utils.clip_grad_norm_(learned, 5.0)
         optimizer.step()
-        step += 1
-        if step % 50 == 0 or share >= 1:
+        if step % 50 == 49:
             numbers = {
-                "step": step,
-                "share": round(share, 3),
+                "step": step + 1,
                 "rectangle": round(rectangle.item(), 3),
                 "right": round(right.float().mean().item(), 3),
-                "per_second": round(step * 64 / (time.time() - began)),
+                "per_second": round((step + 1) * options.batch_size / (time.time() - began)),
             }
             print(json.dumps(numbers), flush=True)
-        if time.time() - noted > 120 or share >= 1:
-            noted = time.time()
+        if step % 200 == 199 or step + 1 == options.steps:
             if held_out:
                 generator.locator.eval()
                 with torch.no_grad():
@@ -169,11 +174,8 @@ def main() -> None:
                 )
                 generator.locator.train()
             torch.save(generator.state_dict(), options.output / "generator.pt")
-    # Statistics of regions, from the scenes themselves.
-    samples = torch.stack([scenes[1, index].image for index in range(1024)])
-    model.eval().fit_regions(samples)
-    model.save_pretrained(options.output / "model")
-    print(f"model: {options.output / 'model'}; {step} steps")
+            model.save_pretrained(options.output / "model")
+    print(f"model: {options.output / 'model'}; {options.steps} steps")
 
 
 if __name__ == "__main__":

@@ -203,8 +203,8 @@ def test_a_batch_keeps_its_ragged_boxes_apart() -> None:
     image = torch.zeros(3, 4, 4)
     batch = QueryBatch.collate(
         [
-            QueryExample(image, (Ask("a", ((0, 0, 1, 1), (1, 1, 2, 2))), Ask("b", ()))),
-            QueryExample(image, (Ask("c", ((2, 2, 1, 1),)),)),
+            QueryExample(image, (Ask("a", ((0.0, 0.0, 1.0, 1.0), (1.0, 1.0, 2.0, 2.0))), Ask("b", ()))),
+            QueryExample(image, (Ask("c", ((2.0, 2.0, 1.0, 1.0),)),)),
         ]
     )
     assert batch.queries == ("a", "b", "c")

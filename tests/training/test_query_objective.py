@@ -62,8 +62,8 @@ def settings(kind: str, data: Path, output: Path) -> QDoveTrainConfig | QueryPre
 def batch() -> QueryBatch:
     draws = torch.Generator().manual_seed(0)
     asks = [
-        (Ask("a dog", ((1, 2, 5, 6), (8, 8, 8, 8))),),
-        (Ask("a cat", ((0, 0, 3, 3),)), Ask("a car", ())),
+        (Ask("a dog", ((1.0, 2.0, 5.0, 6.0), (8.0, 8.0, 8.0, 8.0))),),
+        (Ask("a cat", ((0.0, 0.0, 3.0, 3.0),)), Ask("a car", ())),
         (Ask("nothing here", ()),),
         (Ask("null", ()),),
     ]
@@ -92,7 +92,7 @@ def test_a_query_of_each_image_with_its_own_boxes(batch: QueryBatch) -> None:
 
 def test_about_half_are_null() -> None:
     image = torch.zeros(3, 16, 16)
-    many = QueryBatch.collate([QueryExample(image, (Ask("a", ((0, 0, 2, 2),)),))] * 1000)
+    many = QueryBatch.collate([QueryExample(image, (Ask("a", ((0.0, 0.0, 2.0, 2.0),)),))] * 1000)
     torch.manual_seed(0)
     assert 440 < pick_queries(many, QDove(MODEL), null=0.5).about_part.sum() < 560
 
