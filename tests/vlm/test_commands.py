@@ -55,3 +55,10 @@ def test_bad_input_is_one_line(trained: str, questions_file: str, capsys: pytest
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("dove: ")
         assert message in error
+
+
+def test_info_says_what_it_is(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", trained, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["parameters"]) == {"connector", "language_model", "total"}
+    assert found["config"]["num_tokens"] == "auto"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from dove.commands.vlm.train import parse
 from dove.errors import UserError
-from dove.vlm.config import VLM_PRESETS, LoraConfig, VLMTrainConfig
+from dove.vlm.config import VLM_PRESETS, LoraConfig, ViewsConfig, VLMTrainConfig
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.train import AnswerTrainer, build_model, make_optimizer, run_vlm_training
 
@@ -142,7 +142,11 @@ def test_adapters_alone_are_trained_and_stored(training: VLMTrainConfig, tmp_pat
     [
         ({"prompt": "shout"}, "prompt='shout' is unknown; pass one of plain"),
         ({"num_tokens": ()}, "names no length policy"),
-        ({"tokenizer": "none", "train_tokenizer": True, "cache_tokens": False}, "needs an image tokenizer"),
+        (
+            {"tokenizer": "none", "train_tokenizer": True, "cache_tokens": False, "views": ViewsConfig()},
+            "needs an image tokenizer",
+        ),
+        ({"cache_tokens": False}, "views are made for cached tokens"),
         ({"train_tokenizer": True}, "cannot be cached"),
         ({"lora": LoraConfig(rank=4)}, "pass --language-model"),
         ({"query": "dog"}, "query='dog' is unknown"),
@@ -166,6 +170,18 @@ def test_settings_that_contradict_each_other(change: dict[str, object], message:
 def test_bad_settings_are_named(change: dict[str, object], message: str, training: VLMTrainConfig) -> None:
     with pytest.raises(UserError, match=message):
         run_vlm_training(replace(training, **change))
+
+
+def test_a_file_of_tokens_serves_further_runs_of_the_same_settings(training: VLMTrainConfig, tmp_path: Path) -> None:
+    short = replace(training, run=replace(training.run, steps=2), token_cache=str(tmp_path / "tokens.safetensors"))
+    run_vlm_training(short)
+    again = replace(short, output=str(tmp_path / "again"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dove.vlm.cache._encode", lambda *given: pytest.fail("encoded again"))
+        run_vlm_training(again)
+    assert losses(again.output) == losses(short.output)
+    with pytest.raises(UserError, match="tokens of another tokenizer, other images or other settings"):
+        run_vlm_training(replace(again, num_tokens=("3",), output=str(tmp_path / "other")))
 
 
 def test_a_question_longer_than_the_context_is_named(training: VLMTrainConfig) -> None:

@@ -26,10 +26,21 @@ def run(options: InfoOptions) -> None:
 
 def describe_checkpoint(name: str) -> dict[str, Any]:
     """Sizes, hash, settings and card of a checkpoint."""
-    from dove.checkpoint import CARD_FILE, WEIGHTS_FILE, checkpoint_sha256, load_checkpoint, resolve_checkpoint
+    from dove.checkpoint import (
+        CARD_FILE,
+        WEIGHTS_FILE,
+        checkpoint_sha256,
+        load_checkpoint,
+        model_type,
+        read_model_type,
+        resolve_checkpoint,
+    )
+    from dove.config import DoveConfig
+    from dove.vlm.config import VLMConfig
 
     folder = resolve_checkpoint(name)
-    config, weights = load_checkpoint(folder)
+    kinds = {model_type(kind): kind for kind in (DoveConfig, VLMConfig)}
+    config, weights = load_checkpoint(folder, kinds.get(read_model_type(folder), DoveConfig))
     parts: dict[str, int] = {}
     for key, tensor in weights.items():
         part = key.split(".")[0]

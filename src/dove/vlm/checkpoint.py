@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from dove.baselines.protocol import Tokenizer
 from dove.checkpoint import checkpoint_sha256, load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
@@ -120,7 +120,8 @@ def _language_model(folder: Path, config: VLMConfig) -> tuple[Any, Any]:
     if not own.is_dir():
         raise UserError(f"{folder} has no folder {LANGUAGE_MODEL_FOLDER}; pass a complete folder of dove vlm train")
     try:
-        text_tokenizer = AutoTokenizer.from_pretrained(own)
+        # Saved in this form whatever class it had, and Auto would look at the language model's type instead.
+        text_tokenizer = PreTrainedTokenizerFast.from_pretrained(own)
         if config.language_model is None:
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(own)), text_tokenizer
     except (OSError, ValueError, KeyError) as error:

@@ -155,7 +155,7 @@ LLAVA = VLMTrainConfig(
 
 VLM_TINY = VLMTrainConfig(
     preset="vlm-tiny",
-    num_tokens=("auto", "auto", "prefix", "64"),
+    num_tokens=("auto", "auto", "16"),
     views=ViewsConfig(count=6, symmetries=True),
     questions_per_image=4,
     optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
