@@ -1,0 +1,255 @@
+"""How well a model foresees its quality, and what the length policies that trust it get."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import pearsonr
+
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject
+from dove.evaluation.metrics import SMALLEST_MSE, mean_squared_error
+from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+from dove.evaluation.reconstruction import unit_range
+from dove.lengths import Trial, parse_length_policy
+from dove.lengths.budget import Budget, spend
+from dove.models.eos import EosScores
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+
+Curves = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What one model foresaw of every image, and what it reached."""
+
+    model: str
+    lengths: list[int]
+    """The numbers of tokens at which the reconstructions were measured."""
+    predicted: Curves
+    """(images, K): PSNR in dB that the model expects of every number of tokens."""
+    measured: Curves
+    """(images, lengths): mean squared error ([0, 1] pixels)."""
+    policies: "list[Outcome]"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one policy gave."""
+
+    policy: str
+    lengths: NDArray[np.int64]
+    errors: Curves
+    """(images,): mean squared error ([0, 1] pixels)."""
+    seconds: float
+    """Of choosing, without the encoding and without the final decoding."""
+
+
+def calibrate(
+    subject: Subject,
+    images: Images,
+    *,
+    lengths: Sequence[int],
+    psnr: Sequence[float],
+    budgets: Sequence[float],
+    batch_size: int,
+) -> Calibration:
+    """Encode every image once; decode it at fixed lengths and at those that each policy chooses.
+
+    Raises:
+        UserError: for a model that predicts no quality, lengths that do not fit it, or fewer than two images.
+    """
+    model = subject.tokenizer
+    if not isinstance(model, Dove) or model.config.eos_head != "quality":
+        raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
+    grid = sorted({1, *lengths, model.max_tokens})
+    if grid[0] < 1 or grid[-1] > model.max_tokens:
+        raise UserError(f"--lengths {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens")
+    requests = [f"{kind}psnr>={x:g}" for x in psnr for kind in ("", "search ")]
+    predicted, errors, values, originals = _encode(subject, model, images, grid, batch_size)
+    if len(predicted) < 2:
+        raise UserError("a calibration needs at least 2 images")
+    outcomes = [_follow(model, request, predicted, values, originals, batch_size) for request in requests]
+    foreseen = EosScores(probability=predicted, margin=predicted, quality=predicted)
+    for mean in budgets:
+        started = time.perf_counter()
+        spent = Budget(mean).lengths(foreseen)
+        seconds = time.perf_counter() - started
+        known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
+        fixed = _as_even_as_possible(len(spent), int(spent.sum()))
+        for name, cut in ((f"budget {mean:g}", spent), (f"known {mean:g}", known), (f"fixed {mean:g}", fixed)):
+            reached = _errors(model, values, originals, cut, batch_size)
+            outcomes.append(Outcome(name, cut.numpy(), reached, seconds if name.startswith("budget") else 0.0))
+    return Calibration(subject.name, grid, predicted.double().numpy(), errors, outcomes)
+
+
+def interpolate(errors: Curves, lengths: Sequence[int], max_tokens: int) -> Curves:
+    """Errors at every number of tokens from those at some (1 and K among them), linear in the logarithms of both."""
+    wanted, known = np.log(np.arange(1, max_tokens + 1)), np.log(lengths)
+    logs = np.log(np.maximum(errors, SMALLEST_MSE))
+    return np.exp(np.array([np.interp(wanted, known, row) for row in logs]))
+
+
+def decibels(errors: Curves) -> Curves:
+    """PSNR for pixels in [0, 1]; at most 100 dB."""
+    return -10 * np.log10(np.maximum(errors, SMALLEST_MSE))
+
+
+@torch.no_grad()
+def _encode(
+    subject: Subject, model: Dove, images: Images, grid: Sequence[int], batch_size: int
+) -> tuple[torch.Tensor, Curves, torch.Tensor, torch.Tensor]:
+    """Predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and the images (M, 3, S, S), on the CPU."""
+    predicted, errors, values, originals = [], [], [], []
+    for batch in images.batches(model.image_size, batch_size, subject.name):
+        output = model.generate(model.latents(batch.pixels.to(subject.device)))
+        assert output.eos.quality is not None
+        predicted.append(output.eos.quality.cpu())
+        values.append(output.values.cpu())
+        originals.append(batch.pixels)
+        cuts = [torch.full((len(batch.pixels),), k) for k in grid]
+        errors.append(np.stack([_errors(model, values[-1], batch.pixels, cut, batch_size) for cut in cuts], axis=1))
+    return torch.cat(predicted), np.concatenate(errors), torch.cat(values), torch.cat(originals)
+
+
+@torch.no_grad()
+def _errors(
+    model: Dove, values: torch.Tensor, originals: torch.Tensor, lengths: torch.Tensor, batch_size: int
+) -> Curves:
+    device = model.token_decoder.positions.device
+    found = []
+    for part, pixels, cut in zip(
+        values.split(batch_size), originals.split(batch_size), lengths.split(batch_size), strict=True
+    ):
+        rebuilt = model.decode(Tokens.cut(part.to(device), cut.to(device)))
+        found.append(mean_squared_error(unit_range(rebuilt), unit_range(pixels.to(device))).cpu().numpy())
+    return np.concatenate(found)
+
+
+@torch.no_grad()
+def _follow(
+    model: Dove,
+    request: str,
+    predicted: torch.Tensor,
+    values: torch.Tensor,
+    originals: torch.Tensor,
+    batch_size: int,
+) -> Outcome:
+    """Choose lengths for all images, batch by batch, with the time that takes, and measure what they give."""
+    policy = parse_length_policy(request, model.max_tokens)
+    device = model.token_decoder.positions.device
+    chosen, seconds = [], 0.0
+    for quality, part, pixels in zip(
+        predicted.split(batch_size), values.split(batch_size), originals.split(batch_size), strict=True
+    ):
+        on_device = part.to(device)
+
+        def rebuild(lengths: torch.Tensor, tokens: torch.Tensor = on_device) -> torch.Tensor:
+            return model.decode(Tokens.cut(tokens, lengths))
+
+        quality = quality.to(device)
+        eos = EosScores(probability=quality, margin=quality, quality=quality)
+        trial = Trial(images=pixels.to(device), reconstruct=rebuild)
+        started = time.perf_counter()
+        chosen.append(policy.lengths(eos, trial).cpu())
+        seconds += time.perf_counter() - started
+    lengths = torch.cat(chosen)
+    return Outcome(str(policy), lengths.numpy(), _errors(model, values, originals, lengths, batch_size), seconds)
+
+
+def _as_even_as_possible(count: int, total: int) -> torch.Tensor:
+    """``count`` lengths that sum to ``total`` and differ by one token at most, the longer ones spread over the images."""
+    return torch.diff(torch.arange(count + 1) * total // count)
+
+
+def summarise(study: Calibration) -> list[dict[str, Any]]:
+    """The rows of a model: one for each measured length, then one for each policy."""
+    rows: list[dict[str, Any]] = []
+    for column, k in enumerate(study.lengths):
+        predicted, measured = study.predicted[:, k - 1], decibels(study.measured[:, column])
+        rows.append(
+            {
+                "model": study.model,
+                "kind": "length",
+                "num_tokens": k,
+                "mean_length": float(k),
+                "predicted": float(predicted.mean()),
+                "psnr": float(measured.mean()),
+                "error": float(np.abs(predicted - measured).mean()),
+                "correlation": float(pearsonr(predicted, measured).statistic) if np.ptp(measured) else None,
+                "mse": float(study.measured[:, column].mean()),
+            }
+        )
+    by_name = {outcome.policy: outcome for outcome in study.policies}
+    return rows + [_policy_row(study, outcome, by_name) for outcome in study.policies]
+
+
+def _policy_row(study: Calibration, outcome: Outcome, by_name: dict[str, Outcome]) -> dict[str, Any]:
+    quality = decibels(outcome.errors)
+    row: dict[str, Any] = {
+        "model": study.model,
+        "kind": "policy",
+        "num_tokens": outcome.policy,
+        "mean_length": float(outcome.lengths.mean()),
+        "psnr": float(quality.mean()),
+        "psnr_std": float(quality.std()),
+        "mse": float(outcome.errors.mean()),
+        "seconds": outcome.seconds,
+    }
+    _, separator, number = outcome.policy.rpartition("psnr>=")
+    if separator:
+        row["missed_by"] = float(quality.mean() - float(number))
+    kind, _, number = outcome.policy.partition(" ")
+    if kind in ("budget", "known"):
+        fixed, known = (by_name[f"{name} {number}"].errors.mean() for name in ("fixed", "known"))
+        row["gain_over_fixed"] = float(10 * np.log10(fixed / outcome.errors.mean()))
+        row["share_of_known"] = float((fixed - outcome.errors.mean()) / (fixed - known)) if fixed > known else None
+    return row
+
+
+def plot_calibration(studies: Sequence[Calibration]) -> bytes:
+    """For every model: predicted against measured quality, the same by length, and what the policies get."""
+    with style():
+        figure, axes = panels(len(studies), 3)
+        for row, study in enumerate(studies):
+            scatter, curve, target = axes[3 * row : 3 * row + 3]
+            columns = [k - 1 for k in study.lengths]
+            predicted, measured = study.predicted[:, columns], decibels(study.measured)
+            scatter.scatter(measured, predicted, s=2, alpha=0.15, color=COLOURS[0], rasterized=True)
+            ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
+            scatter.plot(ends, ends, color=COLOURS[5], linewidth=1)
+            error = np.abs(predicted - measured).mean()
+            scatter.set(xlabel="measured PSNR in dB", ylabel="predicted", title=f"{study.model}: off by {error:.2f} dB")
+            _plot_by_length(curve, study.lengths, predicted, measured)
+            _plot_targets(target, study)
+        return to_png(figure)
+
+
+def _plot_by_length(panel: Any, lengths: list[int], predicted: Curves, measured: Curves) -> None:
+    panel.plot(lengths, measured.mean(0), "o-", color=COLOURS[0], markersize=4, label="measured")
+    panel.plot(lengths, predicted.mean(0), "s--", color=COLOURS[1], markersize=3, label="predicted")
+    panel.plot(lengths, np.abs(predicted - measured).mean(0), "^:", color=COLOURS[5], markersize=4, label="mean error")
+    token_axis(panel, [k for k in lengths if k & (k - 1) == 0])
+    panel.set(ylabel="dB", title="mean over images")
+    panel.legend()
+
+
+def _plot_targets(panel: Any, study: Calibration) -> None:
+    """Means against the PSNR asked for, with the deviation over images as bars."""
+    for kind, colour, marker in (("", COLOURS[1], "o"), ("search ", COLOURS[2], "s")):
+        found = [o for o in study.policies if o.policy.startswith(f"{kind}psnr>=")]
+        asked = [float(o.policy.rpartition(">=")[2]) for o in found]
+        reached = [decibels(o.errors) for o in found]
+        label = "decoding (search)" if kind else "prediction"
+        panel.errorbar(
+            asked, [q.mean() for q in reached], [q.std() for q in reached], color=colour, marker=marker, label=label
+        )
+    ends = panel.get_xlim()
+    panel.plot(ends, ends, color=COLOURS[5], linewidth=1)
+    panel.set(xlabel="PSNR asked for in dB", ylabel="PSNR reached", title="psnr>=x by")
+    panel.legend()
