@@ -1,0 +1,87 @@
+"""Pictures of any size as overlapping square tiles, and back without seams.
+
+Tiles stand at even distances, at least ``overlap`` pixels of each lying in the next one. Where tiles overlap, their pixels
+are mixed by weights that rise linearly from a tile's edge, so that no tile's border is ever seen alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dove.errors import UserError
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """Where the tiles of one picture lie.
+
+    Attributes:
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        tile: side of a tile.
+        overlap: pixels that neighbours share at least.
+    """
+
+    height: int
+    width: int
+    tile: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.tile) < 1:
+            raise UserError(f"a picture of {self.width}x{self.height} px cannot be cut into tiles of {self.tile} px")
+        if not 0 <= self.overlap < self.tile:
+            raise UserError(
+                f"an overlap of {self.overlap} px does not fit tiles of {self.tile}; pass 0 to {self.tile - 1}"
+            )
+
+    @property
+    def rows(self) -> list[int]:
+        """Upper edges of the tiles."""
+        return starts(self.height, self.tile, self.overlap)
+
+    @property
+    def columns(self) -> list[int]:
+        """Left edges of the tiles."""
+        return starts(self.width, self.tile, self.overlap)
+
+    def split(self, picture: Pixels) -> Pixels:
+        """Tiles (T, C, tile, tile), row by row, of a picture (C, height, width).
+
+        A picture smaller than a tile is continued by its last row and column.
+        """
+        missing = max(0, self.tile - self.height), max(0, self.tile - self.width)
+        padded = np.pad(picture, ((0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
+        return np.stack([padded[:, y : y + self.tile, x : x + self.tile] for y in self.rows for x in self.columns])
+
+    def join(self, tiles: Pixels) -> Pixels:
+        """The picture (C, height, width) of tiles (T, C, tile, tile), mixed where they overlap."""
+        channels = tiles.shape[1]
+        size = max(self.height, self.tile), max(self.width, self.tile)
+        total = np.zeros((channels, *size))
+        down, across = (weights(edges, self.tile) for edges in (self.rows, self.columns))
+        places = [(i, j) for i in range(len(self.rows)) for j in range(len(self.columns))]
+        for (i, j), pixels in zip(places, tiles, strict=True):
+            y, x = self.rows[i], self.columns[j]
+            total[:, y : y + self.tile, x : x + self.tile] += pixels * (down[i][:, None] * across[j])
+        return total[:, : self.height, : self.width].astype(tiles.dtype)
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of the fewest tiles that cover ``length`` pixels and share ``overlap`` at least, evenly spaced."""
+    span = max(0, length - tile)
+    steps = -(-span // (tile - overlap))
+    return [round(span * step / max(steps, 1)) for step in range(steps + 1)]
+
+
+def weights(edges: list[int], tile: int) -> NDArray[np.float64]:
+    """How much each tile along one axis has to say at each of its pixels, (tiles, tile): a triangle, above 0
+    everywhere, divided by the sum of the triangles at that pixel, so that the weights at every pixel sum to 1."""
+    triangle = np.minimum(np.arange(1, tile + 1), np.arange(tile, 0, -1)).astype(np.float64)
+    total = np.zeros(edges[-1] + tile)
+    for edge in edges:
+        total[edge : edge + tile] += triangle
+    return np.stack([triangle / total[edge : edge + tile] for edge in edges])
