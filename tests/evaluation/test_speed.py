@@ -97,6 +97,25 @@ def test_a_model_on_meta_leaves_the_model_alone(tiny_dove: Dove) -> None:
     assert {tensor.device.type for tensor in tiny_dove.state_dict().values()} == {"cpu"}
 
 
+def test_other_tokenizers_are_really_run(tiny_dove: Dove, images: torch.Tensor) -> None:
+    class Foreign(nn.Module):
+        image_size, max_tokens = tiny_dove.image_size, tiny_dove.max_tokens
+        token_counts = tiny_dove.token_counts
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_dove
+
+        def encode(self, images, num_tokens="auto"):
+            return self.inner.encode(images, num_tokens)
+
+        def decode(self, tokens, num_tokens=None):
+            return self.inner.decode(tokens, num_tokens)
+
+    assert encode_operations(Foreign(), 5) == encode_operations(tiny_dove, 5)
+    assert decode_operations(Foreign(), 5) == decode_operations(tiny_dove, 5)
+
+
 @pytest.fixture(scope="module")
 def paper_rows() -> list[dict[str, object]]:
     """Operations of the paper's sizes on the meta device."""

@@ -137,7 +137,7 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
     """
     tokenizer = subject.tokenizer
     capacity = tokenizer.max_tokens
-    possible: Sequence[int] = getattr(tokenizer, "token_counts", range(1, capacity + 1))
+    possible = tokenizer.token_counts
     if len(possible) == 1:
         asked = [str(possible[0])]
     else:

@@ -29,8 +29,8 @@ def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
             panel.set_title(title)
             panel.set_ylabel(label)
             panel.set_xlabel("tokens (mean over images)")
-            panel.set_ylim(bottom=0)
-            panel.set_xlim(left=0)
+            panel.set_xlim(0, panel.dataLim.x1 * 1.06)
+            panel.set_ylim(0, panel.dataLim.y1 * 1.08)
         axes[-1].legend(loc="best", fontsize=8.5)
         return to_png(figure)
 
