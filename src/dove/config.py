@@ -139,6 +139,8 @@ class VQGANLossConfig(ReconstructionLossConfig):
 
     codebook: float = 1.0
     """Weight of the codebook and commitment loss."""
+    restart_after: int = 20
+    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
     continuous: float = 0.5
     """Share of the images decoded from the latents themselves instead of from their codebook entries. DOVE decodes
     continuous latents, so its VQGAN has to know both."""

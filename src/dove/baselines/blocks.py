@@ -88,11 +88,13 @@ class Quantized:
         values: the entries, with the gradient of the latents they stand for.
         ids: which entries.
         loss: mean over batch, positions and channels of the codebook and the commitment loss.
+        latents: as they were compared with the entries.
     """
 
     values: Float[Tensor, "B L D"]
     ids: Int[Tensor, "B L"]
     loss: Float[Tensor, ""]
+    latents: Float[Tensor, "B L D"]
 
 
 class Codebook(nn.Module):
@@ -122,7 +124,7 @@ class Codebook(nn.Module):
         ids = (entries.square().sum(1) - 2 * latents @ entries.T).argmin(-1)
         values = F.embedding(ids, entries)
         loss = F.mse_loss(values, latents.detach()) + COMMITMENT * F.mse_loss(latents, values.detach())
-        return Quantized(latents + (values - latents).detach(), ids, loss)
+        return Quantized(latents + (values - latents).detach(), ids, loss, latents)
 
 
 class UnitCodebook(Codebook):

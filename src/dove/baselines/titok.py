@@ -119,6 +119,11 @@ class TiTok(FixedLength):
         self.latent_tokens = embedding(config.num_tokens, config.transformer.width)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
 
+    @property
+    def codebook(self) -> Codebook:
+        """What latents are replaced by."""
+        return self.quantize
+
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """Latents of images in [-1, 1] before quantisation, with gradients."""
         return self.encoder((images + 1) / 2, self.latent_tokens)

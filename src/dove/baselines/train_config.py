@@ -13,6 +13,8 @@ class QuantizedLossConfig(ReconstructionLossConfig):
 
     codebook: float = 1.0
     """Weight of the codebook and commitment loss."""
+    restart_after: int = 20
+    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class CodesLossConfig:
 
     codebook: float = 1.0
     """Weight of the codebook and commitment loss beside the cross-entropy."""
+    restart_after: int = 20
+    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
-from dove.baselines.blocks import Quantized
+from dove.baselines.blocks import Codebook, Quantized
 from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
@@ -60,6 +60,11 @@ class MaskgitTokenizer(FixedLength):
             config.latent_channels,
         )
         self.vqgan = MaskgitVQGAN(config)
+
+    @property
+    def codebook(self) -> Codebook:
+        """What latents are replaced by."""
+        return self.vqgan.quantize
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """The codebook entries of images in [-1, 1], with gradients."""

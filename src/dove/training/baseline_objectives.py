@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.alit import ALIT
+from dove.baselines.blocks import Codebook
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.train_config import CodesLossConfig, PaintingTrainConfig, QuantizedTrainConfig, TwoStageTrainConfig
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.config import ReconstructionLossConfig
-from dove.training.objectives import Objective, StepResult
+from dove.training.codebook import Restarts
+from dove.training.objectives import Objective, StepResult, code_metrics
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
 LABEL_SMOOTHING = 0.1
@@ -25,13 +27,27 @@ def code_loss(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]) -> Floa
     return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), label_smoothing=LABEL_SMOOTHING)
 
 
-class QuantizedObjective(Objective):
+class CodebookObjective(Objective):
+    """Trainings that keep a codebook in use."""
+
+    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, codebook: Codebook, restart_after: int):
+        super().__init__(model, loss)
+        self.restarts = Restarts(len(codebook.embedding.weight), restart_after)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"restarts": self.restarts.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.restarts.load_state_dict(state["restarts"])
+
+
+class QuantizedObjective(CodebookObjective):
     """Eq. 2 on the image rebuilt from codebook entries, with the codebook's loss, end to end."""
 
     model: TiTok | MaskgitTokenizer
 
     def __init__(self, config: QuantizedTrainConfig, model: TiTok | MaskgitTokenizer):
-        super().__init__(model, config.loss)
+        super().__init__(model, config.loss, model.codebook, config.loss.restart_after)
         self.config = config
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
@@ -40,21 +56,22 @@ class QuantizedObjective(Objective):
         terms = self.reconstruction_terms(reconstruction, images)
         loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        used = torch.tensor(float(quantized.ids.unique().numel()))
-        return StepResult(loss, reconstruction, {**metrics, "codebook": quantized.loss.detach(), "codes_used": used})
+        moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
+        metrics |= {"codebook": quantized.loss.detach(), **code_metrics(quantized.ids, moved)}
+        return StepResult(loss, reconstruction, metrics)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         assert isinstance(model, TiTok | MaskgitTokenizer)
         return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
 
-class TiTokCodesObjective(Objective):
+class TiTokCodesObjective(CodebookObjective):
     """Stage one of TiTok: codes of a frozen VQGAN from the tokens."""
 
     model: TwoStageTiTok
 
     def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok, teacher: MaskgitVQGAN):
-        super().__init__(model, NO_PIXELS)
+        super().__init__(model, NO_PIXELS, model.codebook, config.loss.restart_after)
         self.config = config
         self.teacher = teacher.requires_grad_(False)
         model.pixel_decoder.requires_grad_(False)
@@ -65,20 +82,21 @@ class TiTokCodesObjective(Objective):
             codes = self.teacher.quantized(self.teacher.encode((images + 1) / 2)).ids
         quantized = self.model.quantized_images(images)
         entropy = code_loss(self.model.code_logits(quantized.values), codes)
-        return codes_result(images, entropy, quantized.loss, self.config.loss)
+        moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
+        return codes_result(images, entropy, quantized.loss, self.config.loss, code_metrics(quantized.ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         assert isinstance(model, TwoStageTiTok)
         return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
 
-class ALITCodesObjective(Objective):
+class ALITCodesObjective(CodebookObjective):
     """Stage one of ALIT: codes of its frozen VQGAN from the tokens of every roll-out, averaged over roll-outs."""
 
     model: ALIT
 
     def __init__(self, config: TwoStageTrainConfig, model: ALIT):
-        super().__init__(model, NO_PIXELS)
+        super().__init__(model, NO_PIXELS, model.quantize, config.loss.restart_after)
         self.config = config
         model.base_tokenizer.requires_grad_(False)
 
@@ -86,7 +104,10 @@ class ALITCodesObjective(Objective):
         roll_outs = list(self.model.roll_outs(images))
         entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
-        return codes_result(images, entropy, codebook, self.config.loss)
+        latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
+        ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
+        moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
+        return codes_result(images, entropy, codebook, self.config.loss, code_metrics(ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         return roll_out_previews(model, images)
@@ -167,10 +188,14 @@ class ALITPixelsObjective(PaintingObjective):
 
 
 def codes_result(
-    images: Float[Tensor, "B 3 S S"], entropy: Float[Tensor, ""], codebook: Float[Tensor, ""], loss: CodesLossConfig
+    images: Float[Tensor, "B 3 S S"],
+    entropy: Float[Tensor, ""],
+    codebook: Float[Tensor, ""],
+    loss: CodesLossConfig,
+    usage: dict[str, Tensor],
 ) -> StepResult:
     """A step of stage one, which paints nothing."""
-    metrics = {"codes": entropy.detach(), "codebook": codebook.detach()}
+    metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
     return StepResult(entropy + loss.codebook * codebook, images, metrics)
 
 

@@ -29,6 +29,7 @@ from dove.models.eos import EosScores
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
+from dove.training.codebook import Restarts
 
 LEAST_DISTANCE = 1e-4
 """Perceptual distances below this count as this where their logarithm is learned."""
@@ -110,10 +111,12 @@ class VQGANObjective(Objective):
     def __init__(self, config: VQGANTrainConfig, model: VQGAN):
         super().__init__(model, config.loss)
         self.config = config
+        self.restarts = Restarts(model.config.codebook_size, config.loss.restart_after)
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         latents = self.model.encode(images)
-        quantized, codebook_loss, _ = self.model.quantize(latents)
+        quantized, codebook_loss, ids = self.model.quantize(latents)
+        moved = self.restarts.step(self.model.model.quantize.embedding.weight, latents, ids)
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
         continuous = round(self.config.loss.continuous * len(images))
         mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
@@ -121,7 +124,14 @@ class VQGANObjective(Objective):
         terms = self.reconstruction_terms(reconstruction, images)
         loss = terms["rec"].mean() + self.config.loss.codebook * codebook_loss
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        return StepResult(loss, reconstruction, {**metrics, "codebook": codebook_loss.detach()})
+        metrics |= {"codebook": codebook_loss.detach(), **code_metrics(ids, moved)}
+        return StepResult(loss, reconstruction, metrics)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"restarts": self.restarts.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.restarts.load_state_dict(state["restarts"])
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         assert isinstance(model, VQGAN)
@@ -267,6 +277,11 @@ class PrefixObjective(TokenizerObjective):
         shares = self.config.loss
         drawn = torch.where(pick < shares.log_uniform + shares.powers, power, even)
         return torch.where(pick < shares.log_uniform, short, drawn).long().clamp(1, capacity)
+
+
+def code_metrics(ids: Int[Tensor, "..."], moved: int) -> dict[str, Tensor]:
+    """How much of a codebook a batch uses, and how many entries were moved."""
+    return {"codes_used": torch.tensor(float(ids.unique().numel())), "codes_moved": torch.tensor(float(moved))}
 
 
 def _powers_of_four(capacity: int) -> list[int]:

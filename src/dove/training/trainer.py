@@ -99,7 +99,8 @@ class Trainer:
             log.close()
         return self.output / "model"
 
-    def _step(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def _step(self, images: Any, step: int) -> StepResult:
+        """One update from a batch: images, or whatever the objective's examples are collated to."""
         images = images.to(self.accelerator.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim, step, self.config.run.steps)
@@ -145,7 +146,7 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
-    def _batches(self, start: int) -> Iterator[Tensor]:
+    def _batches(self, start: int) -> Iterator[Any]:
         run = self.config.run
         sampler = ResumableSampler(
             len(self.images),

@@ -1,0 +1,56 @@
+"""Keeping the entries of a codebook in use."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Restarts:
+    """Moves entries that no latent has chosen for some steps to latents of the batch ("Jukebox", section 3.1).
+
+    Without it the codebooks of models trained from scratch die: a few entries are near the first latents, only these are
+    trained, and all images become the same code.
+
+    Args:
+        size: entries V.
+        patience: steps without use after which an entry moves; 0 never moves any.
+    """
+
+    def __init__(self, size: int, patience: int):
+        self.patience = patience
+        self.idle = torch.zeros(size, dtype=torch.long)
+
+    @torch.no_grad()
+    def step(self, entries: Float[Tensor, "V D"], latents: Float[Tensor, "... D"], ids: Int[Tensor, "..."]) -> int:
+        """Count a training step and move what has been idle for too long.
+
+        Args:
+            entries: the codebook, changed in place.
+            latents: of this step's batch, as they are compared with the entries.
+            ids: the entries that they chose.
+
+        Returns:
+            How many entries moved.
+        """
+        if not self.patience:
+            return 0
+        self.idle += 1
+        self.idle[ids.flatten().cpu()] = 0
+        stale = (self.idle >= self.patience).nonzero()[:, 0]
+        pool = latents.detach().flatten(0, -2)
+        stale = stale[: len(pool)]
+        chosen = pool[torch.randperm(len(pool))[: len(stale)].to(pool.device)].to(entries)
+        # Behind autograd's back: nobody chose these rows in this step, so their gradient is 0 whatever they hold.
+        entries.data[stale.to(entries.device)] = chosen
+        self.idle[stale] = 0
+        return len(stale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"idle": self.idle}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self.idle = state["idle"]
