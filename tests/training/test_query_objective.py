@@ -39,7 +39,7 @@ MODEL = QDoveConfig(
     max_tokens=16,
     token_dim=32,
     token_basis="bands",
-    query=QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8),
+    query=QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=24),
 )
 REGION = replace(MODEL, eos_head="quality", region=RegionConfig(kind="rectangle", channels=(8, 8, 8)))
 PLAIN = {"perceptual": 0.0, "perceptual_network": "none", "gan": 0.0}
