@@ -180,7 +180,7 @@ class FeatureCache:
         if file is None:
             return None
         try:
-            with np.load(file) as stored:
+            with file.open("rb") as handle, np.load(handle) as stored:  # np.load leaves a damaged file open
                 features = PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
                 unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
                 self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}

@@ -74,7 +74,7 @@ class ReferenceCache:
 
 def _load_statistics(file: Path) -> FeatureStatistics | None:
     try:
-        with np.load(file) as stored:
+        with file.open("rb") as handle, np.load(handle) as stored:  # np.load leaves a damaged file open
             return FeatureStatistics.from_state(dict(stored))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged: measured again
         return None
