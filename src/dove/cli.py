@@ -39,9 +39,13 @@ COMMANDS: dict[str, Command] = {
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
     "evaluate speed": Command("dove.commands.evaluate.speed", "images per second and operations by number of tokens"),
     "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
-    "vlm evaluate": Command("dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"),
+    "vlm evaluate": Command(
+        "dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"
+    ),
     "vlm ask": Command("dove.commands.vlm.ask", "ask about an image"),
-    "evaluate queries": Command("dove.commands.evaluate.queries", "tokens for a question against tokens for the whole image"),
+    "evaluate queries": Command(
+        "dove.commands.evaluate.queries", "tokens for a question against tokens for the whole image"
+    ),
     "data convert": Command("dove.commands.data.convert", "make training data with queries of a published data set"),
     "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
