@@ -89,7 +89,10 @@ class Mosaics(Dataset[QueryExample]):
         for name, (left, upper, side) in zip(chosen, placements, strict=True):
             photo = self.by_name[name][int(rng.integers(len(self.by_name[name])))]
             scene.paste(self._photo(rng, photo, side), (left, upper))
-        boxes = {name: (*map(float, place), float(place[2])) for name, place in zip(chosen, placements, strict=True)}
+        boxes = {
+            name: (float(left), float(upper), float(side), float(side))
+            for name, (left, upper, side) in zip(chosen, placements, strict=True)
+        }
         return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes, self.names)))
 
     def draw(self, epoch: int, indices: Sequence[int]) -> Tensor:

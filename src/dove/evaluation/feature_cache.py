@@ -140,7 +140,7 @@ class FeatureCache:
                 if missing:
                     found |= self._extract(missing, start, stop, progress)
                 else:
-                    progress.total -= stop - start  # what was at hand would blur the time left
+                    progress.total = (progress.total or 0) - (stop - start)  # what was at hand would blur the time left
                     progress.refresh()
                 for source, part in found.items():
                     assert part is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dove.data.query_batch import QueryBatch, QueryExample
+from dove.lengths import LengthPolicy
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import LEAST_ERROR, psnr
 from dove.models.query import RegionTokenGenerator
@@ -49,17 +50,17 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
     for first in range(0, count, batch_size):
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
-    merged = [
+    inside, outside, auto = (
         {kind: torch.cat([part[place][kind] for part in parts if kind in part[place]]) for kind in parts[0][place]}
         for place in range(3)
-    ]
+    )
     whole, found = (torch.cat([part[place] for part in parts]) for place in (3, 4))
-    return Scores(lengths, *merged, whole, found)
+    return Scores(lengths, inside, outside, auto, whole, found)
 
 
 @torch.no_grad()
 def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> tuple[Any, ...]:
-    requests = [*lengths, "auto"]
+    requests: list[int | str | LengthPolicy] = [*lengths, "auto"]
     count, side = len(batch.queries), batch.images.shape[-1]
     boxes = whole_pixels(batch.boxes, side)
     inside = inside_boxes(boxes, batch.query_of, count, side)
@@ -133,8 +134,9 @@ def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
     """Rows of the report: one for each kind of query and number of tokens."""
     rows = []
     for kind in KINDS:
-        for place, request in enumerate([*scores.lengths, "auto"]):
-            length = scores.auto[kind].mean().item() if request == "auto" else float(request)
+        requests: list[int | str] = [*scores.lengths, "auto"]
+        for place, request in enumerate(requests):
+            length = scores.auto[kind].mean().item() if isinstance(request, str) else float(request)
             rows.append(
                 {
                     "model": name,

@@ -226,7 +226,8 @@ def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPo
         UserError: if a request is not understood, or none can be followed.
     """
     counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
-    fitting, left_out = [], []
+    fitting: list[LengthPolicy] = []
+    left_out: list[LengthPolicy] = []
     for request in requests:
         # A length beyond this model's capacity may be another's.
         beyond = request.strip().isdigit() and int(request) > capacity > 0

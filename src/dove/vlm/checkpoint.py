@@ -85,7 +85,7 @@ def save_vlm(
     folder = Path(folder)
     config = model.config
     if model.trained_tokenizer is not None:
-        model.trained_tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)  # type: ignore[operator]
+        model.trained_tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
         sha256 = checkpoint_sha256(folder / TOKENIZER_FOLDER)
         config = with_tokenizer(config, TOKENIZER_FOLDER, sha256)
     save_checkpoint(folder, config, stored_weights(model), dtype=dtype, card=card)

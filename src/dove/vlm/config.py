@@ -33,7 +33,7 @@ class LoraConfig:
 
     rank: int = 0
     """Rank of the adapters; 0 trains the language model itself."""
-    alpha: float = 16.0
+    alpha: int = 16
     """The update is scaled by alpha / rank."""
     dropout: float = 0.0
 

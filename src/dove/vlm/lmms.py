@@ -6,7 +6,7 @@ python -m lmms_eval --model dove_vlm --model_args pretrained=FOLDER,num_tokens=a
 from typing import Any
 
 import torch
-from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
+from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from dove.errors import UserError
@@ -15,7 +15,7 @@ from dove.vlm.model import VisionLanguageModel
 DEFAULT_ANSWER_WORDS = 32
 
 
-class DoveVlm(lmms):  # type: ignore[misc]
+class DoveVlm(lmms):
     """A saved vision-language model as lmms-eval's simple kind of model: pictures and a text in, a text out.
 
     Args:
@@ -65,6 +65,6 @@ class DoveVlm(lmms):  # type: ignore[misc]
 
 def manifest() -> Any:
     """What lmms-eval's entry point ``lmms_eval.models`` asks for."""
-    from lmms_eval.models.registry_v2 import ModelManifest  # type: ignore[import-not-found]
+    from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="dove_vlm", simple_class_path="dove.vlm.lmms.DoveVlm")

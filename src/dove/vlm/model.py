@@ -65,7 +65,7 @@ class VisionLanguageModel(nn.Module):
         found = self.trained_tokenizer if self.trained_tokenizer is not None else self._frozen[0]
         if found is None:
             raise UserError("this model has no image tokenizer; it answers without looking")
-        return found  # type: ignore[return-value]
+        return found
 
     @property
     def context(self) -> int | None:
@@ -87,7 +87,9 @@ class VisionLanguageModel(nn.Module):
         words: Tensor = self.language_model.get_input_embeddings()(layout.ids.clamp(min=0))
         if tokens is None:
             return words
-        seen = self.connector(tokens.values[tokens.mask].to(self.connector[0].weight.dtype))
+        weight = self.connector[0].weight
+        assert isinstance(weight, Tensor)
+        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype))
         places = layout.image_positions[..., None].expand_as(words)
         return words.masked_scatter(places, seen.to(words.dtype))
 

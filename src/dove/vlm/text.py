@@ -184,10 +184,10 @@ class PromptWriter:
         return self._chat(turns, answered=True)[len(prompt) :]
 
     def _chat(self, turns: Sequence[Turn], *, answered: bool) -> str:
-        messages = []
+        messages: list[dict[str, str]] = []
         for turn in turns:
             messages.append({"role": "user", "content": self._visible(turn.question)})
-            messages.append({"role": "assistant", "content": turn.answer})
+            messages.append({"role": "assistant", "content": turn.answer or ""})
         messages = messages if answered else messages[:-1]
         return str(
             self.text_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)

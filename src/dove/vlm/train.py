@@ -245,7 +245,7 @@ class AnswerTrainer(Trainer):
         self.optimizer = make_optimizer(config, objective.model)
         self._attend(training=True)
 
-    def _step(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
+    def _step(self, batch: AnswerBatch, step: int) -> StepResult:
         batch = batch.to(self.accelerator.device)
         share = learning_rate(self.config.optim, step, self.config.run.steps) / self.config.optim.lr
         for group in self.optimizer.param_groups:
@@ -267,6 +267,7 @@ class AnswerTrainer(Trainer):
     def _accuracy(self) -> dict[str, Tensor]:
         """Share of the held-out questions that the moving average answers right, by length policy."""
         model = self.average.module.eval()
+        assert isinstance(model, VisionLanguageModel)
         self._attend(training=False)
         requests = [name for name in dict.fromkeys(self.config.num_tokens) if name != PREFIX] or ["auto"]
         answers = answer_questions(model, as_questions(self.questions), requests)
