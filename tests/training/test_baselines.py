@@ -23,7 +23,12 @@ from dove.config import OptimConfig, ReconstructionLossConfig, RunConfig
 from dove.errors import UserError
 from dove.loading import load_tokenizer
 from dove.models.attention import use_attention_for
-from dove.training.baseline_objectives import ALITPixelsObjective, QuantizedObjective, TiTokCodesObjective
+from dove.training.baseline_objectives import (
+    ALITCodesObjective,
+    ALITPixelsObjective,
+    QuantizedObjective,
+    TiTokCodesObjective,
+)
 from dove.training.setup import run_training
 from dove.training.starts import load_teacher
 
@@ -206,3 +211,22 @@ def test_training_attention_equals_the_fused_one(pictures: torch.Tensor) -> None
     fused = model.logits(tokens.values, kept)
     use_attention_for(model, torch.device("cpu"), training=True)
     assert torch.allclose(model.logits(tokens.values, kept), fused, atol=1e-5)
+
+
+def test_alit_learns_codes_from_all_roll_outs_or_from_some(pictures: torch.Tensor, vqgan_folder: Path) -> None:
+    torch.manual_seed(0)
+    model = ALIT(ALIT_MODEL)
+    model.base_tokenizer = load_teacher(str(vqgan_folder), VQGAN)
+    used = {}
+    for kind in ("all", "drawn"):
+        config = ALITCodesTrainConfig(preset="alit-tiny-codes", model=ALIT_MODEL, roll_outs=kind, **SETTINGS)
+        objective = ALITCodesObjective(config, model).eval()
+        counts = []
+        original = model.roll_outs
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "roll_outs", lambda images, count: counts.append(count) or original(images, count))
+            for step in range(8):
+                assert torch.isfinite(objective(pictures, step).loss)
+        used[kind] = counts
+    assert used["all"] == [None] * 8
+    assert set(used["drawn"]) == {1, 2, 3}

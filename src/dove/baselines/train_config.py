@@ -1,6 +1,7 @@
 """Settings of the baselines' trainings. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
 from dove.config import ReconstructionLossConfig, TrainConfig
@@ -77,6 +78,8 @@ class ALITCodesTrainConfig(TwoStageTrainConfig):
     """Stage one of ALIT: every roll-out predicts the codes."""
 
     model: ALITConfig
+    roll_outs: Literal["all", "drawn"] = "all"
+    """All roll-outs in every step, as published, or the first few, their number drawn anew: half the cost of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)

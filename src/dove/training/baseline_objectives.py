@@ -11,7 +11,13 @@ from dove.baselines.alit import ALIT
 from dove.baselines.blocks import Codebook
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
-from dove.baselines.train_config import CodesLossConfig, PaintingTrainConfig, QuantizedTrainConfig, TwoStageTrainConfig
+from dove.baselines.train_config import (
+    ALITCodesTrainConfig,
+    CodesLossConfig,
+    PaintingTrainConfig,
+    QuantizedTrainConfig,
+    TwoStageTrainConfig,
+)
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.config import ReconstructionLossConfig
 from dove.training.codebook import Restarts
@@ -95,13 +101,14 @@ class ALITCodesObjective(CodebookObjective):
 
     model: ALIT
 
-    def __init__(self, config: TwoStageTrainConfig, model: ALIT):
+    def __init__(self, config: ALITCodesTrainConfig, model: ALIT):
         super().__init__(model, NO_PIXELS, model.quantize, config.loss.restart_after)
         self.config = config
         model.base_tokenizer.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
-        roll_outs = list(self.model.roll_outs(images))
+        count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step)
+        roll_outs = list(self.model.roll_outs(images, count))
         entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
@@ -176,8 +183,7 @@ class ALITPixelsObjective(PaintingObjective):
         ]
 
     def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
-        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step)) % 2**63)
-        count = int(torch.randint(1, self.model.config.num_rollouts + 1, (), generator=draws))
+        count = draw_count(self.model, self.config.run.seed, step)
         with torch.no_grad():
             values = list(self.model.roll_outs(images, count))[-1].values
         kept = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -185,6 +191,12 @@ class ALITPixelsObjective(PaintingObjective):
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         return roll_out_previews(model, images)
+
+
+def draw_count(model: ALIT, seed: int, step: int) -> int:
+    """A number of roll-outs, the same one whenever a run comes to this step."""
+    draws = torch.Generator().manual_seed(hash((seed, step)) % 2**63)
+    return int(torch.randint(1, model.config.num_rollouts + 1, (), generator=draws))
 
 
 def codes_result(
