@@ -52,3 +52,29 @@ def test_tilings_that_cannot_be_are_refused():
         Tiling(height=9, width=9, tile=8, overlap=8)
     with pytest.raises(UserError, match="0x9 px"):
         Tiling(height=9, width=0, tile=8, overlap=4)
+
+
+@given(tilings, st.integers(1, 7), st.integers(0, 99))
+def test_bands_come_in_order_from_portions_of_any_size(tiling, portion, seed):
+    tiles = np.random.default_rng(seed).random((len(tiling), 2, tiling.tile, tiling.tile))
+    whole = np.zeros((2, max(tiling.height, tiling.tile), max(tiling.width, tiling.tile)))
+    down, across = weights(tiling.rows, tiling.tile), weights(tiling.columns, tiling.tile)
+    for number, tile in enumerate(tiles):
+        i, j = divmod(number, len(tiling.columns))
+        y, x = tiling.rows[i], tiling.columns[j]
+        whole[:, y : y + tiling.tile, x : x + tiling.tile] += tile * np.outer(down[i], across[j])
+    bands = list(tiling.bands(tiles[start : start + portion] for start in range(0, len(tiles), portion)))
+    assert max(band.shape[1] for band in bands) <= tiling.tile
+    np.testing.assert_allclose(np.concatenate(bands, axis=1), whole[:, : tiling.height, : tiling.width], atol=1e-12)
+
+
+def test_some_tiles_are_a_slice_of_all():
+    tiling = Tiling(height=20, width=27, tile=8, overlap=3)
+    picture = np.arange(3 * 20 * 27, dtype=np.int64).reshape(3, 20, 27)
+    np.testing.assert_array_equal(tiling.split(picture, slice(4, 9)), tiling.split(picture)[4:9])
+
+
+def test_a_missing_tile_is_no_picture():
+    tiling = Tiling(height=8, width=12, tile=8, overlap=4)
+    with pytest.raises(ValueError, match="shorter"):
+        tiling.join(np.zeros((1, 3, 8, 8), np.float32))

@@ -1,13 +1,16 @@
-"""One image at several lengths for the price of one encoding."""
+"""Images at several lengths for the price of one encoding."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
+from dove.models.eos import EosScores
 from dove.qdove import QDove
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
@@ -25,7 +28,11 @@ class Reconstructions:
 
 
 def reconstruct(
-    model: Dove, image: Float[Tensor, "3 S S"], policies: Sequence[LengthPolicy], query: str | None = None
+    model: Dove,
+    image: Float[Tensor, "3 S S"],
+    policies: Sequence[LengthPolicy],
+    query: str | None = None,
+    given: Sequence[int | None] | None = None,
 ) -> Reconstructions:
     """Rebuild one image, in [-1, 1], at the length that each policy gives it.
 
@@ -34,11 +41,73 @@ def reconstruct(
         image: at the model's size.
         policies: one for each reconstruction.
         query: what the tokens shall describe first.
+        given: for each policy the length that ``choose_together`` found for this image; None where the policy chooses.
     """
     images = image[None].to(model.token_decoder.positions.device)
-    encoded = (
-        model.encode_each(images, policies, query) if isinstance(model, QDove) else model.encode_each(images, policies)
-    )
-    tokens = Tokens.cat(encoded)
+    lengths = [None if length is None else torch.tensor([length]) for length in given or [None] * len(policies)]
+    tokens = Tokens.cat(encode_given(model, images, policies, lengths, query))
     rebuilt = model.decode(tokens)
     return Reconstructions(tokens.lengths.tolist(), psnr(rebuilt, images.expand_as(rebuilt)).tolist(), rebuilt)
+
+
+def choose_together(
+    model: Dove,
+    batches: Iterable[Float[Tensor, "B 3 S S"]],
+    policies: Sequence[LengthPolicy],
+    query: str | None = None,
+) -> list[Int[Tensor, " M"] | None]:
+    """Lengths by the policies that weigh all M images against one another, such as a budget; None for the others.
+
+    Keeps the EOS scores of the images and nothing else. Where every policy looks at each image alone, ``batches`` is not
+    touched.
+
+    Raises:
+        UserError: if the model does not predict what a policy needs; after the first batch.
+    """
+    collective = [policy for policy in policies if policy.collective]
+    scores: list[EosScores] = []
+    for images in batches if collective else ():
+        scores.append(eos_scores(model, images, query))
+        if len(scores) == 1:
+            for policy in collective:
+                policy.lengths(scores[0])
+    if not scores:
+        return [None] * len(policies)
+    together = concatenate(scores)
+    return [policy.lengths(together).cpu() if policy.collective else None for policy in policies]
+
+
+def encode_given(
+    model: Dove,
+    images: Float[Tensor, "B 3 S S"],
+    policies: Sequence[LengthPolicy],
+    given: Sequence[Int[Tensor, " B"] | None],
+    query: str | None = None,
+) -> list[Tokens]:
+    """Tokens of the same images by several policies, where ``given`` has none of the lengths that are settled already."""
+    requests = [
+        policy if lengths is None else model.max_tokens for policy, lengths in zip(policies, given, strict=True)
+    ]
+    encoded = (
+        model.encode_each(images, requests, query) if isinstance(model, QDove) else model.encode_each(images, requests)
+    )
+    return [
+        tokens if lengths is None else Tokens.cut(tokens.values, lengths.to(tokens.values.device))
+        for tokens, lengths in zip(encoded, given, strict=True)
+    ]
+
+
+@torch.no_grad()
+def eos_scores(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
+    """What the EOS head says of all K positions."""
+    latents = model.latents(images.to(model.token_decoder.positions))
+    if isinstance(model, QDove) and query is not None:
+        return model.generate_for(latents, model.query_tokens([query] * len(images))).eos
+    return model.generate(latents).eos
+
+
+def concatenate(scores: Sequence[EosScores]) -> EosScores:
+    """One batch from several."""
+    columns = {field.name: [getattr(part, field.name) for part in scores] for field in fields(EosScores)}
+    joined: dict[str, Any] = {name: None if parts[0] is None else torch.cat(parts) for name, parts in columns.items()}
+    return EosScores(**joined)

@@ -4,14 +4,18 @@ Tiles stand at even distances, at least ``overlap`` pixels of each lying in the 
 are mixed by weights that rise linearly from a tile's edge, so that no tile's border is ever seen alone.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dove.errors import UserError
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[Any]
+"""Floats, or where nothing is mixed also 8-bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +52,44 @@ class Tiling:
         """Left edges of the tiles."""
         return starts(self.width, self.tile, self.overlap)
 
-    def split(self, picture: Pixels) -> Pixels:
-        """Tiles (T, C, tile, tile), row by row, of a picture (C, height, width).
+    def __len__(self) -> int:
+        """Tiles in all."""
+        return len(self.rows) * len(self.columns)
+
+    def split(self, picture: Pixels, tiles: slice = slice(None)) -> Pixels:
+        """Tiles (T, C, tile, tile), row by row, of a picture (C, height, width): all of them, or some.
 
         A picture smaller than a tile is continued by its last row and column.
         """
         missing = max(0, self.tile - self.height), max(0, self.tile - self.width)
-        padded = np.pad(picture, ((0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
-        return np.stack([padded[:, y : y + self.tile, x : x + self.tile] for y in self.rows for x in self.columns])
+        padded = np.pad(picture, ((0, 0), (0, missing[0]), (0, missing[1])), mode="edge") if any(missing) else picture
+        corners = list(product(self.rows, self.columns))[tiles]
+        return np.stack([padded[:, y : y + self.tile, x : x + self.tile] for y, x in corners])
 
     def join(self, tiles: Pixels) -> Pixels:
         """The picture (C, height, width) of tiles (T, C, tile, tile), mixed where they overlap."""
-        channels = tiles.shape[1]
-        size = max(self.height, self.tile), max(self.width, self.tile)
-        total = np.zeros((channels, *size))
+        return np.concatenate(list(self.bands([tiles])), axis=1)
+
+    def bands(self, batches: Iterable[Pixels]) -> Iterator[Pixels]:
+        """The picture from top to bottom, as bands (C, h, width) that follow one another, h at most ``tile``.
+
+        Args:
+            batches: all tiles, (T, C, tile, tile), row by row, in portions of any size. No more is held of them than one
+                row of tiles.
+        """
         down, across = (weights(edges, self.tile) for edges in (self.rows, self.columns))
-        places = [(i, j) for i in range(len(self.rows)) for j in range(len(self.columns))]
+        places = product(range(len(self.rows)), range(len(self.columns)))
+        tiles = (tile for batch in batches for tile in batch)
+        band = np.zeros((0, 0, 0))
         for (i, j), pixels in zip(places, tiles, strict=True):
-            y, x = self.rows[i], self.columns[j]
-            total[:, y : y + self.tile, x : x + self.tile] += pixels * (down[i][:, None] * across[j])
-        return total[:, : self.height, : self.width].astype(tiles.dtype)
+            if not band.size:
+                band = np.zeros((len(pixels), self.tile, max(self.width, self.tile)))
+            x = self.columns[j]
+            band[:, :, x : x + self.tile] += pixels * (down[i][:, None] * across[j])
+            if j + 1 == len(self.columns):
+                finished = ([*self.rows, self.height][i + 1]) - self.rows[i]
+                yield band[:, :finished, : self.width].astype(pixels.dtype)
+                band = np.concatenate([band[:, finished:], np.zeros_like(band[:, :finished])], axis=1)
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -1,12 +1,16 @@
 """``dove reconstruct`` and the command line's manners."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dove.cli import main
+from dove.config import DoveConfig
+from dove.tokenizer import Dove
 
 
 def test_table_picture_and_json(
@@ -23,6 +27,57 @@ def test_table_picture_and_json(
     with Image.open(output) as picture:
         assert picture.width > 3 * 192
     assert "mean of 7" in capsys.readouterr().out
+
+
+@pytest.fixture
+def predictive(tiny_config: DoveConfig, tmp_path: Path) -> str:
+    """A checkpoint whose head predicts qualities."""
+    torch.manual_seed(0)
+    Dove(replace(tiny_config, eos_head="quality")).save_pretrained(tmp_path / "predictive")
+    return str(tmp_path / "predictive")
+
+
+def test_images_share_a_budget(photos: Path, predictive: str, tmp_path: Path) -> None:
+    (photos / "a" / "broken.png").write_bytes(b"")
+    numbers = tmp_path / "x.json"
+    flags = ["--num-tokens", "budget 5", "4", "--output", str(tmp_path / "x.png"), "--json", str(numbers)]
+    assert main(["reconstruct", str(photos), "--model", predictive, *flags]) == 2
+    lengths = [result["rows"][0]["length"] for result in json.loads(numbers.read_text())]
+    assert len(lengths) == 7
+    assert sum(lengths) == 5 * 7
+    assert len(set(lengths)) > 1
+
+
+def test_tiles(photos: Path, predictive: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.png").write_bytes(b"")
+    output, numbers = tmp_path / "out" / "x.jpg", tmp_path / "x.json"
+    flags = ["--tile", "--tile-overlap", "3", "--num-tokens", "budget 6", "psnr>=7", "auto", "16"]
+    written = ["--output", str(output), "--json", str(numbers)]
+    assert main(["reconstruct", str(photos), "--model", predictive, *flags, *written]) == 2
+    results = json.loads(numbers.read_text())
+    assert len(results) == 7
+    for result in results:
+        assert set(result) == {"path", "query", "rows", "tiles"}
+        assert result["tiles"] == 4  # 20 x 24 pixels in tiles of 16
+        assert [row["num_tokens"] for row in result["rows"]] == ["budget 6", "psnr>=7", "auto", 16]
+        for row in result["rows"]:
+            assert row["length"] == sum(map(sum, row["tile_lengths"]))
+        assert result["rows"][0]["length"] == 6 * 4
+        assert result["rows"][3]["tile_lengths"] == [[16, 16], [16, 16]]
+    with Image.open(output) as picture:
+        assert picture.format == "JPEG"
+    printed = capsys.readouterr()
+    assert "64 (16.0 a tile)" in printed.out
+    assert "broken.png" in printed.err
+
+
+def test_the_picture_says_how_many_photos_it_shows(
+    photos: Path, predictive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dove.commands.reconstruct_tiles.MOST_TILED_ROWS", 2)
+    flags = ["--tile", "--num-tokens", "4", "--output", str(tmp_path / "x.png"), "--limit", "3"]
+    assert main(["reconstruct", str(photos), "--model", predictive, *flags]) == 0
+    assert "(the first 2 images)" in capsys.readouterr().out
 
 
 def test_unreadable_images_are_named_and_the_rest_goes_on(
@@ -50,6 +105,11 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--model", "weights.pth"], "dove convert"),
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
+        (["--tile-overlap", "4"], "without --tile"),
+        (["--tile", "--tile-overlap", "16"], "pass 0 to 15"),
+        (["--tile", "--tile-overlap", "-1"], "pass 0 to 15"),
+        (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
+        (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],
 )
 def test_bad_options_give_one_line_and_status_2(

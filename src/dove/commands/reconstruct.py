@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset, Record, Unreadable
     from dove.lengths import LengthPolicy
     from dove.picture import Cell
-    from dove.reconstruction import Reconstructions
+    from dove.tile_picture import TiledRow
     from dove.tokenizer import Dove
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -35,13 +35,20 @@ class ReconstructOptions:
     """A shipped checkpoint, a checkpoint folder or a hub id."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ("4", "16", "64", "auto")
     """Numbers of tokens: a number, auto (up to each image's own end), auto-1.5 (more of them), auto+1.5 (fewer),
-    "max 32" (auto, but at most 32)."""
+    "max 32" (auto, but at most 32), "psnr>=25" or "lpips<=0.2" (the fewest predicted to reach it), "budget 16" (16 on
+    average over all images, or over all tiles of a photo), "search psnr>=25" (the fewest that reach it, by decoding)."""
+    tile: bool = False
+    """Rebuild photos in full, whatever their size, from tiles that each get their own number of tokens; the picture then
+    has maps of where the tokens went."""
+    tile_overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """With --tile: how much neighbouring tiles share at least, 8 pixels unless told otherwise; their seams are mixed."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """What the tokens shall describe first, for a Q-DOVE such as qdove-tiny; null asks for the whole image."""
     output: Path = Path("reconstruction.png")
     """Where the picture goes: .png, .jpg or .webp."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where the numbers go: one object for each image with its path, query and rows of num_tokens, length and psnr."""
+    """Where the numbers go: one object for each image with its path, query and rows of num_tokens, length and psnr; with
+    --tile also tiles (how many) and in every row tile_lengths."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Only the first so many images."""
     image_column: str = "image"
@@ -61,6 +68,7 @@ def run(options: ReconstructOptions) -> None:
     """
     import torch
 
+    from dove.commands.reconstruct_tiles import OVERLAP, reconstruct_tiles
     from dove.commands.runtime import load_model, save_outputs
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
@@ -73,13 +81,18 @@ def run(options: ReconstructOptions) -> None:
     require_queries(model, options.query)
     policies = [parse_length_policy(request, model.config.max_tokens) for request in options.num_tokens]
     torch.manual_seed(options.seed)
-    outcome = reconstruct_all(model, dataset, policies, options.query)
+    if options.tile:
+        overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
+        outcome = reconstruct_tiles(model, dataset, policies, options.query, overlap)
+    else:
+        outcome = reconstruct_all(model, dataset, policies, options.query)
     if outcome.results:
         outputs = make_outputs(outcome, options)
         save_outputs(outputs)
         print(table(outcome.results))
         for path in outputs:
-            shown = f" (the first {MOST_ROWS} images)" if path == options.output and outcome.hidden else ""
+            hidden = path == options.output and outcome.shown < len(outcome.results)
+            shown = f" (the first {outcome.shown} images)" if hidden else ""
             print(f"wrote {path}{shown}")
     if outcome.unreadable:
         raise UserError(summarise_unreadable(outcome.unreadable, len(dataset)))
@@ -102,11 +115,17 @@ def require_queries(model: "Dove", query: str | None) -> None:
 
 def check_options(options: ReconstructOptions) -> None:
     """Tell what cannot work before the model is loaded."""
+    from dove.commands.reconstruct_tiles import require_plots
+
     if options.output.suffix.lower() not in PICTURE_SUFFIXES:
         raise UserError(f"--output {options.output}: a picture's name ends in {', '.join(PICTURE_SUFFIXES)}")
     for path in (options.output, options.json):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; pass the name of a file to write")
+    if options.tile_overlap is not None and not options.tile:
+        raise UserError(f"--tile-overlap {options.tile_overlap} has no effect without --tile; add it or leave both out")
+    if options.tile:
+        require_plots()
     if not options.num_tokens:
         raise UserError("no number of tokens is given; pass for example --num-tokens 16 auto")
 
@@ -119,33 +138,45 @@ class Outcome:
     """The objects of the JSON file."""
     rows: "list[list[Cell]]" = field(default_factory=list)
     """The first ``MOST_ROWS`` rows of the picture."""
+    tiled_rows: "list[TiledRow]" = field(default_factory=list)
+    """The same, of photos in tiles."""
     unreadable: "list[Unreadable]" = field(default_factory=list)
 
     @property
-    def hidden(self) -> int:
-        """Images that are not in the picture."""
-        return len(self.results) - len(self.rows)
+    def shown(self) -> int:
+        """Images that are in the picture."""
+        return len(self.rows) + len(self.tiled_rows)
 
 
 def reconstruct_all(
     model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None
 ) -> Outcome:
-    """Rebuild every image of a source at every length."""
+    """Rebuild every image of a source at every length.
+
+    A budget is shared by all readable images, which are therefore read twice where there is one.
+    """
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable
     from dove.processor import ImageProcessor
-    from dove.reconstruction import reconstruct
+    from dove.reconstruction import choose_together, reconstruct
 
     processor = ImageProcessor(model.config.vqgan.image_size)
     outcome = Outcome()
+    readable = (
+        processor.preprocess(record.image)[None]
+        for record in tqdm(dataset, total=len(dataset), desc="budget", unit="image", disable=None, leave=False)
+        if not isinstance(record, Unreadable)
+    )
+    chosen = choose_together(model, readable, policies, query)
     for record in tqdm(dataset, total=len(dataset), unit="image", disable=None, leave=False):
         if isinstance(record, Unreadable):
             outcome.unreadable.append(record)
             continue
         pixels = processor.preprocess(record.image)
-        rebuilt = reconstruct(model, pixels, policies, query)
-        outcome.results.append(describe(record, policies, rebuilt, query))
+        given = [None if lengths is None else int(lengths[len(outcome.results)]) for lengths in chosen]
+        rebuilt = reconstruct(model, pixels, policies, query, given)
+        outcome.results.append(describe(record, policies, rebuilt.lengths, rebuilt.psnr, query))
         if len(outcome.rows) < MOST_ROWS:
             images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
             outcome.rows.append(picture_row(images, outcome.results[-1]))
@@ -153,17 +184,20 @@ def reconstruct_all(
 
 
 def describe(
-    record: "Record", policies: "Sequence[LengthPolicy]", rebuilt: "Reconstructions", query: str | None
+    record: "Record",
+    policies: "Sequence[LengthPolicy]",
+    lengths: Sequence[int],
+    qualities: Sequence[float],
+    query: str | None,
 ) -> dict[str, Any]:
     """The JSON object of one image. Its path is that of the file, or in other sources the record's key."""
     file = record.metadata.get("path") or ""
-    numbers = zip(policies, rebuilt.lengths, rebuilt.psnr, strict=True)
     return {
         "path": file if file.endswith(record.key) else record.key,
         "query": query,
         "rows": [
             {"num_tokens": int(text) if (text := str(policy)).isdigit() else text, "length": length, "psnr": quality}
-            for policy, length, quality in numbers
+            for policy, length, quality in zip(policies, lengths, qualities, strict=True)
         ],
     }
 
@@ -183,7 +217,13 @@ def make_outputs(outcome: Outcome, options: ReconstructOptions) -> dict[Path, by
     """Contents of the files that were asked for."""
     from dove.picture import encode_picture, side_by_side
 
-    outputs = {options.output: encode_picture(side_by_side(outcome.rows), options.output.suffix)}
+    if options.tile:
+        from dove.tile_picture import draw_tiled
+
+        picture = draw_tiled(outcome.tiled_rows)
+    else:
+        picture = side_by_side(outcome.rows)
+    outputs = {options.output: encode_picture(picture, options.output.suffix)}
     if options.json is not None:
         outputs[options.json] = (json.dumps(outcome.results, indent=2, ensure_ascii=False) + "\n").encode()
     return outputs
@@ -194,7 +234,7 @@ def table(results: "Sequence[dict[str, Any]]") -> str:
     lines = [("image", "num_tokens", "tokens", "PSNR")]
     for result in results:
         lines += [
-            (result["path"], str(row["num_tokens"]), str(row["length"]), f"{row['psnr']:.2f} dB")
+            (result["path"], str(row["num_tokens"]), table_tokens(row["length"], result), f"{row['psnr']:.2f} dB")
             for row in result["rows"]
         ]
     if len(results) > 1:
@@ -208,6 +248,11 @@ def table(results: "Sequence[dict[str, Any]]") -> str:
         f"{line[0]:<{widths[0]}}  {line[1]:>{widths[1]}}  {line[2]:>{widths[2]}}  {line[3]:>{widths[3]}}"
         for line in lines
     )
+
+
+def table_tokens(length: int, result: dict[str, Any]) -> str:
+    """The number, for a photo in tiles also for each of them."""
+    return f"{length} ({length / result['tiles']:.1f} a tile)" if "tiles" in result else str(length)
 
 
 def count_tokens(number: int) -> str:

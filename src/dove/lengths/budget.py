@@ -29,6 +29,7 @@ class Budget(LengthPolicy):
 
     mean: float
     syntax: ClassVar[str] = "budget NUMBER"
+    collective: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Budget | None":

@@ -30,6 +30,8 @@ class LengthPolicy(ABC):
 
     syntax: ClassVar[str]
     """How a user writes it; shown where something else was written."""
+    collective: ClassVar[bool] = False
+    """Whether an image's length depends on the other images of the call."""
 
     @classmethod
     @abstractmethod

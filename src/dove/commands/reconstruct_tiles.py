@@ -1,0 +1,88 @@
+"""``dove reconstruct --tile``: photos of any size, tile by tile."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from dove.commands.reconstruct import Outcome
+    from dove.data.dataset import ImageDataset
+    from dove.lengths import LengthPolicy
+    from dove.tile_picture import TiledRow
+    from dove.tiled import TiledReconstructions
+    from dove.tiling import Tiling
+    from dove.tokenizer import Dove
+
+OVERLAP = 8
+MOST_TILED_ROWS = 8
+"""Photos in the picture; they are larger there than whole images are."""
+
+
+def require_plots() -> None:
+    """Whether the picture can be drawn.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError("--tile draws with matplotlib; install it with: pip install 'dove-encoder[eval]'") from error
+
+
+def reconstruct_tiles(
+    model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None, overlap: int
+) -> "Outcome":
+    """Rebuild every photo of a source from its tiles at every length."""
+    from tqdm import tqdm
+
+    from dove.commands.reconstruct import Outcome, describe
+    from dove.data.dataset import Unreadable
+    from dove.tiled import passes, reconstruct_tiled, tile_photo
+
+    outcome = Outcome()
+    for record in dataset:
+        if isinstance(record, Unreadable):
+            outcome.unreadable.append(record)
+            continue
+        tiling = tile_photo(record.image, model.image_size, overlap)
+        total = passes(policies) * len(tiling)
+        with tqdm(total=total, desc=record.key, unit="tile", disable=None, leave=False) as bar:
+            rebuilt = reconstruct_tiled(model, record.image, tiling, policies, query, bar.update)
+        totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
+        result = describe(record, policies, totals, rebuilt.psnr, query)
+        outcome.results.append(add_tiles(result, tiling, rebuilt))
+        if len(outcome.tiled_rows) < MOST_TILED_ROWS:
+            outcome.tiled_rows.append(tiled_row(record.image, tiling, rebuilt, result))
+    return outcome
+
+
+def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstructions") -> dict[str, Any]:
+    """The JSON object of a photo with the number of its tiles and, row by row, how long each is."""
+    result["tiles"] = len(tiling)
+    for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
+        row["tile_lengths"] = lengths.tolist()
+    return result
+
+
+def tiled_row(photo: "Image", tiling: "Tiling", rebuilt: "TiledReconstructions", result: dict[str, Any]) -> "TiledRow":
+    """The photo and its reconstructions with what is written below them."""
+    from pathlib import Path
+
+    from dove.tile_picture import TiledRow, shrink
+
+    captions = [(Path(result["path"]).name, f"{photo.width} × {photo.height} px, {len(tiling)} tiles")]
+    for row in result["rows"]:
+        mean = row["length"] / len(tiling)
+        name = row["num_tokens"] if isinstance(row["num_tokens"], str) else f"{row['num_tokens']} tokens a tile"
+        captions.append((name, f"{row['length']:,} tokens, {mean:.1f} a tile, {row['psnr']:.1f} dB"))
+    return TiledRow(
+        photo=shrink(photo),
+        rebuilt=[shrink(picture) for picture in rebuilt.pictures],
+        captions=captions,
+        tiling=tiling,
+        lengths=rebuilt.lengths,
+    )

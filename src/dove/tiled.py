@@ -1,0 +1,127 @@
+"""Photos of any size through a tokenizer for small squares: tile by tile, each tile with its own length."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dove.lengths import LengthPolicy
+from dove.metrics import LEAST_ERROR
+from dove.reconstruction import choose_together, encode_given
+from dove.tiling import Tiling
+from dove.tokenizer import Dove
+
+BATCH_PIXELS = 2**18
+"""Pixels of the tiles that go through the model together: 64 tiles of 64 px, 4 of 256."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TiledReconstructions:
+    """A photo rebuilt from its tiles by P policies."""
+
+    lengths: list[NDArray[np.int64]]
+    """Tokens of every tile, (rows, columns), for each policy."""
+    psnr: list[float]
+    """In dB, of the whole photo; see :func:`dove.metrics.psnr`."""
+    pictures: list[Image.Image]
+    """As large as the photo."""
+
+
+def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
+    """Where the tiles of a photo lie.
+
+    Raises:
+        UserError: for an overlap that is not from 0 to ``side`` - 1.
+    """
+    return Tiling(height=photo.height, width=photo.width, tile=side, overlap=overlap)
+
+
+def reconstruct_tiled(
+    model: Dove,
+    photo: Image.Image,
+    tiling: Tiling,
+    policies: Sequence[LengthPolicy],
+    query: str | None = None,
+    progress: Callable[[int], Any] = lambda tiles: None,
+) -> TiledReconstructions:
+    """Rebuild a photo at the lengths that each policy gives to its tiles; a budget is shared by all of them.
+
+    What is held at once, beside the photo and its reconstructions in 8 bits, does not grow with the number of tiles but for
+    a row of them.
+
+    Args:
+        model: a tokenizer; a ``QDove`` where there is a query.
+        photo: RGB.
+        tiling: by ``tile_photo``.
+        policies: one for each reconstruction.
+        query: what the tokens of every tile shall describe first.
+        progress: called with the number of tiles whenever some went through the model, in each of ``passes(policies)``.
+    """
+    original = np.asarray(photo).transpose(2, 0, 1)
+    batches = _Batches(model, original, tiling, progress)
+    chosen = choose_together(model, batches.images(), policies, query)
+    lengths: list[Int[Tensor, "P B"]] = []
+
+    def rebuilt() -> Iterator[Float[NDArray[np.float32], "B P*3 S S"]]:
+        for place, images in zip(batches.places(), batches.images(), strict=True):
+            given = [None if row is None else row[place] for row in chosen]
+            encoded = encode_given(model, images, policies, given, query)
+            lengths.append(torch.stack([tokens.lengths.cpu() for tokens in encoded]))
+            yield torch.cat([model.decode(tokens) for tokens in encoded], dim=1).float().cpu().numpy()
+
+    pictures, errors = _collect(tiling.bands(rebuilt()), original, len(policies))
+    grid = len(tiling.rows), len(tiling.columns)
+    return TiledReconstructions(
+        lengths=[row.reshape(grid).numpy() for row in torch.cat(lengths, dim=1)],
+        psnr=[-10 * math.log10(max(error, LEAST_ERROR)) for error in errors],
+        pictures=[Image.fromarray(picture) for picture in pictures],
+    )
+
+
+def passes(policies: Sequence[LengthPolicy]) -> int:
+    """How often all tiles go through the encoder: once more where a budget has to be shared out first."""
+    return 2 if any(policy.collective for policy in policies) else 1
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The tiles of a photo in portions, as a model takes them."""
+
+    model: Dove
+    photo: NDArray[np.uint8]
+    tiling: Tiling
+    progress: Callable[[int], Any]
+
+    def places(self) -> Iterator[slice]:
+        size = max(1, BATCH_PIXELS // self.tiling.tile**2)
+        return (slice(start, start + size) for start in range(0, len(self.tiling), size))
+
+    def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
+        """In [-1, 1], on the model's device."""
+        for place in self.places():
+            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(self.model.token_decoder.positions)
+            yield tiles / 127.5 - 1
+            self.progress(len(tiles))
+
+
+def _collect(
+    bands: Iterator[NDArray[np.float32]], original: NDArray[np.uint8], count: int
+) -> tuple[list[NDArray[np.uint8]], list[float]]:
+    """The finished pictures (H, W, 3) and their mean squared errors for a peak of 1."""
+    channels, height, width = original.shape
+    pictures = np.empty((count, height, width, channels), np.uint8)
+    errors, top = np.zeros(count), 0
+    for band in bands:
+        rows = slice(top, top + band.shape[1])
+        pixels = (band.reshape(count, channels, -1, width).clip(-1, 1) + 1) / 2
+        errors += ((pixels - original[:, rows] / 255.0) ** 2).sum((1, 2, 3))
+        pictures[:, rows] = np.rint(pixels * 255).transpose(0, 2, 3, 1)
+        top = rows.stop
+    return list(pictures), (errors / original.size).tolist()
