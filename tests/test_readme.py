@@ -1,4 +1,4 @@
-"""The README's Python and its `dove` commands run."""
+"""The README's Python and its `dove` commands run, and those of the page on lengths."""
 
 import re
 import shlex
@@ -8,10 +8,17 @@ import pytest
 from skimage import data_dir
 
 from dove.cli import main
+from dove.lengths import parse_length_policy
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+LENGTHS = (Path(__file__).parents[1] / "docs" / "lengths.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line
+    for page in (README, LENGTHS)
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 @pytest.fixture
@@ -46,3 +53,14 @@ def test_commands_run(desk: Path) -> None:
         assert main(arguments) == 0, command
     assert (desk / "rebuilt.json").is_file()
     assert len(list((desk / "decoded").rglob("*.png"))) == 1
+
+
+def test_requests_of_the_page_on_lengths_are_understood() -> None:
+    requests = [
+        request.strip('"')
+        for row in re.findall(r"^\| (`.*?) \|", LENGTHS, re.MULTILINE)
+        for request in re.findall(r"`(.*?)`", row)
+    ]
+    assert len(requests) == 9
+    for request in requests:
+        assert str(parse_length_policy(request, 64)).replace("auto max", "max") == request
