@@ -52,7 +52,12 @@ class Subject:
     @property
     def slug(self) -> str:
         """The name as the name of a folder."""
-        return self.name.strip("/.~").replace("/", "-") or "model"
+        return make_slug(self.name)
+
+
+def make_slug(name: str) -> str:
+    """A model's name as the name of a folder."""
+    return name.strip("/.~").replace("/", "-") or "model"
 
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:

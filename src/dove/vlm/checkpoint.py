@@ -1,5 +1,6 @@
 """Saved vision-language models: config.json, model.safetensors, and the language model's settings and text tokenizer."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def add_lora(language_model: Any, config: LoraConfig) -> Any:
     adapters = Adapters(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules="all-linear", bias="none"
     )
-    return get_peft_model(language_model, adapters)
+    with warnings.catch_warnings():
+        # peft asks under the old name; transformers has a new one.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(language_model, adapters)
 
 
 def stored_weights(model: VisionLanguageModel) -> dict[str, Tensor]:

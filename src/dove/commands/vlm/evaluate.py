@@ -56,7 +56,7 @@ def run(options: VlmOptions) -> None:
     import time
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.evaluation.common import Subject, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.common import make_slug, provenance, rows_to_text, set_seed, write_report
     from dove.vlm.evaluate import answer_questions, summarise
     from dove.vlm.model import VisionLanguageModel
     from dove.vlm.picture import questions_picture
@@ -66,20 +66,20 @@ def run(options: VlmOptions) -> None:
     benchmark = get_benchmark(options.benchmark)
     questions = open_questions(options.data[0], options.images).draw(options.limit, options.seed)
     set_seed(options.seed)
-    rows, subjects, contents = [], [], {}
-    for name in dict.fromkeys(options.model):
+    names = list(dict.fromkeys(options.model))
+    rows, contents = [], {}
+    for name in names:
         model = VisionLanguageModel.from_pretrained(name, tokenizer=options.tokenizer, device=options.device)
         full = str(model.config.max_tokens)
         requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
         rows += summarise(name, model, answers, benchmark.metric)
-        subject = Subject(name, None, model.device, checkpoint_sha256(resolve_checkpoint(name)))  # type: ignore[arg-type]
-        subjects.append(subject)
-        slug = "" if len(set(options.model)) == 1 else f"-{subject.slug}"
-        contents[f"answers{slug}.json"] = answers_to_json(answers)
-        contents[f"vlm{slug}.png"] = questions_picture(model, questions, answers, options.shown)
+        suffix = "" if len(names) == 1 else f"-{make_slug(name)}"
+        contents[f"answers{suffix}.json"] = answers_to_json(answers)
+        contents[f"vlm{suffix}.png"] = questions_picture(model, questions, answers, options.shown)
     print(rows_to_text(rows))
-    origin = provenance(subjects, {}, options.seed, started)
+    origin = provenance([], {}, options.seed, started)
+    origin["models"] = {name: checkpoint_sha256(resolve_checkpoint(name)) for name in names}
     images = len({item.glimpse.index for item in questions.items})
     origin["data"] = {
         "questions": {
