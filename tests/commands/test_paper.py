@@ -63,7 +63,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "list"]) == 0
     shown = capsys.readouterr().out
     assert all(f"{name} " in shown for name in PAPER)
-    assert "not yet: Q-DOVE" in shown
+    assert "not yet: no checkpoint of Q-DOVE" in shown
 
 
 @pytest.fixture
