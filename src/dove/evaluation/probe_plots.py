@@ -88,4 +88,4 @@ def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("top-1 accuracy in %")
     axes.set_title(f"{title}: {', '.join(dict.fromkeys(row['dataset'] for row in rows))}")
-    axes.legend(loc="best", fontsize=8.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=8.5)  # below: bars fill the axes
