@@ -56,9 +56,8 @@ class Tokens:
                 raise UserError(
                     f"sequence {position} is {tuple(sequence.shape)}, the first {tuple(sequences[0].shape)}"
                 )
-        values = sequences[0].new_zeros(len(sequences), max_tokens, sequences[0].shape[1])
-        for row, sequence in zip(values, sequences, strict=True):
-            row[: len(sequence)] = sequence
+        values = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+        values = torch.nn.functional.pad(values, (0, 0, 0, max_tokens - values.shape[1]))
         return cls(values, torch.tensor([len(sequence) for sequence in sequences], device=values.device))
 
     @classmethod
