@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -120,6 +120,7 @@ def test_benchmark_records(write: Callable[[list[Any]], str]) -> None:
         open_questions(write([{"image": "a.png", "question": "what?"}]))
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.sampled_from([IMAGE_ID, 3, 4, 5]), min_size=1, max_size=6), min_size=1, max_size=4),
     st.data(),

@@ -1,5 +1,6 @@
 """Ragged from end to end: what an image's answer depends on, and what not."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,8 +132,11 @@ def test_a_saved_model_answers_the_same(vlm: VisionLanguageModel, tokenizer_fold
     vlm.save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="was trained for the image tokenizer"):
         VisionLanguageModel.from_pretrained(tmp_path / "other", device="cpu")
-    with pytest.raises(UserError, match="no folder language_model"):
+    with pytest.raises(UserError, match="describes a model of type Dove, not VLM"):
         VisionLanguageModel.from_pretrained(tokenizer_folder, device="cpu")
+    shutil.rmtree(tmp_path / "vlm" / "language_model")
+    with pytest.raises(UserError, match="no folder language_model"):
+        VisionLanguageModel.from_pretrained(tmp_path / "vlm", device="cpu")
 
 
 def test_tied_weights_are_stored_once_and_come_back(
