@@ -1,4 +1,4 @@
-"""The commands from end to end, on an untrained model."""
+"""The commands from end to end, on a model of a few steps."""
 
 import json
 from dataclasses import replace
@@ -10,19 +10,18 @@ from PIL import Image
 from dove.checkpoint import shipped_checkpoints
 from dove.cli import main
 from dove.paper import load_experiment
-from dove.vlm.model import VisionLanguageModel
+from dove.vlm.config import VLMTrainConfig
+from dove.vlm.train import run_vlm_training
 
 
 @pytest.fixture
-def saved(vlm: VisionLanguageModel, tokenizer_folder: str, tmp_path: Path) -> str:
-    vlm.config = replace(vlm.config, tokenizer=tokenizer_folder)
-    vlm.save_pretrained(tmp_path / "vlm")
-    return str(tmp_path / "vlm")
+def trained(training: VLMTrainConfig) -> str:
+    return str(run_vlm_training(replace(training, run=replace(training.run, steps=2))))
 
 
-def test_evaluate_writes_the_rows_of_table_3(saved: str, questions_file: str, tmp_path: Path) -> None:
+def test_evaluate_writes_the_rows_of_table_3(trained: str, questions_file: str, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    arguments = ["--model", saved, "--data", questions_file, "--num-tokens", "auto", "4", "full", "--limit", "9"]
+    arguments = ["--model", trained, "--data", questions_file, "--num-tokens", "auto", "4", "full", "--limit", "9"]
     assert main(["vlm", "evaluate", *arguments, "--output", str(output), "--shown", "2"]) == 0
     report = json.loads((output / "vlm.json").read_text())
     assert [row["num_tokens"] for row in report["rows"]] == ["auto", 4, 16]
@@ -36,22 +35,22 @@ def test_evaluate_writes_the_rows_of_table_3(saved: str, questions_file: str, tm
         assert picture.width > picture.height
 
 
-def test_ask_prints_an_answer_per_length(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_prints_an_answer_per_length(trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (30, 20), "red").save(tmp_path / "photo.png")
     picture = str(tmp_path / "photo.png")
-    assert main(["vlm", "ask", picture, "is it red?", "--model", saved]) == 0
-    assert main(["vlm", "ask", picture, "is it red?", "--model", saved, "--num-tokens", "1", "auto"]) == 0
+    assert main(["vlm", "ask", picture, "is it red?", "--model", trained]) == 0
+    assert main(["vlm", "ask", picture, "is it red?", "--model", trained, "--num-tokens", "1", "auto"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-2:]] == ["1", "auto"]
 
 
-def test_bad_input_is_one_line(saved: str, questions_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(trained: str, questions_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["ask", "no.png", "what?", "--model", saved], "no.png: no such file"),
-        (["ask", "no.png", " ", "--model", saved], "the question is empty"),
+        (["ask", "no.png", "what?", "--model", trained], "no.png: no such file"),
+        (["ask", "no.png", " ", "--model", trained], "the question is empty"),
         (["ask", "no.png", "what?", "--model", "dove-tiny"], "config"),
-        (["evaluate", "--model", saved, "--data", questions_file, "--benchmark", "bleu"], "no benchmark 'bleu'"),
-        (["evaluate", "--model", saved, "--data", questions_file, "--limit", "0"], "limit=0"),
+        (["evaluate", "--model", trained, "--data", questions_file, "--benchmark", "bleu"], "no benchmark 'bleu'"),
+        (["evaluate", "--model", trained, "--data", questions_file, "--limit", "0"], "limit=0"),
         (["train", "--preset", "vlm-huge"], "no preset 'vlm-huge'; the presets are vlm-tiny, llava"),
     ):
         assert main(["vlm", *arguments]) == 2
@@ -60,8 +59,8 @@ def test_bad_input_is_one_line(saved: str, questions_file: str, capsys: pytest.C
         assert message in error
 
 
-def test_info_says_what_it_is(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", saved, "--json"]) == 0
+def test_info_says_what_it_is(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", trained, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["parameters"]) == {"connector", "language_model", "total"}
     assert found["config"]["num_tokens"] == "auto"
