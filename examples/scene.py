@@ -1,9 +1,11 @@
 """Paints a landscape with smooth and busy parts, for trying the tokenizer on a picture of any size.
 
-python examples/scene.py scene.png --width 768 --height 512
+python examples/scene.py scenes --width 1536 --height 1024 --tile 128
+    python examples/scene.py scene.png --width 768 --height 512
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,8 +98,18 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tile", type=int, help="write squares of so many pixels into the folder OUTPUT instead")
     options = parser.parse_args()
-    paint(options.width, options.height, options.seed).save(options.output)
+    picture = paint(options.width, options.height, options.seed)
+    if options.tile is None:
+        picture.save(options.output)
+        return
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for top in range(0, options.height - options.tile + 1, options.tile):
+        for left in range(0, options.width - options.tile + 1, options.tile):
+            square = picture.crop((left, top, left + options.tile, top + options.tile))
+            square.save(folder / f"{options.seed}-{top:04}-{left:04}.png")
 
 
 if __name__ == "__main__":
