@@ -97,10 +97,8 @@ def test_a_failing_command_ends_the_run(photos: Path, tmp_path: Path, capsys: py
 def test_what_is_not_built_exits_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "run", "figure7"]) == 2
     error = capsys.readouterr().err
-    assert (
-        error
-        == "dove: figure7 is not yet possible: no checkpoint of Q-DOVE is shipped; dove evaluate queries draws the figure for one of yours\n"
-    )
+    assert error.startswith("dove: figure7 is not yet possible: no checkpoint of Q-DOVE is shipped; ")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "message"), [("table22", "did you mean table2"), ("9", "there are table2")])
