@@ -33,7 +33,9 @@ def test_table_picture_and_json(
 def predictive(tiny_config: DoveConfig, tmp_path: Path) -> str:
     """A checkpoint whose head predicts qualities."""
     torch.manual_seed(0)
-    Dove(replace(tiny_config, eos_head="quality")).save_pretrained(tmp_path / "predictive")
+    model = Dove(replace(tiny_config, eos_head="quality"))
+    torch.nn.init.normal_(model.generator.eos_head.projection.weight)  # every image and position gets its own
+    model.save_pretrained(tmp_path / "predictive")
     return str(tmp_path / "predictive")
 
 
@@ -106,8 +108,8 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
         (["--tile-overlap", "4"], "without --tile"),
-        (["--tile", "--tile-overlap", "16"], "pass 0 to 15"),
-        (["--tile", "--tile-overlap", "-1"], "pass 0 to 15"),
+        (["--num-tokens", "4", "--tile", "--tile-overlap", "16"], "pass 0 to 15"),
+        (["--num-tokens", "4", "--tile", "--tile-overlap", "-1"], "pass 0 to 15"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
         (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],

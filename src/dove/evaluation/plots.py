@@ -46,6 +46,14 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) 
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
+LONGEST_LABEL = 28
+
+
+def short_name(name: str) -> str:
+    """The end of a long model name, such as a path, which would leave no room for the axes."""
+    return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+
+
 def to_png(figure: Figure) -> bytes:
     """The file of a figure."""
     buffer = io.BytesIO()

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from dove.evaluation.feature_cache import LATENTS
-from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+from dove.evaluation.plots import COLOURS, panels, short_name, style, to_png, token_axis
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,7 +63,7 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
 
 def _by_model(rows: Rows) -> list[tuple[str, Rows]]:
     models = dict.fromkeys(row["model"] for row in rows)
-    return [(model, [row for row in rows if row["model"] == model]) for model in models]
+    return [(short_name(model), [row for row in rows if row["model"] == model]) for model in models]
 
 
 def _is_fixed(row: Mapping[str, Any]) -> bool:
@@ -88,4 +88,4 @@ def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("top-1 accuracy in %")
     axes.set_title(f"{title}: {', '.join(dict.fromkeys(row['dataset'] for row in rows))}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=8.5)  # below: bars fill the axes
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8.5)  # below: bars fill the axes

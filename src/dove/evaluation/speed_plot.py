@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.evaluation.plots import COLOURS, panels, short_name, style, to_png
 
 PANELS = {
     "encode_images_per_second": ("Encoding", "images per second", 1.0),
@@ -18,6 +18,7 @@ PANELS = {
 def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
     shown = [column for column in PANELS if any(row[column] is not None for row in rows)]
+    rows = [{**row, "model": short_name(row["model"])} for row in rows]
     models = list(dict.fromkeys(row["model"] for row in rows))
     with style():
         figure, axes = panels(1, len(shown))
