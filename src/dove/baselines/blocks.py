@@ -105,6 +105,11 @@ class Codebook(nn.Module):
         self.embedding = nn.Embedding(size, width)
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
 
+    @property
+    def size(self) -> int:
+        """Number V of entries."""
+        return self.embedding.num_embeddings
+
     def entries(self) -> Float[Tensor, "V D"]:
         """What latents are replaced by."""
         return self.embedding.weight

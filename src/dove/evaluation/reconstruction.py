@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import sys
 import warnings
 import zipfile
@@ -18,7 +17,7 @@ from torch import Tensor
 from dove.baselines.protocol import encode_each
 from dove.commands.runtime import save_outputs
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject
+from dove.evaluation.common import Images, Subject, cache_folder
 from dove.evaluation.metrics import (
     SMALLEST_MSE,
     FeatureStatistics,
@@ -43,7 +42,7 @@ class ReferenceCache:
     def __init__(self, data_sha256: str, image_size: int, judges: Sequence[Judge]):
         self.judges = judges
         self.statistics: dict[str, FeatureStatistics] = {}
-        folder = Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / "statistics"
+        folder = cache_folder("statistics")
         self._files: dict[str, Path] = {}
         for judge in judges:
             if judge.frechet_name:

@@ -36,10 +36,8 @@ def matmul_attention(
     """
     if dropout or (attention_mask is None and getattr(module, "is_causal", False)):
         raise ValueError("matmul attention has no dropout and no built-in causal mask")
-    scores = torch.matmul(query * scaling, key.transpose(2, 3))
-    if attention_mask is not None:
-        scores = scores + torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -1e4)
-    return torch.matmul(scores.softmax(-1), value).transpose(1, 2).contiguous(), None
+    mixed = matmul_scaled_dot_product(query, key, value, attention_mask, scaling)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 def matmul_scaled_dot_product(
@@ -47,9 +45,10 @@ def matmul_scaled_dot_product(
     key: Float[Tensor, "B h T d"],
     value: Float[Tensor, "B h T d"],
     attn_mask: Bool[Tensor, "#B 1 #S T"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B h S d"]:
     """What torch's function of that name computes; the mask is True where a row may see a column."""
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(2, 3))
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(2, 3))
     if attn_mask is not None:
         scores = scores + torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(~attn_mask, -1e4)
     return torch.matmul(scores.softmax(-1), value)

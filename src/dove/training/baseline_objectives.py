@@ -1,5 +1,6 @@
 """What the baselines' trainings minimise."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.alit import ALIT
-from dove.baselines.blocks import Codebook
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.train_config import (
@@ -20,8 +20,7 @@ from dove.baselines.train_config import (
 )
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.config import ReconstructionLossConfig
-from dove.training.codebook import Restarts
-from dove.training.objectives import Objective, StepResult, code_metrics
+from dove.training.objectives import CodebookObjective, Objective, StepResult, code_metrics
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
 LABEL_SMOOTHING = 0.1
@@ -33,27 +32,13 @@ def code_loss(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]) -> Floa
     return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), label_smoothing=LABEL_SMOOTHING)
 
 
-class CodebookObjective(Objective):
-    """Trainings that keep a codebook in use."""
-
-    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, codebook: Codebook, restart_after: int):
-        super().__init__(model, loss)
-        self.restarts = Restarts(len(codebook.embedding.weight), restart_after)
-
-    def extra_state(self) -> dict[str, Any]:
-        return {"restarts": self.restarts.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.restarts.load_state_dict(state["restarts"])
-
-
 class QuantizedObjective(CodebookObjective):
     """Eq. 2 on the image rebuilt from codebook entries, with the codebook's loss, end to end."""
 
     model: TiTok | MaskgitTokenizer
 
     def __init__(self, config: QuantizedTrainConfig, model: TiTok | MaskgitTokenizer):
-        super().__init__(model, config.loss, model.codebook, config.loss.restart_after)
+        super().__init__(model, config.loss, model.codebook.size, config.loss.restart_after)
         self.config = config
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
@@ -77,7 +62,7 @@ class TiTokCodesObjective(CodebookObjective):
     model: TwoStageTiTok
 
     def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok, teacher: MaskgitVQGAN):
-        super().__init__(model, NO_PIXELS, model.codebook, config.loss.restart_after)
+        super().__init__(model, NO_PIXELS, model.codebook.size, config.loss.restart_after)
         self.config = config
         self.teacher = teacher.requires_grad_(False)
         model.pixel_decoder.requires_grad_(False)
@@ -102,7 +87,7 @@ class ALITCodesObjective(CodebookObjective):
     model: ALIT
 
     def __init__(self, config: ALITCodesTrainConfig, model: ALIT):
-        super().__init__(model, NO_PIXELS, model.quantize, config.loss.restart_after)
+        super().__init__(model, NO_PIXELS, model.quantize.size, config.loss.restart_after)
         self.config = config
         model.base_tokenizer.requires_grad_(False)
 
@@ -133,13 +118,13 @@ class PaintingObjective(Objective):
         for part in self.painters():
             part.requires_grad_(True)
 
+    @abstractmethod
     def painters(self) -> list[Any]:
         """The modules and parameters that are trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
         """Images rebuilt from their tokens, with gradients into the painters."""
-        raise NotImplementedError
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         reconstruction = self.paint(images, step)

@@ -103,15 +103,35 @@ class Objective(nn.Module, ABC):
         return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
 
 
-class VQGANObjective(Objective):
+class CodebookObjective(Objective):
+    """Trainings that keep a codebook in use.
+
+    Args:
+        model: what is trained and saved.
+        loss: weights and networks of the reconstruction loss.
+        size: entries of the codebook.
+        restart_after: steps without use after which one moves.
+    """
+
+    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
+        super().__init__(model, loss)
+        self.restarts = Restarts(size, restart_after)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"restarts": self.restarts.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.restarts.load_state_dict(state["restarts"])
+
+
+class VQGANObjective(CodebookObjective):
     """The VQGAN stage: Eq. 2 on the decoded image, and the codebook's own loss."""
 
     model: VQGAN
 
     def __init__(self, config: VQGANTrainConfig, model: VQGAN):
-        super().__init__(model, config.loss)
+        super().__init__(model, config.loss, model.config.codebook_size, config.loss.restart_after)
         self.config = config
-        self.restarts = Restarts(model.config.codebook_size, config.loss.restart_after)
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         latents = self.model.encode(images)
@@ -126,12 +146,6 @@ class VQGANObjective(Objective):
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         metrics |= {"codebook": codebook_loss.detach(), **code_metrics(ids, moved)}
         return StepResult(loss, reconstruction, metrics)
-
-    def extra_state(self) -> dict[str, Any]:
-        return {"restarts": self.restarts.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.restarts.load_state_dict(state["restarts"])
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         assert isinstance(model, VQGAN)
