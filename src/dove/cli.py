@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
     "evaluate probe": Command("dove.commands.evaluate.probe", "how well classes are told apart from frozen features"),
     "evaluate calibration": Command("dove.commands.evaluate.calibration", "predicted against measured quality"),
+    "evaluate rate": Command("dove.commands.evaluate.rate", "bits per image against quality, beside JPEG and WebP"),
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
     "evaluate speed": Command("dove.commands.evaluate.speed", "images per second and operations by number of tokens"),
     "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),

@@ -1,0 +1,222 @@
+"""Bits per image against quality: tokens as an image file would hold them, beside JPEG and WebP on the same images."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dove.errors import UserError
+from dove.evaluation.common import Images, Subject
+from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.metrics import psnr
+from dove.processor import ImageProcessor, pil_to_tensor
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+
+PROBES = 4
+"""Random directions in image space that a decoder's sensitivity is estimated from, for every batch."""
+START_OF_SCAN = b"\xff\xda"
+"""In a JPEG file, what stands between its tables and the picture itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarQuantizer:
+    """Rounds every number of every token and prices it under a Laplace distribution (ideal arithmetic coding).
+
+    Attributes:
+        location: medians of the numbers.
+        scale: mean absolute deviations from them, above 0.
+        step: distance of the levels at ``fineness`` 1, above 0.
+    """
+
+    location: Float[Tensor, "K D"]
+    scale: Float[Tensor, "K D"]
+    step: Float[Tensor, "K D"]
+
+    @classmethod
+    def fit(cls, values: Float[Tensor, "M K D"], sensitivity: Float[Tensor, "K D"]) -> "ScalarQuantizer":
+        """Distribution by position and dimension; steps by what an error costs.
+
+        With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
+        error, which is the best division of it at high rates. What the decoder ignores gets one level.
+
+        Args:
+            values: tokens of training images.
+            sensitivity: length of the picture's change for a unit change of a number.
+        """
+        location = values.median(0).values
+        scale = (values - location).abs().mean(0)
+        largest = sensitivity.max()
+        step = 1 / sensitivity.clamp(min=1e-3 * float(largest))
+        return cls(location, scale.clamp(min=1e-6), step)
+
+    def levels(self, values: Float[Tensor, "B K D"], fineness: float) -> Int[Tensor, "B K D"]:
+        """Numbers of the levels; 0 is the median."""
+        return ((values - self.location) / (self.step * fineness)).round().long()
+
+    def values(self, levels: Int[Tensor, "B K D"], fineness: float) -> Float[Tensor, "B K D"]:
+        """The tokens that the levels stand for."""
+        return self.location + levels * self.step * fineness
+
+    def bits(self, levels: Int[Tensor, "B K D"], fineness: float) -> Float[Tensor, "B K"]:
+        """What each token costs, in bits: -log2 of its levels' probabilities, at most 32 bits a number."""
+        width = (self.step * fineness / self.scale).double()
+        size = levels.abs().double()
+        # Integrals of exp(-|x|) / 2 over the cells of the levels, widths in units of the scale.
+        zero = -torch.expm1(-width / 2)
+        other = 0.5 * torch.exp(-(size - 0.5) * width) * -torch.expm1(-width)
+        probability = torch.where(levels == 0, zero, other)
+        return -torch.log2(probability.clamp(min=2**-32)).sum(-1).float()
+
+
+def token_sensitivity(
+    model: Dove, values: Float[Tensor, "M K D"], generator: torch.Generator, batch_size: int = 16
+) -> Float[Tensor, "K D"]:
+    """How far the picture moves, in the root of summed squared pixels ([-1, 1]), when a number of a token moves by one.
+
+    The square is the mean over directions v of (d v.x / d token)^2 for v of independent signs, averaged over images.
+    """
+    total, count = torch.zeros_like(values[0]), 0
+    for part in values.split(batch_size):
+        part = part.clone().requires_grad_(True)
+        with torch.enable_grad():
+            picture = model.reconstruct_from(part)
+            for _ in range(PROBES):
+                signs = torch.randint(0, 2, picture.shape, generator=generator).to(picture) * 2 - 1
+                (gradient,) = torch.autograd.grad((signs * picture).sum(), part, retain_graph=True)
+                total += gradient.square().sum(0)
+                count += len(part)
+    return (total / count).sqrt()
+
+
+@torch.no_grad()
+def rate_of_tokens(
+    subject: Subject,
+    training: Images,
+    images: Images,
+    *,
+    lengths: Sequence[int],
+    fineness: Sequence[float],
+    batch_size: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Rows of a model: bits and PSNR by number of tokens and fineness of the levels.
+
+    Args:
+        subject: a DOVE.
+        training: images that the quantizer is fitted to.
+        images: that are measured.
+        lengths: numbers of tokens.
+        fineness: sizes of a level's step in the picture, in root summed squared pixels ([-1, 1]).
+        batch_size: images at a time.
+        seed: of the directions in which sensitivity is measured.
+
+    Raises:
+        UserError: for another kind of model, or lengths that don't fit it.
+    """
+    model = subject.tokenizer
+    if not isinstance(model, Dove):
+        raise UserError(f"{subject.name} has no continuous tokens to round; pass a DOVE checkpoint")
+    if not all(1 <= k <= model.max_tokens for k in lengths):
+        raise UserError(
+            f"--num-tokens {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens"
+        )
+    batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
+    known = torch.cat([_all_tokens(model, batch.pixels.to(subject.device)) for batch in batches])
+    generator = torch.Generator().manual_seed(seed)
+    quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
+    sums: dict[tuple[int, float], NDArray[np.float64]] = {}
+    for batch in images.batches(model.image_size, batch_size, subject.name):
+        pixels = batch.pixels.to(subject.device)
+        values = _all_tokens(model, pixels)
+        for size in fineness:
+            levels = quantizer.levels(values, size)
+            bits, rounded = quantizer.bits(levels, size), quantizer.values(levels, size)
+            for k in lengths:
+                cut = Tokens.cut(rounded, torch.full((len(values),), k, device=subject.device))
+                quality = psnr(model.decode(cut), pixels)
+                spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
+                found = np.array([len(values), float(spent.sum()), float(quality.sum())])
+                sums[k, size] = sums.get((k, size), np.zeros(3)) + found
+    area = model.image_size**2
+    return [
+        _row(subject.name, f"{k} tokens", size, bits / count, area, quality / count)
+        for (k, size), (count, bits, quality) in sums.items()
+    ]
+
+
+def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+    return model.encode(pixels, model.max_tokens).values
+
+
+def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], batch_size: int) -> list[dict[str, Any]]:
+    """Rows of JPEG (with and without its header, which outweighs so small a picture) and of WebP by quality setting."""
+    processor = ImageProcessor(image_size)
+    sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+    for batch in images.batches(image_size, batch_size, "JPEG and WebP"):
+        for picture, pixels in zip(processor.to_pil(batch.pixels), batch.pixels, strict=True):
+            for quality in qualities:
+                for kind, options in (("JPEG", {"optimize": True}), ("WEBP", {"method": 6})):
+                    data = _encoded(picture, kind, quality, options)
+                    again = pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
+                    reached = float(psnr(again[None], pixels[None]))
+                    sizes = {kind: len(data)}
+                    if kind == "JPEG":
+                        sizes["JPEG without header"] = len(data) - data.index(START_OF_SCAN)
+                    for name, size in sizes.items():
+                        found = np.array([1, 8 * size, reached])
+                        sums[name, quality] = sums.get((name, quality), np.zeros(3)) + found
+    return [
+        _row(name, "", quality, bits / count, image_size**2, reached / count)
+        for (name, quality), (count, bits, reached) in sums.items()
+    ]
+
+
+def _encoded(picture: Image.Image, kind: str, quality: int, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=quality, **options)
+    return buffer.getvalue()
+
+
+def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
+    return {
+        "model": model,
+        "num_tokens": tokens,
+        "setting": setting,
+        "bytes_per_image": bits / 8,
+        "bits_per_pixel": bits / pixels,
+        "psnr": quality,
+    }
+
+
+def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
+    """PSNR against bytes per image: a line for each file format, and one for each number of tokens of each model."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        name = f"{row['model']}, {row['num_tokens']}" if row["num_tokens"] else row["model"]
+        lines.setdefault(name, []).append((row["bytes_per_image"], row["psnr"]))
+    with style():
+        figure, (panel,) = panels(1, 1, width=6.4, height=4.4)
+        for number, (name, points) in enumerate(lines.items()):
+            dashes = "-" if "," in name else "--"
+            colour = COLOURS[number % len(COLOURS)]
+            panel.plot(*zip(*sorted(points), strict=True), dashes, marker="o", markersize=3, color=colour, label=name)
+        panel.set_xscale("log", base=2)
+        ticks = [2**power for power in range(4, 14) if _within(2**power, rows)]
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.minorticks_off()
+        panel.set(xlabel="bytes per image", ylabel="PSNR in dB")
+        panel.legend(fontsize=8)
+        return to_png(figure)
+
+
+def _within(value: float, rows: Sequence[dict[str, Any]]) -> bool:
+    sizes = [row["bytes_per_image"] for row in rows]
+    return min(sizes) / 1.3 <= value <= 1.3 * max(sizes)
