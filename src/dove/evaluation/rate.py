@@ -217,6 +217,6 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
         return to_png(figure)
 
 
-def _within(value: float, rows: Sequence[dict[str, Any]]) -> bool:
+def _within(value: int, rows: Sequence[dict[str, Any]]) -> bool:
     sizes = [row["bytes_per_image"] for row in rows]
     return min(sizes) / 1.3 <= value <= 1.3 * max(sizes)
