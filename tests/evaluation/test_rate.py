@@ -105,5 +105,7 @@ def test_bad_options_are_named(
     tiny_dove.save_pretrained(tmp_path / "model")
     flags = [str(photos) if flag == "DIR" else flag for flag in flags]
     common = ["--model", str(tmp_path / "model"), "--data", str(photos), "--output", str(tmp_path / "out")]
-    assert main(["evaluate", "rate", *common, *flags]) == 2
+    with pytest.raises(SystemExit) as stop:
+        raise SystemExit(main(["evaluate", "rate", *common, *flags]))
+    assert stop.value.code == 2
     assert message in capsys.readouterr().err

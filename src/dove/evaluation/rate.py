@@ -190,9 +190,9 @@ def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int
         "model": model,
         "num_tokens": tokens,
         "setting": setting,
-        "bytes_per_image": bits / 8,
-        "bits_per_pixel": bits / pixels,
-        "psnr": quality,
+        "bytes_per_image": float(bits / 8),
+        "bits_per_pixel": float(bits / pixels),
+        "psnr": float(quality),
     }
 
 
