@@ -1,7 +1,6 @@
 """Annotations of published data sets as queries with boxes, in one parquet layout."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dove.data.json_files import read_json
 from dove.data.queries import Annotation, find_images, image_size_of, read_annotations
 from dove.data.query_batch import Box
 from dove.errors import UserError
@@ -234,12 +234,7 @@ def _take(entry: Any, keys: Sequence[str], where: str) -> Any:
 
 
 def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, kind):
         raise UserError(f"{path} must hold a {'list' if kind is list else 'table'}; it is of another kind")
     return content

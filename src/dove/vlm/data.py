@@ -1,6 +1,5 @@
 """Conversations about images: LLaVA's JSON layout and parquet files with questions and answers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
+from dove.data.json_files import read_json
 from dove.data.sources import FileImages, ParquetImages
 from dove.errors import UserError
 from dove.vlm.images import Glimpse
@@ -125,12 +125,7 @@ def _listed(metadata: dict[str, Any], name: str, source: str, key: str) -> list[
 
 
 def _read_json(file: Path, folder: Path) -> Conversations:
-    try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+    records = read_json(file)
     if not isinstance(records, list) or not records:
         raise UserError(f"{file} must hold a list of conversations; see LLaVA's instruction data")
     index_of: dict[str, int] = {}

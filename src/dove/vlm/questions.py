@@ -11,6 +11,7 @@ import numpy as np
 
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
+from dove.data.json_files import parse_lines, read_json
 from dove.data.sources import FileImages, ParquetImages
 from dove.errors import UserError
 from dove.vlm.data import Conversations
@@ -143,14 +144,7 @@ def open_questions(source: str, images: str = "") -> Questions:
 
 
 def _read_json(file: Path, folder: Path) -> Questions:
-    try:
-        text = file.read_text(encoding="utf-8")
-        lines = text.splitlines() if file.suffix == ".jsonl" else []
-        records = [json.loads(line) for line in lines if line.strip()] if lines else json.loads(text)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+    records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
     if not isinstance(records, list):
         raise UserError(f"{file} must hold a list of objects with image, question and answer")
     index_of: dict[str, int] = {}

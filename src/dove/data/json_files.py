@@ -1,0 +1,31 @@
+"""JSON that users bring along."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dove.errors import UserError
+
+
+def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any:
+    """What a file holds.
+
+    Args:
+        path: of the file, in UTF-8.
+        parse: text to values; raises ``json.JSONDecodeError``.
+
+    Raises:
+        UserError: if the file cannot be read or is not JSON.
+    """
+    try:
+        return parse(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def parse_lines(text: str) -> list[Any]:
+    """One value for each line that is not empty, as ``.jsonl`` files have them."""
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
