@@ -222,7 +222,9 @@ class RunConfig:
 
     steps: int = 100_000
     batch_size: int = 24
-    """Images per step and process."""
+    """Images of one forward pass on one process."""
+    accumulate: int = 1
+    """Batches of a step; their gradients are averaged, so that n batches equal one n times as large."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     workers: int = 0
@@ -239,6 +241,14 @@ class RunConfig:
     """Steps between checkpoints; the last one is always written."""
     keep_checkpoints: int = 2
     """Checkpoints kept for resuming."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What an infinite or undefined loss or gradient does: stop the run, or leave out that update and count it. Either way
+    the batch is named in the output folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"run.{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,20 +102,38 @@ def test_unreadable_pictures_are_replaced(mixed_folder: Path, caplog: pytest.Log
 
 
 @settings(deadline=None)
-@given(num_samples=st.integers(1, 60), world_size=st.integers(1, 8), epochs=st.integers(1, 3), seed=st.integers(0, 99))
-def test_every_index_once_an_epoch(num_samples: int, world_size: int, epochs: int, seed: int) -> None:
-    if num_samples < world_size:
-        with pytest.raises(UserError, match="processes"):
-            ResumableSampler(num_samples, world_size=world_size)
-        return
+@given(
+    num_samples=st.integers(1, 60),
+    world_size=st.integers(1, 8),
+    start=st.integers(0, 20),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_every_index_once_an_epoch(num_samples: int, world_size: int, start: int, epochs: int, seed: int) -> None:
+    turns = start + -(-num_samples * epochs // world_size)
     ranks = [ResumableSampler(num_samples, seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
-    count = ranks[0].samples_per_epoch
+    dealt = [list(islice(rank, turns)) for rank in ranks]
     for epoch in range(epochs):
-        dealt = [list(islice(rank, epoch * count, (epoch + 1) * count)) for rank in ranks]
-        assert all(number == epoch for pairs in dealt for number, _ in pairs)
-        indices = [index for pairs in dealt for _, index in pairs]
-        assert len(indices) == len(set(indices)) == num_samples - num_samples % world_size
-        assert set(indices) <= set(range(num_samples))
+        indices = [index for pairs in dealt for number, index in pairs if number == epoch]
+        assert sorted(indices) == list(range(num_samples))
+    later = [
+        list(islice(ResumableSampler(num_samples, seed=seed, rank=rank, world_size=world_size, start=start), turns))
+        for rank in range(world_size)
+    ]
+    assert all(part[: turns - start] == whole[start:] for part, whole in zip(later, dealt, strict=True))
+
+
+def test_more_ranks_see_the_same_images_a_step() -> None:
+    def step(world_size: int, batch: int) -> set[tuple[int, int]]:
+        ranks = [ResumableSampler(25, rank=rank, world_size=world_size, start=3 * batch) for rank in range(world_size)]
+        return {pair for rank in ranks for pair in islice(rank, batch)}
+
+    assert step(1, 12) == step(2, 6) == step(3, 4) == step(12, 1)
+
+
+def test_no_image_no_sampler() -> None:
+    with pytest.raises(UserError, match="no images"):
+        ResumableSampler(0)
 
 
 @settings(deadline=None)

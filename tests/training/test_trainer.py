@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import yaml
 from dove.commands.train import parse
 from dove.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
+from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.objectives import DoveObjective, StepResult
 from dove.training.setup import run_training
@@ -52,10 +54,10 @@ class Killed(Exception):
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Trainer._step
 
-    def dying(self: Trainer, images: torch.Tensor, at: int) -> object:
+    def dying(self: Trainer, batches: list[torch.Tensor], at: int) -> object:
         if at == step:
             raise Killed
-        return original(self, images, at)
+        return original(self, batches, at)
 
     monkeypatch.setattr(Trainer, "_step", dying)
 
@@ -100,26 +102,84 @@ def test_resume_never_refuses_a_used_folder(tiny_training: DoveTrainConfig) -> N
         run_training(replace(short, resume="never"))
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_stops_the_run_with_whole_checkpoints(
-    what: str, tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def spoil(steps: set[int], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the loss of some steps undefined, or only its gradient."""
     original = DoveObjective.forward
 
     def failing(self: DoveObjective, images: torch.Tensor, step: int) -> StepResult:
         result = original(self, images, step)
-        if step == 3:
-            weight = self.model.generator.latent_projection.weight
-            spoilt = (
-                result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()
-            )
-            return replace(result, loss=spoilt)
-        return result
+        if step not in steps:
+            return result
+        weight = self.model.generator.latent_projection.weight
+        spoilt = result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()
+        return replace(result, loss=spoilt)
 
     monkeypatch.setattr(DoveObjective, "forward", failing)
-    with pytest.raises(UserError, match=f"the {what} is nan at step 3"):
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_with_whole_checkpoints(
+    what: str, tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil({3}, what, monkeypatch)
+    with pytest.raises(UserError, match=f"the {what} is nan at step 3 .*rank-0.json"):
         run_training(tiny_training)
     assert all(tensor.isfinite().all() for tensor in weights(tiny_training.output).values())
+
+
+def test_the_batch_at_fault_is_named(tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, torch.Tensor] = {}
+    original = Trainer._step
+
+    def watching(self: Trainer, batches: list[torch.Tensor], at: int) -> object:
+        seen[at] = batches[0]
+        return original(self, batches, at)
+
+    monkeypatch.setattr(Trainer, "_step", watching)
+    spoil({2}, "loss", monkeypatch)
+    plain = replace(
+        tiny_training,
+        augment=replace(tiny_training.augment, crop_probability=0.0, grayscale_probability=0.0, flip=False),
+    )
+    with pytest.raises(UserError):
+        run_training(plain)
+    file = Path(plain.output) / "non-finite" / "step-00000002-rank-0.json"
+    named = json.loads(file.read_text())["batch"]
+    processor = ImageProcessor(16)
+    pixels = torch.cat([processor(Path(plain.data) / record["key"]) for record in named])
+    assert torch.equal(pixels, seen[2])
+
+
+def test_skipping_leaves_out_the_update_and_counts(
+    tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(
+        tiny_training, run=replace(tiny_training.run, non_finite="skip", keep_checkpoints=9, checkpoint_every=1)
+    )
+    spoil({3, 4}, "gradient", monkeypatch)
+    run_training(config)
+    states = [load_state(folder) for folder in checkpoints(Path(config.output) / "checkpoints")]
+    unmoved = [
+        all(torch.equal(old["model"][name], new["model"][name]) for name in old["model"])
+        for old, new in pairwise(states)
+    ]
+    assert unmoved == [False, False, True, True, False]  # between steps 1 and 2, 2 and 3, ...
+    assert "2 updates were left out" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (Path(config.output) / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("skipped") for line in lines if "rec" in line] == [None, None, None, 1, 2, 2]
+    assert len(list((Path(config.output) / "non-finite").iterdir())) == 2
+
+
+def test_batches_of_a_step_are_one_large_batch(tiny_training: DoveTrainConfig, tmp_path: Path) -> None:
+    whole = replace(tiny_training, run=replace(tiny_training.run, batch_size=8))
+    halves = replace(tiny_training, output=str(tmp_path / "halves"), run=replace(tiny_training.run, accumulate=2))
+    run_training(whole)
+    run_training(halves)
+    expected, found = weights(whole.output), weights(halves.output)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
+    state = load_state(checkpoints(Path(halves.output) / "checkpoints")[-1])
+    assert len(state["objective"]["threshold"]["means"]) == tiny_training.run.steps
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +195,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny_training: DoveTrainConfig, m
     assert load_state(checkpoints(Path(tiny_training.output) / "checkpoints")[-1])["step"] == 2
 
 
-def test_a_damaged_checkpoint_is_named(tiny_training: DoveTrainConfig) -> None:
+@pytest.mark.parametrize("keep", [1000, None])
+def test_a_damaged_checkpoint_is_named(keep: int | None, tiny_training: DoveTrainConfig) -> None:
     run_training(replace(tiny_training, run=replace(tiny_training.run, steps=2)))
     file = checkpoints(Path(tiny_training.output) / "checkpoints")[-1] / "state.pt"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="step-00000002 is damaged"):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # a single bit, in the middle of some weights
+    file.write_bytes(content[:keep])
+    with pytest.raises(UserError, match=r"step-00000002/state.pt is damaged \(its sha256"):
         run_training(tiny_training)
 
 
@@ -176,13 +239,17 @@ def test_bad_settings_are_named(change: dict[str, object], message: str, tiny_tr
         run_training(config)
 
 
-def test_two_processes_train_like_one_with_twice_the_batch(tiny_training: DoveTrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_train_like_one_with_twice_the_batch(
+    accumulate: int, tiny_training: DoveTrainConfig, tmp_path: Path
+) -> None:
     one = replace(tiny_training, run=replace(tiny_training.run, steps=3, batch_size=8, sample_every=9))
     run_training(one)
     output = tmp_path / "two"
     config = Path(one.output) / "config.yaml"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
-    arguments = ["train", "--config", str(config), "--output", str(output), "--run.batch-size", "4"]
+    arguments = ["train", "--config", str(config), "--output", str(output), "--run.batch-size", str(4 // accumulate)]
+    arguments += ["--run.accumulate", str(accumulate)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

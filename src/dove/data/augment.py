@@ -73,6 +73,10 @@ class TrainingImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def key(self, index: int) -> str:
+        """Name of a record."""
+        return self.dataset.raw(index).key
+
     def __getitem__(self, sample: tuple[int, int]) -> Float[Tensor, "3 S S"]:
         """Float32 in [-1, 1].
 
@@ -98,9 +102,10 @@ class TrainingImages(Dataset[Tensor]):
 class ResumableSampler(Sampler[tuple[int, int]]):
     """Endless ``(epoch, index)`` pairs: every epoch a new permutation, dealt out to the ranks.
 
-    An epoch gives every index once over all ranks, but for the ``num_samples % world_size`` last of its permutation,
-    which are left out so that the ranks stay level. Everything follows from the position, so that a training resumed
-    at a step sees what it would have seen.
+    The permutations stand one after the other, and the ranks take turns: an epoch gives every index exactly once over all
+    ranks, and after any number of turns every rank has had as many as the others. Everything follows from the position,
+    so that a training resumed at a step sees what it would have seen, also on another number of ranks with as many
+    images a step.
 
     Args:
         num_samples: size of the dataset.
@@ -111,22 +116,17 @@ class ResumableSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, num_samples: int, *, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
-        if num_samples < world_size:
-            raise UserError(f"{num_samples} images for {world_size} processes; every process needs at least one")
+        if num_samples < 1:
+            raise UserError("there are no images to train on")
         self.num_samples, self.seed, self.rank, self.world_size, self.start = num_samples, seed, rank, world_size, start
 
-    @property
-    def samples_per_epoch(self) -> int:
-        """Pairs of an epoch on one rank."""
-        return self.num_samples // self.world_size
-
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, offset = divmod(self.start, self.samples_per_epoch)
+        epoch, offset = divmod(self.start * self.world_size + self.rank, self.num_samples)
         while True:
-            for index in self._epoch(epoch)[offset:]:
+            permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(self.num_samples)
+            for index in permutation[offset :: self.world_size]:
                 yield epoch, int(index)
-            epoch, offset = epoch + 1, 0
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(self.num_samples)
-        return permutation[self.rank : self.samples_per_epoch * self.world_size : self.world_size]
+            passed, offset = divmod(
+                offset + self.world_size * len(permutation[offset :: self.world_size]), self.num_samples
+            )
+            epoch += passed

@@ -1,8 +1,8 @@
 """Batches of model input in the order of the source, for every command that reads images once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dove.data.dataset import ImageDataset, Unreadable
+from dove.errors import UserError
 from dove.processor import ImageProcessor
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class ImageLoader:
     def __iter__(self) -> Iterator[ImageBatch]:
         self.unreadable = []
         items = _Processed(self.dataset, self.processor)
-        for batch in DataLoader(items, self.batch_size, num_workers=self.num_workers, collate_fn=list):
+        loader = DataLoader(items, self.batch_size, num_workers=self.num_workers, collate_fn=list)
+        for batch in relay_errors(loader):
             self.unreadable += [item for item in batch if isinstance(item, Unreadable)]
             readable = [item for item in batch if not isinstance(item, Unreadable)]
             if readable:
@@ -73,3 +77,23 @@ class _Processed(Dataset[_Item | Unreadable]):
         if isinstance(record, Unreadable):
             return record
         return record.key, self.processor.preprocess(record.image), record.metadata
+
+
+def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of a ``DataLoader``, with what goes wrong in its processes told in one line.
+
+    Raises:
+        UserError: what a loader process raised, or that one was lost.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        # From another process it comes as a whole traceback, of which the last line is the message.
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a loader process was lost ({' '.join(str(error).split())}), as happens when memory runs out; "
+            "what was written is whole, run the same command again, with fewer workers"
+        ) from error

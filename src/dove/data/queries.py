@@ -163,6 +163,10 @@ class AnnotatedImages(Dataset[QueryExample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def key(self, index: int) -> str:
+        """Name of a record."""
+        return self.dataset.raw(index).key
+
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
         epoch, index = sample
         record = self.dataset[index]

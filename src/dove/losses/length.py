@@ -44,6 +44,9 @@ class RunningThreshold:
         if window < 1:
             raise UserError(f"the threshold's window is {window} steps; it needs at least 1")
         self._means: deque[float] = deque(maxlen=window)
+        self._number: int | None = None
+        self._before: float | None = None
+        self._parts: list[float] = []
         self._reduce = reduce
 
     @property
@@ -51,19 +54,26 @@ class RunningThreshold:
         """The mean over the remembered steps; None before the first one."""
         return math.fsum(self._means) / len(self._means) if self._means else None
 
-    def step(self, losses: Float[Tensor, " B"]) -> float:
+    def step(self, losses: Float[Tensor, " B"], number: int | None = None) -> float:
         """The threshold for this step's losses, which are remembered for the steps to come.
 
-        Collective: with several ranks, every rank calls it once per step.
+        Collective: with several ranks, every rank calls it once per batch.
 
         Args:
             losses: (B,) L_rec of this rank's samples.
+            number: of the training step. Batches of one step have one threshold and are remembered as one; None makes
+                every call a step.
         """
+        if number is None or number != self._number:
+            self._before, self._parts = self.value, []
+        self._number = number
         mean = self._reduce(losses.detach().float().mean()).item()
-        before = self.value
         if math.isfinite(mean):
-            self._means.append(mean)
-        return mean if before is None else before
+            if self._parts:
+                self._means.pop()
+            self._parts.append(mean)
+            self._means.append(math.fsum(self._parts) / len(self._parts))
+        return mean if self._before is None else self._before
 
     def state_dict(self) -> dict[str, list[float]]:
         """The remembered means as plain floats, oldest first."""
@@ -72,6 +82,7 @@ class RunningThreshold:
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         """Take up a saved window. Of a longer one, the latest steps that fit are kept."""
         self._means.clear()
+        self._number = None
         self._means.extend(state["means"])
 
 

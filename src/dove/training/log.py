@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 
+from dove.checkpoint import write_files
+
 PREVIEW_SCALE = 2
 
 
@@ -48,4 +50,5 @@ class TrainingLog:
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        # At once or not at all: a kill between emptying the file and filling it would lose the whole curve.
+        write_files(self.output, {self.metrics.name: "".join(line + "\n" for line in kept).encode()})

@@ -66,6 +66,8 @@ class Objective(nn.Module, ABC):
         # Channels last: the pooling of the perceptual network is several times faster that way on a CPU.
         self.perceptual = make_perceptual(network, loss.perceptual_weights).to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
+        self.lane = 0
+        """Which of a step's batches this one is, over all processes; those of one step draw different random numbers."""
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
@@ -190,7 +192,7 @@ class DoveObjective(TokenizerObjective):
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
         terms = self.reconstruction_terms(reconstruction, images)
         rec = terms["rec"]
-        eos = self._eos_loss(output.eos.probability, lengths, rec)
+        eos = self._eos_loss(output.eos.probability, lengths, rec, step)
         weight = eos_weight(step, self.config.loss.eos_warmup_steps, self.config.loss.eos)
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         metrics |= {
@@ -204,10 +206,10 @@ class DoveObjective(TokenizerObjective):
         return StepResult(loss, reconstruction, metrics)
 
     def _eos_loss(
-        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"]
+        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"], step: int
     ) -> Float[Tensor, ""]:
         """Eq. 3 against the mean of the previous steps; this step's L_rec joins that mean."""
-        threshold = self.threshold.step(rec)
+        threshold = self.threshold.step(rec, step)
         return eos_loss(probability, lengths, rec, threshold, kind=self.config.loss.eos_loss).mean()
 
     def extra_state(self) -> dict[str, Any]:
@@ -276,12 +278,11 @@ class PrefixObjective(TokenizerObjective):
         return errors
 
     def draw_lengths(self, count: int, step: int) -> Int[Tensor, " B"]:
-        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this process.
+        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this lane.
 
         A share ``log_uniform`` is log-uniform, a share ``powers`` a power of two, the rest uniform.
         """
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, rank)) % 2**63)
+        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
         capacity = self.model.config.max_tokens
         uniform = torch.rand(count, generator=draws)
         short = (capacity + 1) ** uniform  # log-uniform on [1, K + 1)

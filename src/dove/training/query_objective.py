@@ -91,9 +91,9 @@ class QDoveObjective(DoveObjective):
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
         relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, self._eq2)
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
-        eos = self._eos_loss(output.eos.probability, lengths, relevant)
+        eos = self._eos_loss(output.eos.probability, lengths, relevant, step)
         # A batch of nulls alone has no mean here, and a mean that is not finite is not remembered.
-        threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part])
+        threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part], step)
         penalty = early_end_penalty(output.eos.probability, lengths, irrelevant, threshold)
         penalty = (penalty * asked.about_part).mean()
         weight = eos_weight(step, loss.eos_warmup_steps, loss.eos)

@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dove.checkpoint import save_checkpoint
+from dove.checkpoint import save_checkpoint, write_files
 from dove.config import TrainConfig
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
@@ -18,6 +18,7 @@ from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.recipes import RECIPES
+from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
 
 COMPONENT_IMAGES = 4096
@@ -41,13 +42,13 @@ def run_training(config: TrainConfig) -> Path:
     recipe = RECIPES[type(config)]
     processor = ImageProcessor(recipe.image_size(config))
     set_seed(config.run.seed)
-    resuming = (output / "checkpoints").exists()
+    resuming = bool(checkpoints(output / "checkpoints"))
     model = recipe.start(config, None if resuming else lambda: component_images(dataset, processor))
     objective = recipe.objective(config, model)
     examples = recipe.examples(config, dataset, processor.image_size) if recipe.examples else None
     trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save_model, examples=examples)
     if PartialState().is_main_process:
-        (output / "config.yaml").write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), encoding="utf-8")
+        write_files(output, {"config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode()})
     model_folder = trainer.train()
     if left_out := getattr(examples, "left_out", 0):
         print(f"{left_out} times a query was left out, of whose boxes the central square of its image holds nothing")

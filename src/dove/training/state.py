@@ -1,16 +1,24 @@
-"""Checkpoints to resume a training from: whole or absent, never half-written."""
+"""Checkpoints to resume a training from: whole or absent, never half-written, and known by their hash."""
 
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dove.errors import UserError
 
 STATE_FILE = "state.pt"
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
 PREFIX = "step-"
 
 
@@ -28,34 +36,135 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Non
     final = folder / f"{PREFIX}{step:08d}"
     scratch = folder / f".{final.name}"
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_scraps(folder)
         scratch.mkdir(parents=True)
         torch.save(state, scratch / STATE_FILE)
-        with open(scratch / STATE_FILE, "rb") as file:
-            os.fsync(file.fileno())
+        manifest = {"format": FORMAT, "step": step, "sha256": {STATE_FILE: _sha256(scratch / STATE_FILE)}}
+        (scratch / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for path in (scratch / STATE_FILE, scratch / MANIFEST_FILE, scratch):
+            _flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(scratch, final)
+        _flush(folder)
+        for old in checkpoints(folder)[:-keep]:
+            # Out of sight first: a kill in the middle must not leave half a checkpoint under a name that counts.
+            shutil.rmtree(old.rename(folder / f".{old.name}"))
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         shutil.rmtree(scratch, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint of step {step} to {folder}: {error}; earlier checkpoints are whole, free some "
             "space and run the same command again"
         ) from error
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+
+
+def remove_scraps(folder: Path) -> None:
+    """Remove what a killed run had begun to write or to remove."""
+    for scrap in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(scrap, ignore_errors=True)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint back.
+    """Read a checkpoint back. One without a manifest, from before there were any, is read unverified.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: naming the file that is damaged or of a later format.
     """
+    file = checkpoint / STATE_FILE
     try:
-        state = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+        _verify(checkpoint)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise UserError(
-            f"{checkpoint} is damaged ({str(error).splitlines()[0]}); remove it to resume from the one before"
-        ) from error
+        raise _damaged(file, str(error).splitlines()[0]) from error
     assert isinstance(state, dict)
     return state
+
+
+def _verify(checkpoint: Path) -> None:
+    file = checkpoint / MANIFEST_FILE
+    if not file.exists():
+        return
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        found, hashes = manifest["format"], dict(manifest["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, "it is no manifest") from error
+    if found != FORMAT:
+        raise UserError(
+            f"{file} has format {found}, this version reads {FORMAT}; resume with the version that wrote it"
+        )
+    for name, expected in hashes.items():
+        actual = _sha256(checkpoint / name)
+        if actual != expected:
+            raise _damaged(checkpoint / name, f"its sha256 is {actual[:12]}..., {expected[:12]}... was written")
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} is damaged ({reason}); remove the folder {file.parent} to resume from the one before")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Down to the disk, for files and folders; what is only in the system's memory is lost with the power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def state_on_cpu(state: Any) -> Any:
+    """A copy of nested dictionaries, lists and tuples, with their tensors copied to the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: state_on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(state_on_cpu(value) for value in state)
+    return state
+
+
+def module_on_cpu(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, which takes no further memory on the module's own device."""
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("cpu", copy=True), parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.detach().to("cpu", copy=True)
+    return deepcopy(module, memo)
+
+
+class BackgroundWriter:
+    """Runs writing jobs on a thread of its own, one at a time, while the training goes on.
+
+    Jobs must own what they write. A context manager: on leaving, a job that has begun is finished.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Start a job once the one before is done; raises what that one raised."""
+        self.wait()
+        self._pending = self._executor.submit(job)
+
+    def check(self) -> None:
+        """Raise what the job has raised, if it is done, without waiting for it."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is written; raises what the job raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "BackgroundWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._executor.shutdown(wait=True)

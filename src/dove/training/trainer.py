@@ -1,7 +1,8 @@
 """The loop: batches in, checkpoints, a model folder, metrics and pictures out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,27 @@ from accelerate.utils import set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dove.config import TrainConfig
-from dove.data.augment import ResumableSampler, TrainingImages
+from dove.data.augment import TrainingImages
 from dove.data.dataset import ImageDataset
 from dove.errors import UserError
 from dove.models.attention import use_attention_for
+from dove.training.batches import Batches
+from dove.training.finite import FiniteGuard
 from dove.training.log import TrainingLog
 from dove.training.objectives import Objective, StepResult
 from dove.training.schedule import learning_rate
-from dove.training.state import checkpoints, load_state, save_state
+from dove.training.state import (
+    BackgroundWriter,
+    checkpoints,
+    load_state,
+    module_on_cpu,
+    remove_scraps,
+    save_state,
+    state_on_cpu,
+)
 
 PREVIEW_IMAGES = 12
 
@@ -63,107 +73,138 @@ class Trainer:
             if objective.discriminator is not None
             else None
         )
-        self.images = examples or TrainingImages(dataset, holdout.shape[-1], config.augment, seed=config.run.seed)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.batches = Batches(
+            examples or TrainingImages(dataset, holdout.shape[-1], config.augment, seed=config.run.seed),
+            config.run,
+            rank=rank,
+            world_size=world,
+        )
+        self.guard = FiniteGuard(config.run.non_finite, self.output, self.batches.records, rank)
         self.wrapped = self.accelerator.prepare_model(self.objective)
 
     def train(self) -> Path:
         """Train to the last step, from the last checkpoint if there is one. Returns the folder of the model.
 
         Raises:
-            UserError: if the loss is not finite, or nothing can be written.
+            UserError: if the loss is not finite, a loader process is lost, or nothing can be written.
         """
         start = self._resume()
         log = TrainingLog(self.output, start=start) if self.accelerator.is_main_process else None
-        steps = self.config.run.steps
         bar = tqdm(
-            total=steps, initial=start, unit="step", disable=not self.accelerator.is_local_main_process, smoothing=0.1
+            total=self.config.run.steps,
+            initial=start,
+            unit="step",
+            disable=not self.accelerator.is_local_main_process,
+            smoothing=0.1,
         )
-        began, images_seen = time.monotonic(), 0
-        for step, batch in zip(range(start, steps), self._batches(start), strict=False):
-            result = self._step(batch, step)
-            images_seen += len(batch) * self.accelerator.num_processes
-            bar.update()
-            done = step + 1
-            if log and (done % self.config.run.log_every == 0 or done == steps):
-                values = {name: round(float(value), 6) for name, value in result.metrics.items()}
-                values["lr"] = self.optimizer.param_groups[0]["lr"]
-                values["images_per_second"] = round(images_seen / (time.monotonic() - began), 2)
-                log.numbers(done, values)
-                bar.set_postfix({name: f"{values[name]:.3g}" for name in ("rec", "length") if name in values})
-            if log and len(self.holdout) and (done % self.config.run.sample_every == 0 or done == steps):
-                self._preview(log, done)
-            if done % self.config.run.checkpoint_every == 0 or done == steps:
-                self._checkpoint(done)
+        with BackgroundWriter() as writer:
+            self._run(start, log, bar, writer)
+            writer.wait()
+        self.accelerator.wait_for_everyone()
         bar.close()
         if log:
             log.close()
+        if self.guard.skipped:
+            print(f"{self.guard.skipped} updates were left out; their batches are named in {self.guard.folder}")
         return self.output / "model"
 
-    def _step(self, images: Any, step: int) -> StepResult:
-        """One update from a batch: images, or whatever the objective's examples are collated to."""
-        images = images.to(self.accelerator.device)
+    def _run(self, start: int, log: TrainingLog | None, bar: Any, writer: BackgroundWriter) -> None:
+        run = self.config.run
+        began, images_seen = time.monotonic(), 0
+        for step, batches in zip(range(start, run.steps), self.batches.from_step(start), strict=False):
+            result = self._step(batches, step)
+            images_seen += sum(map(len, batches)) * self.accelerator.num_processes
+            bar.update()
+            writer.check()
+            done = step + 1
+            logs, saves = (done % every == 0 or done == run.steps for every in (run.log_every, run.checkpoint_every))
+            if logs or saves or self.accelerator.device.type == "cpu":
+                self.guard.settle()
+            if log and logs:
+                values = {name: round(float(value), 6) for name, value in result.metrics.items()}
+                values["lr"] = self.optimizer.param_groups[0]["lr"]
+                values["images_per_second"] = round(images_seen / (time.monotonic() - began), 2)
+                if self.guard.skipped:
+                    values["skipped"] = self.guard.skipped
+                log.numbers(done, values)
+                bar.set_postfix({name: f"{values[name]:.3g}" for name in ("rec", "length") if name in values})
+            if log and len(self.holdout) and (done % run.sample_every == 0 or done == run.steps):
+                self._preview(log, done)
+            if saves:
+                self._checkpoint(done, writer)
+
+    def _step(self, batches: Sequence[Any], step: int) -> StepResult:
+        """One update from one or more batches: images, or whatever the objective's examples are collated to."""
+        batches = [batch.to(self.accelerator.device) for batch in batches]
+        self._set_rates(step)
+        self.objective.train()
+        results = [self._backward(batch, step, number, len(batches)) for number, batch in enumerate(batches)]
+        loss = torch.stack([result.loss.detach() for result in results]).mean()
+        self._update(self.objective.model, self.optimizer, step, {"loss": loss})
+        self.average.update_parameters(self.objective.model)
+        metrics = {
+            name: torch.stack([result.metrics[name].float() for result in results]).mean()
+            for name in results[0].metrics
+        }
+        if self.adversary is not None:
+            metrics["discriminator"] = self._train_adversary(batches, results, step)
+        return StepResult(loss, results[-1].reconstruction, metrics)
+
+    def _set_rates(self, step: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim, step, self.config.run.steps)
-        self.objective.train()
-        # Whatever is drawn in a step depends on the step alone, so that a resumed run draws the same.
-        torch.manual_seed(hash((self.config.run.seed, step, self.accelerator.process_index)) % 2**63)
-        with self.accelerator.autocast():
-            result: StepResult = self.wrapped(images, step)
-        self._require_finite("loss", result.loss, step)
-        self.accelerator.backward(result.loss)
-        self._update(self.objective.model, self.optimizer, step)
-        self.average.update_parameters(self.objective.model)
-        if self.adversary is not None:
-            assert self.objective.discriminator is not None
-            # The generator's loss has left gradients here, which are not the discriminator's own.
-            self.adversary.zero_grad()
+
+    def _backward(self, batch: Any, step: int, number: int, count: int) -> StepResult:
+        """Loss and gradients of one of the ``count`` batches of a step."""
+        lane = self.accelerator.process_index + number * self.accelerator.num_processes
+        self.objective.lane = lane
+        # Whatever is drawn depends on the step and the lane alone, so that a resumed run draws the same.
+        torch.manual_seed(hash((self.config.run.seed, step, lane)) % 2**63)
+        # Gradients go between the processes once a step, with those of its last batch.
+        alone = self.accelerator.no_sync(self.wrapped) if number + 1 < count else nullcontext()
+        with alone:
             with self.accelerator.autocast():
-                loss = self.objective.adversary_loss(images, result.reconstruction)
-            self.accelerator.backward(loss)
-            self._average_gradients(self.objective.discriminator)
-            self._update(self.objective.discriminator, self.adversary, step)
-            result.metrics["discriminator"] = loss.detach()
+                result: StepResult = self.wrapped(batch, step)
+            self.accelerator.backward(result.loss / count)
         return result
 
-    def _require_finite(self, what: str, value: Float[Tensor, ""], step: int) -> None:
-        """Stop before anything spoils the weights that the next checkpoint would hold."""
-        if not torch.isfinite(value):
-            raise UserError(
-                f"the {what} is {value.item()} at step {step}; the last checkpoint in {self.output} is whole: "
-                "resume with a lower --optim.lr or a smaller --optim.clip-norm"
-            )
+    def _train_adversary(self, batches: Sequence[Any], results: Sequence[StepResult], step: int) -> Tensor:
+        assert self.adversary is not None
+        assert self.objective.discriminator is not None
+        # The generator's loss has left gradients here, which are not the discriminator's own.
+        self.adversary.zero_grad()
+        losses = []
+        for batch, result in zip(batches, results, strict=True):
+            with self.accelerator.autocast():
+                loss = self.objective.adversary_loss(batch, result.reconstruction)
+            self.accelerator.backward(loss / len(batches))
+            losses.append(loss.detach())
+        self._average_gradients(self.objective.discriminator)
+        mean = torch.stack(losses).mean()
+        self._update(self.objective.discriminator, self.adversary, step, {"discriminator's loss": mean})
+        return mean
 
-    def _update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def _update(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: dict[str, Float[Tensor, ""]]
+    ) -> None:
+        """Move the weights, unless a loss or the gradient of any process is not finite."""
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
         assert norm is not None
-        self._require_finite("gradient", norm, step)
+        values = {**losses, "gradient": norm}
+        at_fault = ~torch.stack([value.detach().float().isfinite() for value in values.values()]).all()
+        left_out = self.accelerator.reduce(at_fault.float(), reduction="sum").clamp(max=1)
+        # The fused kernel looks at this on the device, as it does for a gradient scaler, and leaves the update out.
+        optimizer.found_inf = left_out  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad()
+        self.guard.watch(step, left_out, values)
 
     def _average_gradients(self, model: nn.Module) -> None:
         """The discriminator is called outside the wrapped forward, so its gradients have to be averaged here."""
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-
-    def _batches(self, start: int) -> Iterator[Any]:
-        run = self.config.run
-        sampler = ResumableSampler(
-            len(self.images),
-            seed=run.seed,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            start=start * run.batch_size,
-        )
-        loader = DataLoader(
-            self.images,
-            batch_size=run.batch_size,
-            sampler=sampler,
-            collate_fn=getattr(self.images, "collate", None),
-            num_workers=run.workers,
-            persistent_workers=run.workers > 0,
-        )
-        return iter(loader)
 
     @torch.no_grad()
     def _preview(self, log: TrainingLog, step: int) -> None:
@@ -178,12 +219,19 @@ class Trainer:
         shown = self.holdout[:PREVIEW_IMAGES].to(self.accelerator.device)
         log.pictures(step, shown, self.objective.previews(model, shown))
 
-    def _checkpoint(self, step: int) -> None:
-        if self.accelerator.is_main_process:
+    def _checkpoint(self, step: int, writer: BackgroundWriter) -> None:
+        """Copy everything and leave the writing to the writer's thread."""
+        if not self.accelerator.is_main_process:
+            return
+        writer.wait()  # before the copy, so that there is never more than one
+        model, state = module_on_cpu(self.average.module), state_on_cpu(self._state(step))
+
+        def write() -> None:
             # The weights first: whoever finds the checkpoint also finds the model.
-            self.save_model(self.average.module, self.output / "model")
-            save_state(self.output / "checkpoints", step, self._state(step), self.config.run.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+            self.save_model(model, self.output / "model")
+            save_state(self.output / "checkpoints", step, state, self.config.run.keep_checkpoints)
+
+        writer.submit(write)
 
     def _state(self, step: int) -> dict[str, Any]:
         discriminator = self.objective.discriminator
@@ -199,6 +247,8 @@ class Trainer:
 
     def _resume(self) -> int:
         """Load the newest checkpoint; returns the number of steps done."""
+        if self.accelerator.is_main_process:
+            remove_scraps(self.output / "checkpoints")
         found = checkpoints(self.output / "checkpoints")
         if not found:
             return 0

@@ -245,19 +245,13 @@ class AnswerTrainer(Trainer):
         self.optimizer = make_optimizer(config, objective.model)
         self._attend(training=True)
 
-    def _step(self, batch: AnswerBatch, step: int) -> StepResult:
-        batch = batch.to(self.accelerator.device)
+    def _set_rates(self, step: int) -> None:
         share = learning_rate(self.config.optim, step, self.config.run.steps) / self.config.optim.lr
         for group in self.optimizer.param_groups:
             group["lr"] = share * group["peak_lr"]
-        self.objective.train()
-        torch.manual_seed(hash((self.config.run.seed, step, self.accelerator.process_index)) % 2**63)
-        with self.accelerator.autocast():
-            result: StepResult = self.wrapped(batch, step)
-        self._require_finite("loss", result.loss, step)
-        self.accelerator.backward(result.loss)
-        self._update(self.objective.model, self.optimizer, step)
-        self.average.update_parameters(self.objective.model)
+
+    def _step(self, batches: Sequence[AnswerBatch], step: int) -> StepResult:
+        result = super()._step(batches, step)
         done = step + 1
         if len(self.questions) and (done % self.config.run.sample_every == 0 or done == self.config.run.steps):
             result.metrics.update(self._accuracy())

@@ -1,0 +1,60 @@
+"""The batches of one rank, step by step, and which records they are made of."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from dove.config import RunConfig
+from dove.data.augment import ResumableSampler
+from dove.data.loader import relay_errors
+
+
+class Batches:
+    """Everything follows from the step, so that a resumed run goes on at the exact sample.
+
+    Args:
+        examples: asked for as ``(epoch, index)`` pairs, with a ``collate`` where they are no tensors and, for messages,
+            ``key(index)``.
+        run: batch size, batches per step, seed, workers.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, examples: Any, run: RunConfig, *, rank: int = 0, world_size: int = 1):
+        self.examples: Dataset[Any] = examples
+        self.run, self.rank, self.world_size = run, rank, world_size
+
+    def from_step(self, start: int) -> Iterator[list[Any]]:
+        """The ``run.accumulate`` batches of step ``start``, of the next one, and so on without end.
+
+        Raises:
+            UserError: if the data give out, or a loader process is lost.
+        """
+        loader = DataLoader(
+            self.examples,
+            batch_size=self.run.batch_size,
+            sampler=self._sampler(start),
+            collate_fn=getattr(self.examples, "collate", None),
+            num_workers=self.run.workers,
+            persistent_workers=self.run.workers > 0,
+        )
+        batches = relay_errors(loader)
+        while True:
+            yield list(islice(batches, self.run.accumulate))
+
+    def records(self, step: int) -> list[dict[str, Any]]:
+        """Epoch, index and key of the records of a step, in their order."""
+        key = getattr(self.examples, "key", None)
+        pairs = islice(self._sampler(step), self.run.batch_size * self.run.accumulate)
+        return [{"epoch": epoch, "index": index, **({"key": key(index)} if key else {})} for epoch, index in pairs]
+
+    def _sampler(self, step: int) -> ResumableSampler:
+        return ResumableSampler(
+            len(self.examples),  # type: ignore[arg-type]
+            seed=self.run.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            start=step * self.run.batch_size * self.run.accumulate,
+        )

@@ -1,0 +1,80 @@
+"""What happens when a loss or a gradient is not finite: the batch is named, and the run stops or goes on without it."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dove.checkpoint import write_files
+from dove.errors import UserError
+
+FOLDER = "non-finite"
+
+_logger = logging.getLogger(__name__)
+
+
+class FiniteGuard:
+    """Keeps account of updates that were left out because something was not finite.
+
+    Asking a GPU for a number makes the training wait for it, so what a step gave is only kept; ``settle`` looks at it.
+
+    Args:
+        policy: "stop" or "skip".
+        output: folder of the run; the batches at fault are named in ``non-finite/`` below it.
+        records: gives the records that this rank had at a step.
+        rank: of this process.
+    """
+
+    def __init__(self, policy: str, output: Path, records: Callable[[int], list[dict[str, Any]]], rank: int):
+        self.policy, self.output, self.records, self.rank = policy, output, records, rank
+        self.folder = output / FOLDER
+        self.skipped = 0
+        self._pending: list[tuple[int, Float[Tensor, ""], dict[str, Tensor]]] = []
+
+    def watch(self, step: int, left_out: Float[Tensor, ""], values: dict[str, Tensor]) -> None:
+        """Remember a step.
+
+        Args:
+            step: counted from 0.
+            left_out: above 0 where the update was left out, on all ranks alike.
+            values: what may be at fault, by name, in the order in which they were computed.
+        """
+        self._pending.append((step, left_out.detach(), {name: value.detach() for name, value in values.items()}))
+
+    def settle(self) -> None:
+        """Look at what was remembered.
+
+        Raises:
+            UserError: by the policy "stop", for the first update that was left out.
+        """
+        pending, self._pending = self._pending, []
+        if not pending or not bool(torch.stack([left_out for _, left_out, _ in pending]).any()):
+            return
+        for step, left_out, values in pending:
+            if left_out:
+                self._report(step, {name: float(value) for name, value in values.items()})
+
+    def _report(self, step: int, values: dict[str, float]) -> None:
+        self.skipped += 1
+        # With several ranks all may be finite here and the fault in another rank's batch.
+        name, value = next(((n, v) for n, v in values.items() if not abs(v) < float("inf")), ("loss", float("nan")))
+        file = self.folder / f"step-{step:08d}-rank-{self.rank}.json"
+        content = {"step": step, "rank": self.rank, "values": {n: str(v) for n, v in values.items()}}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({**content, "batch": self.records(step)}, indent=2, ensure_ascii=False) + "\n"
+            write_files(file.parent, {file.name: text.encode()})
+        except OSError as error:
+            raise UserError(f"cannot write {file}: {error.strerror or error}; free some space") from error
+        if self.policy == "skip":
+            _logger.warning("the %s is %s at step %d; its update was left out, see %s", name, value, step, file)
+            return
+        raise UserError(
+            f"the {name} is {value} at step {step} with the batch named in {file}; the last checkpoint in {self.output} "
+            "is whole: resume with a lower --optim.lr, a smaller --optim.clip-norm or --run.non-finite skip"
+        )
