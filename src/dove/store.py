@@ -1,13 +1,16 @@
 """Tokens on disk: a folder of parquet shards with ragged values, readable without this package.
 
 ``store.json`` says what made them; ``tokens-00000.parquet`` and on hold the columns ``key``, ``length`` and ``values``, a list
-of ``length * token_dim`` numbers, token after token. Shard i covers the source's records i * shard_size and on, whether
-readable or not, so that what is still to do follows from which shards are there. A shard is whole or absent.
+of ``length * token_dim`` numbers, token after token; the file's metadata repeat the store.json, so that a shard alone says
+which checkpoint made it. Shard i covers the source's records i * shard_size and on, whether readable or not, so that what
+is still to do follows from which shards are there. A shard is whole or absent.
+
+Values are fp16 or fp32: Arrow, and so parquet, has no bfloat16, and as plain 16-bit integers nobody else could read them.
 """
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from dove.checkpoint import write_files
 from dove.data.dataset import Unreadable
@@ -24,7 +29,8 @@ from dove.tokens import Tokens
 
 MANIFEST = "store.json"
 FORMAT = 1
-UNREADABLE = b"dove.unreadable"
+SHARD_NAME = "tokens-{:05}.parquet"
+UNREADABLE, STORE = b"dove.unreadable", b"dove.store"
 _DTYPES = {"fp16": pa.float16(), "fp32": pa.float32()}
 
 
@@ -54,10 +60,29 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Shard:
-    """The tokens of one file."""
+    """The tokens of one file, each image's as long as they are."""
 
     keys: list[str]
-    tokens: Tokens
+    values: list[Float[Tensor, "_ D"]]
+    """(k, D) per image."""
+    unreadable: list[Unreadable]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each image."""
+        return [len(tokens) for tokens in self.values]
+
+    def tokens(self, max_tokens: int, start: int = 0, stop: int | None = None) -> Tokens:
+        """Images ``start`` to ``stop``, at least one, padded to ``max_tokens``, in fp32."""
+        return Tokens.from_ragged([tokens.float() for tokens in self.values[start:stop]], max_tokens)
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a shard holds, without its values."""
+
+    images: int
+    tokens: int
     unreadable: list[Unreadable]
 
 
@@ -75,6 +100,7 @@ class TokenStore:
             UserError: if the folder holds a store made otherwise, or cannot be written.
         """
         file = folder / MANIFEST
+        remove_scraps(folder)
         if file.exists():
             found = asdict(_read_manifest(file))
             different = [name for name, value in asdict(manifest).items() if found[name] != value]
@@ -102,11 +128,23 @@ class TokenStore:
 
     def path(self, index: int) -> Path:
         """The file of a shard."""
-        return self.folder / f"tokens-{index:05}.parquet"
+        return self.folder / SHARD_NAME.format(index)
 
     def missing(self) -> list[int]:
         """Shards still to be written."""
         return [index for index in range(self.manifest.num_shards) if not self.path(index).is_file()]
+
+    def require_complete(self) -> None:
+        """Make sure that all shards are there.
+
+        Raises:
+            UserError: if some are missing.
+        """
+        if missing := self.missing():
+            raise UserError(
+                f"{self.folder} is unfinished: {len(missing)} of {self.manifest.num_shards} shards are missing; "
+                "run its `dove encode` again"
+            )
 
     def positions(self, index: int) -> range:
         """The source's records that a shard covers."""
@@ -119,16 +157,18 @@ class TokenStore:
         Raises:
             UserError: if the disk is full; the other shards stay whole.
         """
-        lengths = shard.tokens.lengths.tolist()
         numpy_type = np.float16 if self.manifest.dtype == "fp16" else np.float32
-        ragged = [tokens.flatten().float().cpu().numpy().astype(numpy_type) for tokens in shard.tokens.ragged()]
+        ragged = [tokens.flatten().float().cpu().numpy().astype(numpy_type) for tokens in shard.values]
         columns = {
             "key": pa.array(shard.keys, pa.string()),
-            "length": pa.array(lengths, pa.int32()),
+            "length": pa.array(shard.lengths, pa.int32()),
             "values": pa.array(ragged, pa.list_(_DTYPES[self.manifest.dtype])),
         }
-        unreadable = json.dumps([asdict(item) for item in shard.unreadable])
-        table = pa.table(columns).replace_schema_metadata({UNREADABLE: unreadable.encode()})
+        metadata = {
+            UNREADABLE: json.dumps([asdict(item) for item in shard.unreadable]).encode(),
+            STORE: json.dumps(asdict(self.manifest)).encode(),
+        }
+        table = pa.table(columns).replace_schema_metadata(metadata)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         _write(self.folder, self.path(index).name, buffer.getvalue())
@@ -137,33 +177,92 @@ class TokenStore:
         """A shard.
 
         Raises:
+            UserError: if it is missing or damaged, or another checkpoint's.
+        """
+        table = self._read_table(index)
+        width = self.manifest.token_dim
+        values = [torch.from_numpy(np.array(row)) for row in table["values"].to_numpy(zero_copy_only=False)]
+        keys, lengths = table["key"].to_pylist(), table["length"].to_pylist()
+        fitting = range(1, self.manifest.max_tokens + 1)
+        for key, length, row in zip(keys, lengths, values, strict=True):
+            if length not in fitting or len(row) != length * width:
+                raise self._damaged(index, f"{key} has {len(row)} numbers for {length} tokens of {width}")
+        return Shard(keys, [row.view(-1, width) for row in values], _unreadable(table))
+
+    def summary(self, index: int) -> ShardSummary:
+        """What a shard holds, without reading its values.
+
+        Raises:
+            UserError: as ``read`` does.
+        """
+        table = self._read_table(index, ["length"])
+        return ShardSummary(len(table), int(sum(table["length"].to_pylist())), _unreadable(table))
+
+    def rows(self, index: int) -> int:
+        """Images in a shard, from its footer alone.
+
+        Raises:
             UserError: if it is missing or damaged.
         """
-        path = self.path(index)
         try:
-            table = pq.read_table(path)
+            return int(pq.read_metadata(self.path(index)).num_rows)
         except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
+            raise self._damaged(index, error) from error
+
+    def check_checkpoint(self, sha256: str, name: str) -> None:
+        """Make sure that a checkpoint made these tokens: another one's mean something else.
+
+        Args:
+            sha256: of the checkpoint.
+            name: what messages call it.
+
+        Raises:
+            UserError: if it did not.
+        """
+        made = self.manifest.checkpoint_sha256
+        if sha256 != made:
             raise UserError(
-                f"{path} is missing or damaged ({reason}); delete it and run `dove encode` again"
-            ) from error
-        values = [
-            torch.from_numpy(np.array(row, dtype=np.float32)).view(-1, self.manifest.token_dim)
-            for row in table["values"].to_numpy(zero_copy_only=False)
-        ]
-        stored = json.loads((table.schema.metadata or {}).get(UNREADABLE, b"[]"))
-        unreadable = [Unreadable(**item) for item in stored]
-        return Shard(table["key"].to_pylist(), self._tokens(values), unreadable)
+                f"{self.folder} was made by {self.manifest.model} ({made[:12]}), but {name} is {sha256[:12]}; "
+                "pass the checkpoint that made it with --model"
+            )
+
+    def _read_table(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        try:
+            table = pq.read_table(self.path(index), columns=columns or ["key", "length", "values"], partitioning=None)
+            types = {field.name: field.type for field in table.schema}
+            made = json.loads((table.schema.metadata or {}).get(STORE, b"{}")).get("checkpoint_sha256")
+        except (OSError, pa.ArrowException, ValueError, AttributeError) as error:
+            raise self._damaged(index, error) from error
+        expected = {"key": pa.string(), "length": pa.int32(), "values": pa.list_(_DTYPES[self.manifest.dtype])}
+        for name, found in types.items():
+            if found != expected[name]:
+                raise self._damaged(index, f"column {name} is {found}, not {expected[name]}")
+        if made not in (None, self.manifest.checkpoint_sha256):
+            raise UserError(
+                f"{self.path(index)} was made by checkpoint {made[:12]}, the rest of the store by "
+                f"{self.manifest.checkpoint_sha256[:12]}; delete it and run `dove encode` again"
+            )
+        return table
+
+    def _damaged(self, index: int, reason: object) -> UserError:
+        told = " ".join(str(reason).split())
+        return UserError(f"{self.path(index)} is missing or damaged ({told}); delete it and run `dove encode` again")
 
     def shards(self) -> Iterator[Shard]:
         """All shards in order."""
         return (self.read(index) for index in range(self.manifest.num_shards))
 
-    def _tokens(self, values: Sequence[torch.Tensor]) -> Tokens:
-        if not values:
-            empty = torch.zeros(0, self.manifest.max_tokens, self.manifest.token_dim)
-            return Tokens(empty, torch.zeros(0, dtype=torch.long))
-        return Tokens.from_ragged(list(values), self.manifest.max_tokens)
+
+def remove_scraps(folder: Path) -> None:
+    """Remove what a killed run had begun to write under a name of its own. One run at a time writes into a folder."""
+    for pattern in (f".{MANIFEST}.*", f".{SHARD_NAME.split('{')[0]}*"):
+        for scrap in folder.glob(pattern):
+            scrap.unlink(missing_ok=True)
+
+
+def _unreadable(table: pa.Table) -> list[Unreadable]:
+    stored = json.loads((table.schema.metadata or {}).get(UNREADABLE, b"[]"))
+    return [Unreadable(**item) for item in stored]
 
 
 def _read_manifest(file: Path) -> Manifest:

@@ -1,9 +1,11 @@
 """Tokens on disk: complete, resumable, refused when they don't fit, readable without this package."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -28,13 +30,13 @@ def test_every_image_is_there_once_with_the_models_tokens(photos: Path, checkpoi
     assert encode(photos, output, checkpoint, "--num-tokens", "5", "--dtype", "fp32") == 0
     assert len(keys(output)) == len(set(keys(output))) == 7
     shard = TokenStore.open(output).read(0)
-    assert shard.tokens.lengths.tolist() == [5, 5, 5]
+    assert shard.lengths == [5, 5, 5]
     from dove.data.images import open_images
     from dove.processor import ImageProcessor
 
     record = open_images(str(photos))[0]
     expected = Dove.from_pretrained(checkpoint).encode(ImageProcessor(16)(record.image), 5)
-    torch.testing.assert_close(shard.tokens.values[:1], expected.values, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(shard.tokens(16, 0, 1).values, expected.values, atol=1e-5, rtol=1e-4)
 
 
 def test_shards_open_without_this_package(photos: Path, checkpoint: str, tmp_path: Path) -> None:
@@ -88,6 +90,24 @@ def test_decode_rebuilds_what_the_model_would(photos: Path, checkpoint: str, tmp
     assert written == sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
 
 
+def rewrite(tokens: Path, column: str, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Change a column of the second shard behind the store's back."""
+    path = tokens / "tokens-00001.parquet"
+    table = pq.read_table(path)
+    changed = change(table[column].to_pylist())
+    kind = pa.string() if isinstance(changed[0], str) else table[column].type
+    position = table.column_names.index(column)
+    pq.write_table(table.set_column(position, column, pa.array(changed, kind)), path)
+
+
+def claim(tokens: Path, sha256: str) -> None:
+    """Let the second shard say that another checkpoint made it."""
+    path = tokens / "tokens-00001.parquet"
+    table = pq.read_table(path)
+    metadata = {**table.schema.metadata, b"dove.store": json.dumps({"checkpoint_sha256": sha256}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -95,6 +115,10 @@ def test_decode_rebuilds_what_the_model_would(photos: Path, checkpoint: str, tmp
         (lambda tokens: (tokens / "tokens-00001.parquet").write_bytes(b"PAR1"), "damaged"),
         (lambda tokens: (tokens / "store.json").unlink(), "no store.json"),
         (lambda tokens: (tokens / "store.json").write_text("{"), "damaged"),
+        (lambda tokens: rewrite(tokens, "length", lambda lengths: [99] * len(lengths)), "has"),
+        (lambda tokens: rewrite(tokens, "values", lambda rows: [row[1:] for row in rows]), "numbers for"),
+        (lambda tokens: rewrite(tokens, "values", lambda rows: ["x"] * len(rows)), "column values is string"),
+        (lambda tokens: claim(tokens, "0" * 64), "was made by checkpoint 000000000000"),
     ],
 )
 def test_damaged_stores_are_refused(
@@ -158,6 +182,16 @@ def test_a_full_disk_loses_nothing(
     assert "No space left" in capsys.readouterr().err
     assert encode(photos, tmp_path / "tokens", checkpoint) == 0
     assert len(keys(tmp_path / "tokens")) == 7
+
+
+def test_what_a_kill_left_does_not_stand_in_the_way(photos: Path, checkpoint: str, tmp_path: Path) -> None:
+    output = tmp_path / "tokens"
+    output.mkdir()
+    (output / ".store.json.abc").write_text("{")
+    (output / ".tokens-00000.parquet.xyz").write_bytes(b"PAR1")
+    assert encode(photos, output, checkpoint) == 0
+    assert sorted(path.name for path in output.iterdir() if path.name.startswith(".")) == []
+    assert len(keys(output)) == 7
 
 
 def test_file_names_stay_inside_and_apart() -> None:

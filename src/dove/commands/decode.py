@@ -48,17 +48,8 @@ def run(options: DecodeOptions) -> None:
 
     store = TokenStore.open(options.tokens)
     name = options.model or store.manifest.model
-    found = checkpoint_sha256(resolve_checkpoint(name))
-    if found != store.manifest.checkpoint_sha256:
-        raise UserError(
-            f"{options.tokens} was made by {store.manifest.model} ({store.manifest.checkpoint_sha256[:12]}), "
-            f"but {name} is {found[:12]}; pass the checkpoint that made it with --model"
-        )
-    if missing := store.missing():
-        raise UserError(
-            f"{options.tokens} is unfinished: {len(missing)} of {store.manifest.num_shards} shards are missing; "
-            "run its `dove encode` again"
-        )
+    store.check_checkpoint(checkpoint_sha256(resolve_checkpoint(name)), name)
+    store.require_complete()
     model = load_model(name, options.device)
     processor = ImageProcessor(model.image_size)
     taken: set[str] = set()
@@ -66,7 +57,8 @@ def run(options: DecodeOptions) -> None:
         for shard in store.shards():
             for start in range(0, len(shard.keys), options.batch_size):
                 keys = shard.keys[start : start + options.batch_size]
-                images = model.decode(shard.tokens[start : start + options.batch_size], options.num_tokens)
+                tokens = shard.tokens(model.max_tokens, start, start + options.batch_size)
+                images = model.decode(tokens, options.num_tokens)
                 for key, image in zip(keys, processor.to_pil(images), strict=True):
                     buffer = io.BytesIO()
                     image.save(buffer, "PNG")

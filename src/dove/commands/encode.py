@@ -11,7 +11,7 @@ from dove.errors import UserError
 if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
-    from dove.store import Shard
+    from dove.store import Shard, TokenStore
     from dove.tokenizer import Dove
 
 
@@ -39,11 +39,17 @@ class EncodeOptions:
     """Only the first so many images."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    engine: Literal["local", "ray"] = "local"
+    """This process, or Ray Data with one model on every device of a cluster; all its machines must see the same paths."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Models at work with --engine ray; by default one for every GPU of the cluster, or for every CPU core without any."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        for name in ("batch_size", "shard_size", "workers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if self.workers is not None and self.engine != "ray":
+            raise UserError("--workers counts the models of --engine ray; leave it out or add that")
 
 
 def run(options: EncodeOptions) -> None:
@@ -54,67 +60,100 @@ def run(options: EncodeOptions) -> None:
     """
     from tqdm import tqdm
 
-    from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.commands.runtime import load_model
     from dove.data.dataset import Unreadable, summarise_unreadable
-    from dove.data.images import open_images
-    from dove.lengths import parse_length_policy
-    from dove.store import Manifest, TokenStore
 
-    dataset = open_images(
-        options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
-    )
-    model = load_model(options.model, options.device)
-    policy = parse_length_policy(options.num_tokens, model.config.max_tokens)
-    manifest = Manifest(
-        model=options.model,
-        checkpoint_sha256=checkpoint_sha256(resolve_checkpoint(options.model)),
-        num_tokens=str(policy),
-        max_tokens=model.config.max_tokens,
-        token_dim=model.config.token_dim,
-        dtype=options.dtype,
-        source=list(options.images),
-        records=len(dataset),
-        shard_size=options.shard_size,
-    )
-    store = TokenStore.create(options.output, manifest)
+    store, encoder = prepare(options)
     missing = store.missing()
-    done = len(dataset) - sum(len(store.positions(index)) for index in missing)
-    with tqdm(total=len(dataset), initial=done, unit="image", disable=None) as progress:
-        for index in missing:
-            shard = encode_shard(model, policy, dataset.select(store.positions(index)), options.batch_size, progress)
-            store.write(index, shard)
+    total = store.manifest.records
+    done = total - sum(len(store.positions(index)) for index in missing)
+    with tqdm(total=total, initial=done, unit="image", disable=None) as progress:
+        if options.engine == "ray":
+            from dove.commands.encode_ray import encode_on_cluster
+
+            encode_on_cluster(options, store, missing, progress)
+        else:
+            for index in missing:
+                store.write(index, encoder.shard(store.positions(index), progress))
     unreadable: list[Unreadable] = []
     images = tokens = 0
-    for shard in store.shards():
-        images, tokens = images + len(shard.keys), tokens + int(shard.tokens.lengths.sum())
-        unreadable += shard.unreadable
+    for index in range(store.manifest.num_shards):
+        summary = store.summary(index)
+        images, tokens = images + summary.images, tokens + summary.tokens
+        unreadable += summary.unreadable
     mean = f", {tokens / images:.1f} tokens each on average" if images else ""
     print(f"{images} images in {options.output}{mean}")
     if unreadable:
-        raise UserError(summarise_unreadable(unreadable, len(dataset)))
+        raise UserError(summarise_unreadable(unreadable, total))
 
 
-def encode_shard(
-    model: "Dove", policy: "LengthPolicy", part: "ImageDataset", batch_size: int, progress: Any
-) -> "Shard":
-    """The tokens of a part of the source; ``progress`` is a tqdm bar that counts images."""
-    import torch
+def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
+    """The store that the options describe, new or unfinished, and what fills it.
 
-    from dove.data.loader import ImageLoader
-    from dove.processor import ImageProcessor
-    from dove.store import Shard
-    from dove.tokens import Tokens
+    Raises:
+        UserError: for options that cannot work, or a folder with other tokens.
+    """
+    from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.store import Manifest, TokenStore
 
-    loader = ImageLoader(part, ImageProcessor(model.image_size), batch_size=batch_size)
-    device = next(model.parameters()).device
-    keys: list[str] = []
-    batches = [
-        Tokens(torch.zeros(0, model.config.max_tokens, model.config.token_dim), torch.zeros(0, dtype=torch.long))
-    ]
-    for batch in loader:
-        batches.append(model.encode(batch.pixels.to(device), policy).to("cpu"))
-        keys += batch.keys
-        progress.update(len(batch))
-    progress.update(len(loader.unreadable))
-    return Shard(keys, Tokens.cat(batches), loader.unreadable)
+    encoder = ShardEncoder(options)
+    manifest = Manifest(
+        model=options.model,
+        checkpoint_sha256=checkpoint_sha256(resolve_checkpoint(options.model)),
+        num_tokens=str(encoder.policy),
+        max_tokens=encoder.model.config.max_tokens,
+        token_dim=encoder.model.config.token_dim,
+        dtype=options.dtype,
+        source=list(options.images),
+        records=len(encoder.dataset),
+        shard_size=options.shard_size,
+    )
+    return TokenStore.create(options.output, manifest), encoder
+
+
+class ShardEncoder:
+    """A model and the images it turns into shards.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        UserError: for a model, images or a number of tokens that don't do.
+    """
+
+    def __init__(self, options: EncodeOptions):
+        from dove.commands.runtime import load_model
+        from dove.data.images import open_images
+        from dove.lengths import parse_length_policy
+
+        self.dataset: ImageDataset = open_images(
+            options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
+        )
+        self.model: Dove = load_model(options.model, options.device)
+        self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.config.max_tokens)
+        self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
+
+    def shard(self, positions: range, progress: Any = None) -> "Shard":
+        """The tokens of a part of the source; ``progress`` is a tqdm bar that counts images."""
+        import torch
+
+        from dove.data.loader import ImageLoader
+        from dove.processor import ImageProcessor
+        from dove.store import Shard
+
+        part = self.dataset.select(positions)
+        loader = ImageLoader(part, ImageProcessor(self.model.image_size), batch_size=self.batch_size)
+        device = next(self.model.parameters()).device
+        keys: list[str] = []
+        values: list[torch.Tensor] = []
+        for batch in loader:
+            tokens = self.model.encode(batch.pixels.to(device), self.policy)
+            # Without their padding and in the precision of the store: a shard is what a run holds in memory.
+            values += [
+                row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()
+            ]
+            keys += batch.keys
+            if progress is not None:
+                progress.update(len(batch))
+        if progress is not None:
+            progress.update(len(loader.unreadable))
+        return Shard(keys, values, loader.unreadable)
