@@ -40,7 +40,7 @@ class SinusoidalTimestamps(nn.Module):
         self.register_buffer("encodings", encodings, persistent=False)
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
-        return self.encodings[:num_tokens].to(latents.dtype).expand(len(latents), -1, -1)
+        return self.encodings[:num_tokens].to(latents.dtype).expand(latents.shape[0], -1, -1)
 
 
 class BandTimestamps(SinusoidalTimestamps):
