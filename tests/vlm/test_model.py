@@ -97,6 +97,17 @@ def test_every_image_goes_to_its_own_place(vlm: VisionLanguageModel) -> None:
     torch.testing.assert_close(embedded[0, words], expected)
 
 
+def test_a_connector_starts_with_standardised_tokens(vlm: VisionLanguageModel) -> None:
+    generator = torch.Generator().manual_seed(5)
+    deviation, mean = torch.rand(24, generator=generator) * 3 + 0.5, torch.randn(24, generator=generator) * 4
+    tokens = torch.randn(50, 24, generator=generator) * deviation + mean
+    tokens[:, 3] = 2.0  # says nothing, and must not become large
+    expected = (tokens - tokens.mean(0)) / tokens.std(0).clamp(min=0.1 * float(tokens.std(0).mean()))
+    expected = vlm.connector(expected)
+    vlm.connector.standardise(tokens)
+    torch.testing.assert_close(vlm.connector(tokens), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_only_answers_are_learned_and_each_position_predicts_the_next_word(vlm: VisionLanguageModel) -> None:
     turns = [Turn(question="<image>\nhow?", answer="red"), Turn(question="and?", answer="blue")]
     layout = lay_out([vlm.writer.conversation(turns, "test")], [3])

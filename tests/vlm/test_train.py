@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 
 from dove.commands.vlm.train import parse
 from dove.errors import UserError
+from dove.tokenizer import Dove
 from dove.vlm.config import VLM_PRESETS, LoraConfig, ViewsConfig, VLMTrainConfig
+from dove.vlm.images import encode_with_gradients
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.train import AnswerTrainer, build_model, make_optimizer, run_vlm_training
 
@@ -88,14 +91,34 @@ def test_pixels_and_cached_tokens_give_the_same(training: VLMTrainConfig, tmp_pa
     assert losses(plain.output) == pytest.approx(losses(loaded.output), abs=2e-3)
 
 
-def test_a_trained_tokenizer_moves_and_is_saved_with_the_model(training: VLMTrainConfig, tokenizer_folder: str) -> None:
-    config = replace(training, train_tokenizer=True, cache_tokens=False, views=replace(training.views, count=1))
+def test_a_trained_tokenizer_moves_and_what_changed_is_saved(training: VLMTrainConfig, tokenizer_folder: str) -> None:
+    config = replace(training, train_tokenizer=True, cache_tokens=False, tokenizer_lr=1e-2)
     folder = run_vlm_training(replace(config, run=replace(config.run, steps=2, sample_every=9)))
-    before = load_file(Path(tokenizer_folder) / "model.safetensors")
-    after = load_file(folder / "tokenizer" / "model.safetensors")
-    moved = [name for name in before if not torch.equal(before[name], after[name])]
-    assert any(name.startswith("generator.") for name in moved)
-    assert VisionLanguageModel.from_pretrained(folder, device="cpu").config.tokenizer == "tokenizer"
+    start = load_file(Path(tokenizer_folder) / "model.safetensors")
+    stored = weights(config.output)
+    kept = {name.removeprefix("trained_tokenizer.") for name in stored if name.startswith("trained_tokenizer.")}
+    assert any(name.startswith("generator.") for name in kept)
+    assert not any(name.startswith("token_decoder.") for name in kept)  # no answer depends on it
+    loaded = VisionLanguageModel.from_pretrained(folder, device="cpu").tokenizer
+    assert isinstance(loaded, Dove)
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, stored.get(f"trained_tokenizer.{name}", start[name]))
+        assert name not in kept or not torch.equal(tensor, start[name])
+
+
+def test_lengths_of_a_trained_tokenizer_are_those_of_its_start(tiny_dove: Dove) -> None:
+    learns = deepcopy(tiny_dove)
+    for parameter in learns.generator.parameters():
+        parameter.data.mul_(1.5)
+    pixels = torch.rand(3, 3, tiny_dove.image_size, tiny_dove.image_size) * 2 - 1
+    (auto, four), drift = encode_with_gradients(learns, tiny_dove, pixels, ["auto", "4"])
+    assert torch.equal(auto.lengths, tiny_dove.encode(pixels, "auto").lengths)
+    assert four.lengths.tolist() == [4, 4, 4]
+    torch.testing.assert_close(four.values, learns.encode(pixels, 4).values)
+    margins = [model.generate(model.latents(pixels)).eos.margin[:, 1:] for model in (learns, tiny_dove)]
+    torch.testing.assert_close(drift, torch.nn.functional.mse_loss(*margins))
+    assert drift.requires_grad
+    assert four.values.requires_grad
 
 
 def test_a_blind_model_needs_no_image(training: VLMTrainConfig) -> None:
@@ -147,7 +170,6 @@ def test_adapters_alone_are_trained_and_stored(training: VLMTrainConfig, tmp_pat
             {"tokenizer": "none", "train_tokenizer": True, "cache_tokens": False, "views": ViewsConfig()},
             "needs an image tokenizer",
         ),
-        ({"cache_tokens": False}, "views are made for cached tokens"),
         ({"train_tokenizer": True}, "cannot be cached"),
         ({"lora": LoraConfig(rank=4)}, "pass --language-model"),
         ({"query": "dog"}, "query='dog' is unknown"),

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dove.baselines.protocol import Tokenizer
 from dove.commands.runtime import save_outputs
 from dove.data.dataset import ImageDataset
 from dove.errors import UserError
@@ -22,6 +23,8 @@ from dove.vlm.config import PREFIX, ViewsConfig
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
 
 BATCH_SIZE = 64
+SAMPLE = 64
+"""Images that a connector's start is fitted to."""
 
 
 class TokenCache:
@@ -145,3 +148,26 @@ def _encode(
                 sequences[name] += [row.to("cpu", torch.float16).clone() for row in tokens.ragged()]
             progress.update(len(part))
     return sequences
+
+
+def sample_tokens(
+    tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], request: str
+) -> Float[Tensor, "n D"]:
+    """Kept tokens of some images from all over the source.
+
+    Args:
+        tokenizer: of the images.
+        images: the source.
+        glimpses: at least one.
+        request: length policy.
+
+    Raises:
+        UserError: for unreadable images or a policy that does not fit.
+    """
+    some = list(dict.fromkeys(glimpses))
+    some = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
+    pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in some])
+    if isinstance(tokenizer, nn.Module) and (parameter := next(iter(tokenizer.parameters()), None)) is not None:
+        pixels = pixels.to(parameter.device)
+    tokens = encode_glimpses(tokenizer, pixels, [request], [glimpse.query for glimpse in some])[0]
+    return tokens.values[tokens.mask]

@@ -1,6 +1,7 @@
 """Saved vision-language models: config.json, model.safetensors, and the language model's settings and text tokenizer."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from dove.baselines.protocol import Tokenizer
-from dove.checkpoint import checkpoint_sha256, load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
-from dove.vlm.config import LanguageModelConfig, LoraConfig, VLMConfig, with_tokenizer
+from dove.loading import load_tokenizer
+from dove.vlm.config import LanguageModelConfig, LoraConfig, VLMConfig
 from dove.vlm.model import VisionLanguageModel
 
 LANGUAGE_MODEL_FOLDER = "language_model"
-TOKENIZER_FOLDER = "tokenizer"
+TOKENIZER_PREFIX = "trained_tokenizer."
 
 
 def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn.Module:
@@ -68,13 +70,22 @@ def add_lora(language_model: Any, config: LoraConfig) -> Any:
         return get_peft_model(language_model, adapters)
 
 
-def stored_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
-    """What a folder holds: each tensor once, and of a language model with adapters the adapters alone."""
+def stored_weights(model: VisionLanguageModel, start: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """What a folder holds: each tensor once, and of a language model with adapters the adapters alone.
+
+    Args:
+        model: to be stored.
+        start: weights of the image tokenizer that a trained one started from, which are not stored again.
+    """
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
-        if name.startswith("trained_tokenizer.") or tensor.data_ptr() in seen:
+        if tensor.data_ptr() in seen:
             continue
+        if name.startswith(TOKENIZER_PREFIX):
+            before = (start or {}).get(name.removeprefix(TOKENIZER_PREFIX))
+            if before is not None and torch.equal(before, tensor.cpu()):
+                continue
         if model.config.lora.rank and name.startswith("language_model.") and "lora_" not in name:
             continue
         seen.add(tensor.data_ptr())
@@ -87,12 +98,10 @@ def save_vlm(
 ) -> None:
     """See ``VisionLanguageModel.save_pretrained``."""
     folder = Path(folder)
-    config = model.config
+    start = None
     if model.trained_tokenizer is not None:
-        model.trained_tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
-        sha256 = checkpoint_sha256(folder / TOKENIZER_FOLDER)
-        config = with_tokenizer(config, TOKENIZER_FOLDER, sha256)
-    save_checkpoint(folder, config, stored_weights(model), dtype=dtype, card=card)
+        start = load_tokenizer(model.config.tokenizer).state_dict()
+    save_checkpoint(folder, model.config, stored_weights(model, start), dtype=dtype, card=card)
     try:
         model.language_model.config.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
         model.text_tokenizer.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
@@ -113,7 +122,8 @@ def load_vlm(name: str | Path, *, tokenizer: str | None = None, device: str = "a
     expected = stored_weights(model)
     twins = {tensor.data_ptr(): key for key, tensor in expected.items()}
     for key, tensor in model.state_dict().items():
-        if key not in expected:  # tied to a stored tensor, or a base model's under adapters
+        # Tied to a stored tensor, a base model's under adapters, or of a tokenizer's part that did not learn.
+        if key not in expected or key.startswith(TOKENIZER_PREFIX):
             weights[key] = weights.get(twins.get(tensor.data_ptr(), ""), tensor)
     load_weights(model, weights, folder)
     return model.to(target).eval()
@@ -139,9 +149,7 @@ def _image_tokenizer(folder: Path, config: VLMConfig, override: str | None, devi
     from dove.evaluation.common import load_subject
 
     name = override or config.tokenizer
-    inside = folder / name
-    place = str(inside) if override is None and inside.is_dir() else name
-    subject = load_subject(place, device)
+    subject = load_subject(name, device)
     if config.tokenizer_sha256 not in (None, subject.sha256):
         raise UserError(
             f"{folder} was trained for the image tokenizer {config.tokenizer!r} ({config.tokenizer_sha256[:12]}), and "

@@ -1,8 +1,8 @@
 """Settings of vision-language models and of their training. Imports no torch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from dove.config import OptimConfig, RunConfig, TrainConfig
+from dove.config import OptimConfig, RunConfig, TrainConfig, added
 from dove.errors import UserError
 
 PROMPTS = ("plain", "vicuna", "chat")
@@ -40,7 +40,7 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
-    """Random views of the training images that are tokenized ahead, beside the images themselves."""
+    """Random views of the training images, beside the images themselves."""
 
     count: int = 1
     """Views of every image, the image itself among them."""
@@ -77,6 +77,8 @@ class VLMConfig:
     query: str = "null"
     """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+    train_tokenizer: bool = False
+    """Whether the image tokenizer's encoder learned too; what changed in it is then stored with the model."""
 
     def __post_init__(self) -> None:
         require_prompt(self.prompt)
@@ -104,11 +106,11 @@ class VLMTrainConfig(TrainConfig):
     token_cache: str = ""
     """File for these tokens (.safetensors), made where it is missing, so that further runs need not encode again."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Of the images whose tokens are cached."""
+    """Of the training images; each image of each step draws one of them."""
     questions_per_image: int | None = None
     """At most so many of an image's independent questions in one step, drawn at random; None for all."""
     train_tokenizer: bool = False
-    """Whether the image tokenizer's encoder learns too."""
+    """Whether the image tokenizer's encoder learns too. Its lengths stay what the tokenizer it starts from says."""
     language_model: str | None = None
     """Folder or hub id of a causal language model; None builds ``scratch`` from random weights."""
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -116,6 +118,8 @@ class VLMTrainConfig(TrainConfig):
     lora: LoraConfig = field(default_factory=LoraConfig)
     connector_lr: float = 2e-4
     """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
+    tokenizer_lr: float = added(1e-4)
+    """Peak learning rate of an image tokenizer that learns."""
 
     def __post_init__(self) -> None:
         require_prompt(self.prompt)
@@ -125,8 +129,6 @@ class VLMTrainConfig(TrainConfig):
             raise UserError(f"query={self.query!r} is unknown; pass one of {', '.join(QUERIES)}")
         if self.cache_tokens and self.train_tokenizer:
             raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
-        if self.views.count > 1 and not self.cache_tokens:
-            raise UserError("views are made for cached tokens; pass --views.count 1 or --cache-tokens True")
         if self.tokenizer == BLIND and self.train_tokenizer:
             raise UserError("train_tokenizer needs an image tokenizer; leave it out with --tokenizer none")
         if self.language_model is None and self.lora.rank:
@@ -167,8 +169,3 @@ VLM_TINY = VLMTrainConfig(
 """A language model of a million parameters, from random weights."""
 
 VLM_PRESETS: dict[str, VLMTrainConfig] = {"vlm-tiny": VLM_TINY, "llava": LLAVA}
-
-
-def with_tokenizer(config: VLMConfig, tokenizer: str, sha256: str) -> VLMConfig:
-    """The same model with another state of its image tokenizer."""
-    return replace(config, tokenizer=tokenizer, tokenizer_sha256=sha256)

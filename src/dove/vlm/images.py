@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -14,6 +15,7 @@ from dove.baselines.protocol import Tokenizer, encode_each
 from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
+from dove.lengths import parse_length_policy
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
@@ -127,14 +129,33 @@ def encode_glimpses(
     return encode_each(tokenizer, pixels, wanted)
 
 
-def encode_with_gradients(tokenizer: Tokenizer, pixels: Float[Tensor, "B 3 S S"], request: str) -> Tokens:
-    """Tokens that pass gradients on to the tokenizer's encoder; the choice of lengths passes none.
+def encode_with_gradients(
+    tokenizer: Dove, teacher: Dove, pixels: Float[Tensor, "B 3 S S"], requests: Sequence[str]
+) -> tuple[list[Tokens], Float[Tensor, ""]]:
+    """Tokens by each of the length policies, that pass gradients on to the tokenizer's encoder.
+
+    An encoder that learns to answer no longer knows how well its tokens would rebuild the image. So the lengths come from
+    the tokenizer as it was, and the one that learns is to keep saying what that one says.
+
+    Args:
+        tokenizer: the one that learns.
+        teacher: the same as it was at the start.
+        pixels: in [-1, 1].
+        requests: length policies.
+
+    Returns:
+        The tokens, and the mean squared difference of the two tokenizers' EOS margins (see ``EosScores``).
 
     Raises:
-        UserError: for a tokenizer that is not a DOVE.
+        UserError: for policies that don't fit the tokenizer.
     """
-    if not isinstance(tokenizer, Dove):
-        raise UserError("train_tokenizer works with DOVE checkpoints alone; leave it out for other tokenizers")
-    lengths = tokenizer.encode(pixels, str(tokenizer.max_tokens) if request == PREFIX else request).lengths
-    values = tokenizer.generate(tokenizer.latents(pixels)).values
-    return Tokens.cut(values, lengths, tokenizer.max_tokens)
+    policies = [
+        parse_length_policy(str(tokenizer.max_tokens) if request == PREFIX else request, tokenizer.max_tokens)
+        for request in requests
+    ]
+    with torch.no_grad():
+        known = teacher.generate(teacher.latents(pixels)).eos
+    output = tokenizer.generate(tokenizer.latents(pixels))
+    # Nothing is in front of the first position: some heads have no finite margin there.
+    drift = (output.eos.margin - known.margin)[:, 1:].square().mean()
+    return [Tokens.cut(output.values, policy.lengths(known), tokenizer.max_tokens) for policy in policies], drift

@@ -23,6 +23,23 @@ class Connector(nn.Sequential):
     def __init__(self, token_dim: int, hidden_size: int):
         super().__init__(nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
 
+    @torch.no_grad()
+    def standardise(self, tokens: Float[Tensor, "n D"]) -> None:
+        """Start as if every dimension of the tokens had mean 0 and deviation 1.
+
+        What all images share and what tells a token's place fill a few dimensions with large values, in which the
+        differences between images would drown. The first layer takes this up, so the model stays what it is.
+
+        Args:
+            tokens: of some images.
+        """
+        linear = self[0]
+        assert isinstance(linear, nn.Linear)
+        deviation = tokens.std(0)
+        deviation = deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)  # a constant dimension says nothing
+        linear.weight.div_(deviation.to(linear.weight))
+        linear.bias.sub_(linear.weight @ tokens.mean(0).to(linear.weight))
+
 
 class VisionLanguageModel(nn.Module):
     """A causal language model that reads image tokens between its words.
@@ -31,8 +48,8 @@ class VisionLanguageModel(nn.Module):
         config: what it consists of.
         language_model: any causal language model of transformers.
         text_tokenizer: the one that goes with it.
-        tokenizer: the image tokenizer; None for a model that sees no image, or gets tokens alone.
-        train_tokenizer: make the image tokenizer a part of the model that is trained and saved with it.
+        tokenizer: the image tokenizer; None for a model that sees no image, or gets tokens alone. Where
+            ``config.train_tokenizer`` says so it is a part of the model, trained and saved with it.
     """
 
     def __init__(
@@ -41,8 +58,6 @@ class VisionLanguageModel(nn.Module):
         language_model: Any,
         text_tokenizer: Any,
         tokenizer: Tokenizer | None = None,
-        *,
-        train_tokenizer: bool = False,
     ) -> None:
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer
@@ -51,7 +66,7 @@ class VisionLanguageModel(nn.Module):
         self.writer = PromptWriter(
             text_tokenizer, config.prompt, blind=config.blind, name=config.language_model or "the language model"
         )
-        self.trained_tokenizer = tokenizer if train_tokenizer and isinstance(tokenizer, nn.Module) else None
+        self.trained_tokenizer = tokenizer if config.train_tokenizer and isinstance(tokenizer, nn.Module) else None
         # In a tuple, a frozen tokenizer is no submodule: it is neither trained, averaged nor saved again.
         self._frozen = () if self.trained_tokenizer is not None else (tokenizer,)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from dove.config import ReconstructionLossConfig
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.models.attention import NAME as MATMUL_ATTENTION
+from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.objectives import Objective, StepResult
 from dove.training.schedule import learning_rate
 from dove.training.trainer import Trainer
 from dove.vlm.batch import NOT_LEARNED, lay_out
-from dove.vlm.cache import TokenCache, open_cache
+from dove.vlm.cache import TokenCache, open_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations, open_conversations
@@ -40,6 +42,8 @@ from dove.vlm.text import Encoded, PromptWriter, train_text_tokenizer
 
 NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
 """Answers need none of the losses on images."""
+DRIFT_WEIGHT = 0.01
+"""Of the squared change of EOS margins, in dB for heads that predict quality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +127,13 @@ class Collator:
             rows = [draw.cut(self.cache(glimpse, draw.request, draw.view)) for glimpse, draw in seen]
             tokens = Tokens.from_ragged(rows, self.cache.max_tokens)
             return AnswerBatch(conversations=encoded, keys=keys, tokens=tokens, draws=draws, queries=queries)
-        images = self.conversations.images
-        pixels = torch.stack([load_pixels(images, glimpse.index, self.image_size) for glimpse, _ in seen])
+        images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
+        pixels = torch.stack(
+            [
+                load_pixels(images, glimpse.index, self.image_size, views if draw.view else None, (seed, draw.view))
+                for glimpse, draw in seen
+            ]
+        )
         return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
 
     def _some_questions(self, item: Conversation, seed: int) -> Conversation:
@@ -182,6 +191,11 @@ class AnswerObjective(Objective):
 
     def __init__(self, model: VisionLanguageModel):
         super().__init__(model, NO_IMAGES)
+        learns = model.trained_tokenizer
+        if learns is not None and not isinstance(learns, Dove):
+            raise UserError("train_tokenizer works with DOVE checkpoints alone; leave it out for other tokenizers")
+        # In a tuple, so that it is neither trained nor saved.
+        self._teacher = (None if learns is None else deepcopy(learns).requires_grad_(False).eval(),)
 
     def forward(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
         """Loss of a batch.
@@ -189,7 +203,7 @@ class AnswerObjective(Objective):
         Raises:
             UserError: naming a conversation that is longer than the context.
         """
-        tokens = batch.tokens if batch.pixels is None else self._encode(batch, batch.pixels)
+        tokens, drift = (batch.tokens, None) if batch.pixels is None else self._encode(batch, batch.pixels)
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
         layout = layout.to(self.model.device)
@@ -201,22 +215,26 @@ class AnswerObjective(Objective):
         right = (logits.argmax(-1) == labels).float().mean().detach()
         length = torch.tensor(float(np.mean(lengths)) if lengths else 0.0)
         metrics = {"loss": loss.detach(), "words_right": right, "length": length}
+        if drift is not None:
+            metrics["drift"] = drift.detach()
+            loss = loss + DRIFT_WEIGHT * drift
         return StepResult(loss=loss, reconstruction=logits.new_zeros(0, 3, 1, 1), metrics=metrics)
 
     def previews(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         """None: there is nothing to see of an answer."""
         return {}
 
-    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> Tokens:
-        """Each image by its own length policy."""
+    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> tuple[Tokens, Tensor | None]:
+        """Each image by its own length policy; and how far a tokenizer that learns has left its teacher's lengths."""
         requests = tuple(dict.fromkeys(draw.request for draw in batch.draws))
-        if self.model.trained_tokenizer is not None:
-            found = [encode_with_gradients(self.model.tokenizer, pixels, request) for request in requests]
+        learns, (teacher,), drift = self.model.trained_tokenizer, self._teacher, None
+        if learns is not None:
+            found, drift = encode_with_gradients(learns, teacher.to(pixels.device), pixels, requests)
         else:
             found = encode_glimpses(self.model.tokenizer, pixels, requests, batch.queries)
         by_request = dict(zip(requests, (tokens.ragged() for tokens in found), strict=True))
         rows = [draw.cut(by_request[draw.request][number]) for number, draw in enumerate(batch.draws)]
-        return Tokens.from_ragged(rows, found[0].values.shape[1])
+        return Tokens.from_ragged(rows, found[0].values.shape[1]), drift
 
 
 class AnswerTrainer(Trainer):
@@ -285,13 +303,15 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
-    """AdamW with a learning rate of the connector's own; weight decay on matrices alone."""
+    """AdamW with learning rates of the connector's and the tokenizer's own; weight decay on matrices alone."""
     groups: list[dict[str, Any]] = []
-    connector = {id(parameter) for parameter in model.connector.parameters()}
+    rates = {id(parameter): config.connector_lr for parameter in model.connector.parameters()}
+    if model.trained_tokenizer is not None:
+        rates |= {id(parameter): config.tokenizer_lr for parameter in model.trained_tokenizer.parameters()}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        peak = config.connector_lr if id(parameter) in connector else config.optim.lr
+        peak = rates.get(id(parameter), config.optim.lr)
         decay = config.optim.weight_decay if parameter.ndim > 1 else 0.0
         found = next((group for group in groups if (group["peak_lr"], group["weight_decay"]) == (peak, decay)), None)
         if found is None:
@@ -334,10 +354,9 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         num_tokens=requests[0] if requests else "auto",
         query=config.query,
         lora=config.lora,
+        train_tokenizer=config.train_tokenizer,
     )
-    model = VisionLanguageModel(
-        settings, language_model, text_tokenizer, tokenizer, train_tokenizer=config.train_tokenizer
-    )
+    model = VisionLanguageModel(settings, language_model, text_tokenizer, tokenizer)
     model.connector.requires_grad_(subject is not None)
     return model
 
@@ -368,6 +387,10 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
+    glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
+    if subject is not None and glimpses:
+        sample = sample_tokens(subject.tokenizer, training.images, glimpses, config.num_tokens[0])
+        model.connector.standardise(sample.cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if PartialState().is_main_process:
