@@ -1,8 +1,11 @@
 """From latents and words to a rectangle of grid cells, for all images at once.
 
 A locator gives every cell the log-odds that the query asks for it. Under independent cells the log-likelihood of a
-rectangle is, up to a constant, the sum of its cells' log-odds, so the best of all rectangles is one matrix product away.
-The empty one, with a sum of 0, stands for "nothing of the kind": the tokens then describe the whole picture.
+rectangle is, up to a constant, the sum of its cells' log-odds, so the probabilities of all rectangles are one matrix product
+away. The empty one, with a sum of 0, stands for "nothing of the kind": the tokens then describe the whole picture.
+
+Describing the wrong place costs more than describing no place, and a rectangle that is a cell too large is nearly right.
+So the choice is the rectangle of the largest expected overlap, if that is large enough to pay.
 """
 
 import math
@@ -59,10 +62,11 @@ class Locator(nn.Module):
 
     rectangles: Tensor
     masks: Tensor
+    overlaps: Tensor
 
     def __init__(self, config: QDoveConfig, region: RegionConfig):
         super().__init__()
-        self.side = config.vqgan.grid_size
+        self.side, self.least_overlap = config.vqgan.grid_size, region.least_overlap
         fine, middle, coarse = region.channels
         self.unfold = nn.Linear(config.vqgan.channels, 4 * fine)
         self.looks = nn.Sequential(
@@ -80,6 +84,7 @@ class Locator(nn.Module):
         )
         self.register_buffer("rectangles", all_rectangles(self.side), persistent=False)
         self.register_buffer("masks", cell_masks(self.rectangles, self.side).float(), persistent=False)
+        self.register_buffer("overlaps", _overlaps(self.masks), persistent=False)
 
     def forward(
         self,
@@ -112,12 +117,20 @@ class Locator(nn.Module):
         return logits @ self.masks.T
 
     def best_rectangle(self, logits: Float[Tensor, "Q N"]) -> Int[Tensor, "Q 4"]:
-        """The most likely rectangle."""
-        return self.rectangles[self.rectangle_scores(logits).argmax(1)]
+        """The rectangle of the largest expected intersection over union; the empty one where that is too small."""
+        expected = self.rectangle_scores(logits).softmax(1) @ self.overlaps
+        overlap, number = expected.max(1)
+        return self.rectangles[torch.where(overlap >= self.least_overlap, number, EMPTY)]
 
     def number_of(self, rectangles: Int[Tensor, "Q 4"]) -> Int[Tensor, " Q"]:
         """Where given rectangles stand in the list of all."""
         return (rectangles[:, None] == self.rectangles).all(2).int().argmax(1)
+
+
+def _overlaps(masks: Float[Tensor, "R N"]) -> Float[Tensor, "R R"]:
+    """Intersection over union of all pairs of rectangles; 0 with the empty one."""
+    shared, sizes = masks @ masks.T, masks.sum(1)
+    return shared / (sizes[:, None] + sizes - shared).clamp(min=1)
 
 
 def _convolution(channels: int, outputs: int) -> nn.Sequential:

@@ -28,3 +28,5 @@ class RegionConfig:
     channels: tuple[int, int, int] = (64, 80, 192)
     """Widths of what looks for the query's object: the unfolded latents and the convolutions at twice the grid's resolution,
     and those at its own."""
+    least_overlap: float = 0.4
+    """Expected intersection over union that a rectangle needs; below it the tokens describe the whole picture."""

@@ -167,7 +167,7 @@ class QueryPrefixObjective(PrefixObjective):
         scores = generator.locator.rectangle_scores(logits)
         locate = F.cross_entropy(scores, generator.locator.number_of(true))
         locate = locate + F.binary_cross_entropy_with_logits(logits, cell_masks(true, side).float())
-        found = generator.locator.rectangles[scores.detach().argmax(1)]
+        found = generator.locator.best_rectangle(logits.detach())
         given = (torch.rand(len(batch)) < self.config.loss.given).to(found.device)
         rectangles = torch.where(given[:, None], true[asked.row], found[asked.row]) * asked.query.asked[:, None]
         metrics = {"locate": locate.detach(), "found": (found == true).all(1).float().mean()}
