@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dove.config import BackboneConfig, DoveConfig, VQGANConfig
     from dove.errors import UserError
     from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
+    from dove.optimization import optimize
     from dove.processor import ImageProcessor
     from dove.tokenizer import Dove
     from dove.tokens import Tokens
@@ -27,6 +28,7 @@ _HOMES = {
     "Tokens": "dove.tokens",
     "UserError": "dove.errors",
     "VQGANConfig": "dove.config",
+    "optimize": "dove.optimization",
     "parse_length_policy": "dove.lengths",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "UserError",
     "VQGANConfig",
     "__version__",
+    "optimize",
     "parse_length_policy",
 ]
 

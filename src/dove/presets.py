@@ -59,6 +59,15 @@ TINY_BACKBONE = BackboneConfig(
 )
 PYTHIA_14M = BackboneConfig(hidden_size=128, num_layers=6, num_heads=4, intermediate_size=512)
 
+# The cells of the VQGAN's grid as patches: convolutions at 16 x 16 alone, beside a linear map of the pixels.
+PATCH_VQGAN = VQGANConfig(
+    patch_size=16,
+    block_out_channels=(128,),
+    layers_per_block=1,
+    latent_channels=256,
+    linear_shortcut=True,
+)
+
 TINY_OPTIM = OptimConfig(lr=3e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
 TINY_RUN = RunConfig(steps=2000, batch_size=32, sample_every=250, checkpoint_every=100)
 TINY_MODEL = DoveConfig(
@@ -156,6 +165,11 @@ BASELINES: tuple[TrainConfig, ...] = (
 
 PRESETS: dict[str, TrainConfig] = {
     "dove-base": DOVE_BASE,
+    "dove-base-patch": PrefixTrainConfig(
+        preset="dove-base-patch",
+        model=DoveConfig(vqgan=PATCH_VQGAN, token_basis="bands", eos_head="quality"),
+        start="components",
+    ),
     "dove-14m": replace(
         DOVE_BASE,
         preset="dove-14m",

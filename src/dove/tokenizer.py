@@ -126,8 +126,11 @@ class Dove(
         """
         policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
         images = self._fitting_images(images)
-        output = self.generate(
-            self.latents(images), max(policy.positions(self.config.max_tokens) for policy in policies)
+        positions = max(policy.positions(self.config.max_tokens) for policy in policies)
+        output = self.generator.until(
+            self.latents(images),
+            positions,
+            lambda eos: torch.stack([policy.settled(eos) for policy in policies]).all(0),
         )
         return [self._cut(images, output, policy) for policy in policies]
 
@@ -144,7 +147,7 @@ class Dove(
         """
         tokens = self._fitting_tokens(tokens)
         tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
-        return self.reconstruct_from(tokens.values).clamp(-1, 1)
+        return self.reconstruct_from(tokens.values).clamp(-1, 1).to(tokens.values.dtype)
 
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """The VQGAN encoder's latents, with gradients."""
@@ -160,7 +163,7 @@ class Dove(
 
     def _cut(self, images: Tensor, output: GeneratorOutput, policy: LengthPolicy) -> Tokens:
         def cut(lengths: Tensor) -> Tokens:
-            return Tokens.cut(output.values, lengths, self.config.max_tokens)
+            return Tokens.cut(output.values.to(images.dtype), lengths, self.config.max_tokens)
 
         trial = Trial(images=images, reconstruct=lambda lengths: self.decode(cut(lengths)))
         return cut(policy.lengths(output.eos, trial))

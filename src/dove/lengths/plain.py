@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dove.lengths.policy import LengthPolicy, Trial, in_range
@@ -27,6 +27,9 @@ class Fixed(LengthPolicy):
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
         return torch.full((len(eos.margin),), self.num_tokens, device=eos.margin.device)
+
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        return torch.full_like(eos.margin[:, 0], eos.margin.shape[1] >= self.num_tokens, dtype=torch.bool)
 
     def positions(self, max_tokens: int) -> int:
         return in_range(self.num_tokens, max_tokens)
@@ -65,11 +68,19 @@ class Auto(LengthPolicy):
         )
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        ends = eos.margin + self.eos_bias > 0
-        ends[:, 0] = False
+        ends = self._ends(eos)
         # argmax finds the first True; its 0-based index is the number of positions in front of it.
         lengths = torch.where(ends.any(1), ends.int().argmax(1), eos.margin.shape[1])
         return lengths if self.max_tokens is None else lengths.clamp(max=self.max_tokens)
+
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        enough = self.max_tokens is not None and eos.margin.shape[1] >= self.max_tokens
+        return self._ends(eos).any(1) | enough
+
+    def _ends(self, eos: EosScores) -> Bool[Tensor, "B K"]:
+        ends = eos.margin + self.eos_bias > 0
+        ends[:, 0] = False
+        return ends
 
     def positions(self, max_tokens: int) -> int:
         return max_tokens if self.max_tokens is None else in_range(self.max_tokens, max_tokens)

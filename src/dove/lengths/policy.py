@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dove.errors import UserError
@@ -50,6 +51,10 @@ class LengthPolicy(ABC):
             eos: scores of the first ``positions(K)`` positions.
             trial: needed only by policies that look at reconstructions.
         """
+
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        """Whose length no score of a later position can change, given those of the first positions."""
+        return torch.zeros(len(eos.margin), dtype=torch.bool, device=eos.margin.device)
 
     def positions(self, max_tokens: int) -> int:
         """How many of the K positions have to be generated for this policy to choose."""

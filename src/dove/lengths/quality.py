@@ -37,6 +37,11 @@ class PsnrAtLeast(LengthPolicy):
             raise not_predicted(self, "PSNR", eos)
         return first_true(eos.quality >= self.decibels)
 
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        if eos.quality is None:
+            raise not_predicted(self, "PSNR", eos)
+        return (eos.quality >= self.decibels).any(1)
+
     def __str__(self) -> str:
         return f"psnr>={self.decibels:.10g}"
 
@@ -64,6 +69,11 @@ class PerceptualAtMost(LengthPolicy):
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
         return first_true(eos.perceptual <= self.distance)
+
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        if eos.perceptual is None:
+            raise not_predicted(self, "perceptual distances", eos)
+        return (eos.perceptual <= self.distance).any(1)
 
     def __str__(self) -> str:
         return f"lpips<={self.distance:.10g}"

@@ -3,7 +3,6 @@
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXModel
-from transformers.cache_utils import Cache
 
 from dove.config import BackboneConfig
 
@@ -50,20 +49,12 @@ class Backbone(nn.Module):
         embeddings: Float[Tensor, "B S H"],
         mask: Bool[Tensor, "#B 1 S T"] | None = None,
         positions: Int[Tensor, "#B S"] | None = None,
-        cache: Cache | None = None,
     ) -> Float[Tensor, "B S H"]:
         """Run the blocks and the final layer norm.
 
         Args:
             embeddings: input vectors.
             mask: True where the row may see the column; None for the backbone's own causal or full attention.
-            positions: rotary positions; None counts from 0, or on from the cache's end.
-            cache: keys and values of earlier positions, extended in place.
+            positions: rotary positions; None counts from 0.
         """
-        return self.model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+        return self.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions).last_hidden_state

@@ -1,6 +1,8 @@
 """The ways to predict the end of a sequence."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +27,23 @@ class EosScores:
     quality: Float[Tensor, "B K"] | None = None
     perceptual: Float[Tensor, "B K"] | None = None
 
+    @classmethod
+    def cat(cls, parts: "Sequence[EosScores]") -> "EosScores":
+        """The scores of positions that follow each other."""
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        joined: dict[str, Any] = {
+            name: None if scores[0] is None else torch.cat(scores, dim=1) for name, scores in columns.items()
+        }
+        return cls(**joined)
+
+    def since(self, position: int) -> "EosScores":
+        """The scores from a position onward, counted from 0."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept: dict[str, Any] = {
+            name: None if scores is None else scores[:, position:] for name, scores in columns.items()
+        }
+        return EosScores(**kept)
+
 
 class BinaryEosHead(nn.Module):
     """One logit per position: EOS against going on."""
@@ -36,7 +55,7 @@ class BinaryEosHead(nn.Module):
         nn.init.constant_(self.projection.bias, -3.0)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        logit = self.projection(hidden)[..., 0].float()
+        logit = self.projection(hidden.to(self.projection.weight.dtype))[..., 0].float()
         return EosScores(probability=logit.sigmoid(), margin=logit)
 
 
@@ -77,7 +96,7 @@ class QualityEosHead(nn.Module):
         self.projection = nn.Linear(width, outputs)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        outputs = self.projection(hidden).float()
+        outputs = self.projection(hidden.to(self.projection.weight.dtype)).float()
         quality = outputs[..., 0] * self.scale + self.centre
         perceptual = 10 ** (outputs[..., 1] + self.distance_centre) if outputs.shape[-1] > 1 else None
         # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.

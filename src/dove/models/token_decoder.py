@@ -25,7 +25,8 @@ class TokenDecoder(nn.Module):
         self.latent_projection = nn.Linear(width, config.vqgan.channels)
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
-        return self.latent_projection(self.backbone(self.token_projection(values) + self.positions))
+        embedded = self.token_projection(values.to(self.token_projection.weight.dtype)) + self.positions
+        return self.latent_projection(self.backbone(embedded))
 
 
 class BandTokenDecoder(TokenDecoder):

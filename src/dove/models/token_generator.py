@@ -1,6 +1,7 @@
 """Latents to tokens: one parallel forward gives every prefix at once (Eq. 1)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +104,19 @@ class TokenGenerator(nn.Module):
         num_tokens = num_tokens or self.config.max_tokens
         hidden = self.hidden_states(latents, num_tokens)[:, latents.shape[1] :]
         return GeneratorOutput(self.token_projection(hidden), self.eos_head(hidden))
+
+    def until(
+        self, latents: Float[Tensor, "B N C"], num_tokens: int, settled: Callable[[EosScores], Bool[Tensor, " B"]]
+    ) -> GeneratorOutput:
+        """As many of the first ``num_tokens`` tokens as are needed.
+
+        Args:
+            latents: of the images.
+            num_tokens: the most tokens to generate, up to K.
+            settled: which images need no further token, told from the scores of those so far. One forward makes all tokens
+                here and has nothing to ask; a generator that makes them in turn may stop early.
+        """
+        return self(latents, num_tokens)
 
     def hidden_states(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B S H"]:
         """Last hidden states of the N grid positions followed by those of the timestamps."""

@@ -1,0 +1,203 @@
+"""The same weights and results with less to do, for models that are not trained any further.
+
+Three things cost time beside the matrix products and convolutions themselves: passes over memory that could be spared
+(here: sums and activations in place), memory that the system has to find anew for every large result (here: image by
+image on a CPU, which keeps results small enough to be handed on), and positions whose hidden states nobody reads (here:
+the grid's in the last layer, and the timestamps behind the last one needed).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dove.models.backbone import Backbone
+from dove.models.eos import EosScores
+from dove.models.token_generator import GeneratorOutput, TokenGenerator
+
+
+class Memory:
+    """Keys and values of the positions so far, layer by layer, in room for all that may come."""
+
+    def __init__(self, layers: int, capacity: int):
+        self.capacity, self.length = capacity, 0
+        self._rooms: list[list[Tensor]] = [[] for _ in range(layers)]
+
+    def extend(
+        self, layer: int, key: Float[Tensor, "B h S d"], value: Float[Tensor, "B h S d"]
+    ) -> tuple[Float[Tensor, "B h T d"], Float[Tensor, "B h T d"]]:
+        """Keep a layer's new keys and values; returns all it has."""
+        rooms = self._rooms[layer]
+        if not rooms:
+            batch, heads, _, width = key.shape
+            rooms += [key.new_empty(batch, heads, self.capacity, width) for _ in range(2)]
+        end = self.length + key.shape[2]
+        for room, new in zip(rooms, (key, value), strict=True):
+            room[:, :, self.length : end] = new
+        return rooms[0][:, :, :end], rooms[1][:, :, :end]
+
+
+class InferenceBackbone(Backbone):
+    """A ``Backbone`` whose blocks work in place, for inference alone; its parameters are those of the one it came from."""
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "B S H"],
+        mask: Bool[Tensor, "#B 1 S T"] | None = None,
+        positions: Int[Tensor, "#B S"] | None = None,
+    ) -> Float[Tensor, "B S H"]:
+        hidden = embeddings.to(self.dtype)
+        turns = self._turns(hidden, 0, positions)
+        for layer in self.model.layers:
+            query, key, value = self._projected(layer, hidden, turns)
+            causal = mask is None and layer.attention.is_causal
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+            hidden = self._merged(layer, hidden, mixed)
+        return self.model.final_layer_norm(hidden)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are in."""
+        return self.model.final_layer_norm.weight.dtype
+
+    def remember(self, embeddings: Float[Tensor, "B S H"], capacity: int) -> Memory:
+        """What later positions see of first ones that all see each other.
+
+        Args:
+            embeddings: of the first positions.
+            capacity: how many positions there will be, these included.
+        """
+        hidden = embeddings.to(self.dtype)
+        memory = Memory(len(self.model.layers), capacity)
+        turns = self._turns(hidden, 0)
+        last = len(self.model.layers) - 1
+        for number, layer in enumerate(self.model.layers):
+            query, key, value = self._projected(layer, hidden, turns)
+            memory.extend(number, key, value)
+            if number < last:  # behind the last keys and values there is nothing left that others see
+                hidden = self._merged(layer, hidden, F.scaled_dot_product_attention(query, key, value))
+        memory.length = hidden.shape[1]
+        return memory
+
+    def continue_from(
+        self, memory: Memory, embeddings: Float[Tensor, "B S H"], mask: Bool[Tensor, "#B 1 S T"]
+    ) -> Float[Tensor, "B S H"]:
+        """Last hidden states of positions that follow those in memory, where they are kept, too.
+
+        Args:
+            memory: of all positions in front.
+            embeddings: of the new ones.
+            mask: True where a new position may see a column; columns are the positions in memory, then the new ones.
+        """
+        hidden = embeddings.to(self.dtype)
+        turns = self._turns(hidden, memory.length)
+        for number, layer in enumerate(self.model.layers):
+            query, key, value = self._projected(layer, hidden, turns)
+            keys, values = memory.extend(number, key, value)
+            hidden = self._merged(layer, hidden, F.scaled_dot_product_attention(query, keys, values, mask))
+        memory.length += hidden.shape[1]
+        return self.model.final_layer_norm(hidden)
+
+    def _turns(
+        self, hidden: Float[Tensor, "B S H"], start: int, positions: Int[Tensor, "#B S"] | None = None
+    ) -> tuple[Float[Tensor, "#B 1 S r"], Float[Tensor, "#B 1 S r"]]:
+        """Cosines and sines of the rotary positions, by default ``start`` and on."""
+        if positions is None:
+            positions = torch.arange(start, start + hidden.shape[1], device=hidden.device)[None]
+        cosine, sine = self.model.rotary_emb(hidden, positions)
+        return cosine[:, None], sine[:, None]
+
+    def _projected(
+        self, layer: Any, hidden: Float[Tensor, "B S H"], turns: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, h, S, d) each, the first two turned by their positions."""
+        projected = layer.attention.query_key_value(layer.input_layernorm(hidden))
+        query, key, value = projected.unflatten(2, (self.config.num_heads, -1)).transpose(1, 2).chunk(3, dim=-1)
+        for part in (query, key):
+            turn_(part[..., : turns[0].shape[-1]], *turns)
+        return query, key, value
+
+    def _merged(
+        self, layer: Any, hidden: Float[Tensor, "B S H"], mixed: Float[Tensor, "B h S d"]
+    ) -> Float[Tensor, "B S H"]:
+        """The block's output from what attention mixed: GPT-NeoX adds attention and MLP to the same input."""
+        output = layer.attention.dense(mixed.transpose(1, 2).flatten(2))
+        output += layer.mlp(layer.post_attention_layernorm(hidden))
+        output += hidden
+        return output
+
+
+def turn_(part: Float[Tensor, "B h S r"], cosine: Float[Tensor, "#B 1 S r"], sine: Float[Tensor, "#B 1 S r"]) -> None:
+    """Rotary positions in place: dimension i and i + r/2 are the two coordinates of a point."""
+    first, second = part.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1).mul_(sine)
+    part.mul_(cosine).add_(turned)
+
+
+class InferenceGenerator(TokenGenerator):
+    """A ``TokenGenerator`` that reads the grid once and then generates tokens in chunks, as many as are needed.
+
+    Equal to the parallel forward up to rounding, since nothing in front of a timestamp depends on it.
+    """
+
+    backbone: InferenceBackbone
+    chunk: int
+    """Tokens that are generated at once where their number is not known beforehand."""
+
+    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
+        num_tokens = num_tokens or self.config.max_tokens
+        return self._in_chunks(latents, num_tokens, num_tokens, lambda eos: eos.margin[:, 0] > torch.inf)
+
+    def until(
+        self, latents: Float[Tensor, "B N C"], num_tokens: int, settled: Callable[[EosScores], Bool[Tensor, " B"]]
+    ) -> GeneratorOutput:
+        """See ``TokenGenerator.until``; stops behind the chunk with which all images are settled."""
+        return self._in_chunks(latents, num_tokens, self.chunk, settled)
+
+    def _in_chunks(
+        self,
+        latents: Float[Tensor, "B N C"],
+        num_tokens: int,
+        chunk: int,
+        settled: Callable[[EosScores], Bool[Tensor, " B"]],
+    ) -> GeneratorOutput:
+        grid = self.latent_projection(latents) + self.grid_positions
+        timestamps = self.timestamps(latents, num_tokens)
+        first = grid.shape[1]
+        memory = self.backbone.remember(grid, first + num_tokens)
+        values: list[Tensor] = []
+        eos: EosScores | None = None
+        previous = grid[:, :0]
+        for start in range(0, num_tokens, chunk):
+            end = min(start + chunk, num_tokens)
+            mask = self.mask[..., first + start : first + end, : first + end]
+            hidden = self.backbone.continue_from(memory, timestamps[:, start:end], mask)
+            values.append(self.token_projection(hidden))
+            # A head may look at the position in front.
+            scores = self.eos_head(torch.cat([previous.to(hidden.dtype), hidden], dim=1)).since(previous.shape[1])
+            eos = scores if eos is None else EosScores.cat([eos, scores])
+            previous = hidden[:, -1:]
+            if end < num_tokens and settled(eos).all():
+                break
+        assert eos is not None
+        return GeneratorOutput(torch.cat(values, dim=1), eos)
+
+
+class InferenceResidual(nn.Module):
+    """diffusers' residual block with activations and sums in place; its parameters are that block's."""
+
+    def __init__(self, block: ResnetBlock2D):
+        super().__init__()
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.conv_shortcut = block.conv_shortcut
+
+    def forward(self, images: Float[Tensor, "B c h w"], temb: None = None) -> Float[Tensor, "B d h w"]:
+        """``temb`` is diffusers' time embedding, which image ends don't have."""
+        hidden = self.conv1(F.silu(self.norm1(images), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden += images if self.conv_shortcut is None else self.conv_shortcut(images)
+        return hidden

@@ -1,0 +1,112 @@
+"""An optimized tokenizer against the one it was made from."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dove.config import DoveConfig
+from dove.errors import UserError
+from dove.lengths import Auto, Fixed, parse_length_policy
+from dove.models.eos import EosScores
+from dove.models.query_config import QueryConfig
+from dove.models.token_generator import GeneratorOutput
+from dove.optimization import optimize
+from dove.qdove import QDove
+from dove.tokenizer import Dove
+
+VARIANTS = {
+    "paper": {"eos_head": "vocab"},
+    "one logit": {"eos_head": "binary"},
+    "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
+    "gaussian": {"token_kind": "gaussian"},
+}
+
+
+def pair(config: DoveConfig, precision: str = "fp32", chunk: int = 3) -> tuple[Dove, Dove]:
+    """A model and the same one optimized."""
+    torch.manual_seed(0)
+    plain = Dove(config).eval()
+    fast = optimize(copy.deepcopy(plain), precision)
+    fast.generator.chunk = chunk
+    return plain, fast
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("num_tokens", [1, 7, 16])
+def test_tokens_and_images_are_those_of_the_plain_model(tiny_config, images, variant, num_tokens):
+    plain, fast = pair(replace(tiny_config, **VARIANTS[variant]))
+    expected, found = plain.encode(images, num_tokens), fast.encode(images, num_tokens)
+    torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast.decode(expected), plain.decode(expected), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("chunk", [1, 3, 5, 16, 99])
+def test_chunks_give_what_the_parallel_forward_gives(tiny_config, images, variant, chunk):
+    plain, fast = pair(replace(tiny_config, **VARIANTS[variant]), chunk=chunk)
+    with torch.no_grad():
+        latents = plain.latents(images)
+        expected = plain.generate(latents)
+        found = fast.generator.until(latents, 16, lambda eos: torch.zeros(3, dtype=torch.bool))
+    torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
+    for name in ("probability", "margin", "quality"):
+        torch.testing.assert_close(getattr(found.eos, name), getattr(expected.eos, name), atol=1e-4, rtol=1e-4)
+
+
+def test_generation_stops_behind_the_chunk_that_settles_all(tiny_config, images):
+    plain, fast = pair(tiny_config)
+    margin = plain.generate(plain.latents(images)).eos.margin
+    bias = 1e-4 - margin[:, 1:].amax(1).min().item()  # at least one EOS in each image
+    policy = parse_length_policy(f"auto{bias:+.6f}", 16)
+    expected = plain.encode(images, policy)
+    output: list[GeneratorOutput] = []
+    until = fast.generator.until
+    fast.generator.until = lambda *args: output.append(until(*args)) or output[-1]  # type: ignore[method-assign]
+    found = fast.encode(images, policy)
+    assert found.lengths.tolist() == expected.lengths.tolist()
+    torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
+    longest = int(expected.lengths.max())
+    assert output[0].values.shape[1] == min(16, -(-(longest + 1) // 3) * 3)  # whole chunks, with the EOS itself
+
+
+def test_several_requests_at_once_are_what_they_are_alone(tiny_config, images):
+    plain, fast = pair(replace(tiny_config, eos_head="quality", token_basis="bands"))
+    requests = ["auto", 5, "psnr>=20", "max 9", "budget 6"]
+    for found, expected in zip(fast.encode_each(images, requests), plain.encode_each(images, requests), strict=True):
+        assert found.lengths.tolist() == expected.lengths.tolist()
+        torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bf16_keeps_the_direction_of_the_tokens_and_the_outer_type(tiny_config, images, variant):
+    plain, fast = pair(replace(tiny_config, **VARIANTS[variant]), "bf16")
+    expected, found = plain.encode(images, 16), fast.encode(images, 16)
+    assert found.values.dtype == fast.decode(found).dtype == torch.float32
+    assert torch.cosine_similarity(found.values, expected.values, dim=-1).min() > 0.999
+    assert (fast.decode(expected) - plain.decode(expected)).abs().max() < 0.05
+
+
+def test_the_state_dict_keeps_its_names(tiny_config):
+    plain, fast = pair(tiny_config)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    Dove(tiny_config).load_state_dict(fast.state_dict())
+
+
+def test_what_cannot_be_optimized_is_refused(tiny_config):
+    with pytest.raises(UserError, match="no precision 'int8'; pass fp32 or bf16"):
+        optimize(Dove(tiny_config), "int8")
+    with pytest.raises(UserError, match="already"):
+        optimize(optimize(Dove(tiny_config)))
+    query = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
+    with pytest.raises(UserError, match="QDove cannot be optimized"):
+        optimize(QDove.from_dove(Dove(tiny_config), query))
+
+
+def test_fixed_and_limited_lengths_are_settled_when_their_positions_are_there():
+    scores = EosScores(probability=torch.zeros(2, 4), margin=torch.tensor([[9.0, -1, -1, 1], [9, -1, -1, -1]]))
+    assert Fixed(4).settled(scores).all()
+    assert not Fixed(5).settled(scores).any()
+    assert Auto().settled(scores).tolist() == [True, False]
+    assert Auto(max_tokens=4).settled(scores).all()
