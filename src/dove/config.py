@@ -134,13 +134,19 @@ class ReconstructionLossConfig(ReconstructionWeights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQGANLossConfig(ReconstructionLossConfig):
-    """Losses of the VQGAN stage."""
+class CodebookLossConfig:
+    """What trainings with a codebook in the data path have."""
 
     codebook: float = 1.0
     """Weight of the codebook and commitment loss."""
     restart_after: int = 20
     """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANLossConfig(CodebookLossConfig, ReconstructionLossConfig):
+    """Losses of the VQGAN stage."""
+
     continuous: float = 0.5
     """Share of the images decoded from the latents themselves instead of from their codebook entries. DOVE decodes
     continuous latents, so its VQGAN has to know both."""

@@ -15,4 +15,9 @@ def psnr(images: Float[Tensor, "B 3 H W"], others: Float[Tensor, "B 3 H W"]) -> 
     """
     scaled, others = (pixels.float().clamp(-1, 1).add(1).div(2) for pixels in (images, others))
     error = (scaled - others).square().flatten(1).mean(1)
+    return decibels(error)
+
+
+def decibels(error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Mean squared errors of pixels in [0, 1] as PSNR; at most 100 dB."""
     return -10 * torch.log10(error.clamp(min=LEAST_ERROR))

@@ -4,28 +4,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
-from dove.config import ReconstructionLossConfig, TrainConfig
+from dove.config import CodebookLossConfig, ReconstructionLossConfig, TrainConfig
 from dove.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizedLossConfig(ReconstructionLossConfig):
+class QuantizedLossConfig(CodebookLossConfig, ReconstructionLossConfig):
     """Eq. 2 on the image that codes give, and the codebook's own loss."""
-
-    codebook: float = 1.0
-    """Weight of the codebook and commitment loss."""
-    restart_after: int = 20
-    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodesLossConfig:
+class CodesLossConfig(CodebookLossConfig):
     """Stage one of the two-stage models: the codes of a VQGAN as targets, no pixels."""
-
-    codebook: float = 1.0
-    """Weight of the codebook and commitment loss beside the cross-entropy."""
-    restart_after: int = 20
-    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
 
 
 @dataclass(frozen=True, kw_only=True)

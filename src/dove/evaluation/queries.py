@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from dove.data.query_batch import QueryBatch, QueryExample
 from dove.lengths import LengthPolicy
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
-from dove.metrics import LEAST_ERROR, psnr
+from dove.metrics import decibels, psnr
 from dove.models.query import RegionTokenGenerator
 from dove.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
@@ -103,8 +103,7 @@ def psnr_in(
 ) -> Float[Tensor, " Q"]:
     """PSNR in dB over the pixels of a mask; NaN where it is empty."""
     error = masked_squared_error(images.clamp(-1, 1), others.clamp(-1, 1), mask) / 4
-    decibels = -10 * torch.log10(error.clamp(min=LEAST_ERROR))
-    return torch.where(mask.flatten(1).any(1), decibels, torch.nan)
+    return torch.where(mask.flatten(1).any(1), decibels(error), torch.nan)
 
 
 def _by_image(batch: QueryBatch) -> list[list[str]]:

@@ -20,7 +20,7 @@ from dove.losses.query import (
     relevant_loss,
     whole_pixels,
 )
-from dove.metrics import LEAST_ERROR
+from dove.metrics import decibels
 from dove.models.locator import cell_masks, rectangle_of_boxes
 from dove.models.query import RegionTokenGenerator
 from dove.models.text import NULL, QueryTokens
@@ -184,7 +184,7 @@ def psnr_inside(
     side = images.shape[-1]
     inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
     error = masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4
-    return -10 * torch.log10(error.clamp(min=LEAST_ERROR))
+    return decibels(error)
 
 
 def _lengths_by_kind(lengths: Int[Tensor, " B"], asked: Asked) -> dict[str, Tensor]:
