@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What is not compiled at installation is compiled at first use, and kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-faults fuzz lint format clean
 
 install: $(STAMP)
 
@@ -24,6 +24,17 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: install
+	$(BIN)/python -m pytest -m faults tests/faults
+
+# Seconds for each of the fuzzers.
+FUZZ_SECONDS ?= 120
+
+fuzz: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python tests/fuzz/fuzz_images.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
+	$(BIN)/python tests/fuzz/fuzz_annotations.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
 
 lint: install
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": Command("dove.commands.reconstruct", "rebuild images from several numbers of tokens, side by side"),
     "encode": Command("dove.commands.encode", "turn images into a folder of tokens"),
     "decode": Command("dove.commands.decode", "turn a folder of tokens back into images"),
+    "export": Command("dove.commands.export", "write the encoder as an ONNX graph or a torch.export archive"),
     "train": Command("dove.commands.train", "train a tokenizer"),
     "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),

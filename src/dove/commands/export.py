@@ -1,0 +1,35 @@
+"""``dove export``: the encoder for programs that know neither this package nor, as ONNX, PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a checkpoint's encoder as an ONNX graph or a torch.export archive: images in, all tokens and lengths out."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A shipped checkpoint, a checkpoint folder or a hub id."""
+    output: Path
+    """File to write, ending in .onnx or .pt2."""
+
+
+def run(options: ExportOptions) -> None:
+    """Write the file.
+
+    Raises:
+        UserError: for a model or a file that doesn't do.
+    """
+    from dove.export import export_encoder
+    from dove.tokenizer import Dove
+
+    model = Dove.from_pretrained(options.model)
+    export_encoder(model, options.output)
+    size, tokens, width = model.image_size, model.max_tokens, model.config.token_dim
+    print(
+        f"{options.output}: images (batch, 3, {size}, {size}) in [-1, 1] to values (batch, {tokens}, {width}), "
+        f"lengths (batch,) and margin (batch, {tokens})"
+    )
