@@ -235,6 +235,9 @@ class RunConfig:
     precision: Literal["fp32", "bf16"] = "bf16"
     workers: int = 0
     """Loader processes; 0 loads in the training process."""
+    shuffle_blocks: int = 0
+    """Row groups of parquet files, or .tar shards, that are shuffled together while all of them come in a random order, for
+    data that neither fit into memory nor lie on a fast disk; 0 shuffles all images."""
     threads: int | None = None
     """CPU threads of the training process; None leaves it to torch."""
     holdout: int = 256
@@ -255,6 +258,8 @@ class RunConfig:
         for name in ("batch_size", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name}={getattr(self, name)} must be at least 1")
+        if self.shuffle_blocks < 0:
+            raise UserError(f"run.shuffle_blocks={self.shuffle_blocks} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

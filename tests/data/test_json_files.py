@@ -15,10 +15,12 @@ def test_values_and_lines(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.jsonl", parse_lines) == [{"a": 1}, [2]]
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"[1,", "is not JSON"), (b'"\xff"', "is not JSON")])
-def test_damage_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"[1,", b'"\xff"', b"[" * 100_000, b"1" * 5000], ids=["cut", "utf-8", "deep", "long"]
+)
+def test_damage_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="is not JSON"):
         read_json(tmp_path / "a.json")
 
 

@@ -1,6 +1,7 @@
 """Annotated queries: the reference's JSON and its faults, converters on small files of the true formats, examples."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dove.data.annotations import convert, relation_text
+from dove.data.annotations import Conversion, coco, convert, relation_text, visual_genome
 from dove.data.images import open_images
 from dove.data.queries import AnnotatedImages, read_annotations
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
@@ -179,6 +180,39 @@ def test_coco(tmp_path: Path, folder: Path) -> None:
     content["annotations"][0]["category_id"] = 4
     with pytest.raises(UserError, match="annotation 0: image_id 7 or category_id 4"):
         convert("coco", write(tmp_path / "b.json", content), folder, tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "x", {}, [[1, 2]], float("inf"), 10**400], ids=repr)
+def test_values_of_another_kind_are_told_with_their_place(tmp_path: Path, wrong: Any) -> None:
+    """What the fuzzer found: every one of these once ended in a traceback."""
+    box, thing = {"x": 1, "y": 2, "width": 3, "height": 4}, {"x": 1, "y": 2, "w": 3, "h": 4}
+    region = {"phrase": "a", **box}
+    pair = {"question": "a", "answer": "b", "a_objects": [thing]}
+    genome = [
+        [wrong],
+        [{"id": 1, "regions": wrong}],
+        [{"id": 1, "regions": [wrong]}],
+        [{"id": 1, "regions": [{**region, "x": wrong}]}],
+        [{"id": 1, "qas": wrong}],
+        [{"id": 1, "qas": [{**pair, "a_objects": wrong}]}],
+        [{"id": 1, "qas": [{**pair, "a_objects": [{**thing, "w": wrong}]}]}],
+    ]
+    image, category = {"id": 1, "file_name": "a.jpg"}, {"id": 7, "name": "cup"}
+    instance = {"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]}
+    whole = {"images": [image], "categories": [category], "annotations": [instance]}
+    objects = [
+        *({**whole, key: wrong} for key in whole),
+        *({**whole, key: [wrong]} for key in whole),
+        {**whole, "images": [{**image, "id": wrong}]},
+        {**whole, "annotations": [{**instance, "image_id": wrong}]},
+        {**whole, "annotations": [{**instance, "bbox": wrong}]},
+        {**whole, "annotations": [{**instance, "bbox": [1, 2, 3, wrong]}]},
+    ]
+    for read, contents in ((visual_genome, genome), (coco, objects)):
+        for number, content in enumerate(contents):
+            path = write(tmp_path / f"{number}.json", content)
+            with suppress(UserError):  # an empty table for a list of boxes, say, may pass
+                assert all(len(box) == 4 for found in read(path, Conversion()) for box in found.boxes)
 
 
 def test_examples_take_the_central_square_and_its_boxes(tmp_path: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,20 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
     """
     found: list[Annotation] = []
     for number, image in enumerate(_read_json(annotations, list)):
-        where = f"{annotations}: entry {number}"
-        image_id = str(_take(image, ("id", "image_id"), where))
-        for region in image.get("regions", ()):
-            box = tuple(float(_take(region, (key,), where)) for key in ("x", "y", "width", "height"))
-            found.append(Annotation(image_id, str(_take(region, ("phrase",), where)), None, (_box(box),)))
-        for pair in image.get("qas", ()):
-            objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
-            boxes = tuple(_box([float(thing[key]) for key in "xywh"]) for thing in objects if {*"xywh"} <= {*thing})
-            if not boxes:
-                conversion.skip("questions without boxes")
-                continue
-            found.append(Annotation(image_id, str(_take(pair, ("question",), where)), pair.get("answer"), boxes))
+        with _told(f"{annotations}: entry {number}") as where:
+            image_id = str(_take(image, ("id", "image_id"), where))
+            for region in image.get("regions", ()):
+                box = _box([_take(region, (key,), where) for key in ("x", "y", "width", "height")])
+                found.append(Annotation(image_id, str(_take(region, ("phrase",), where)), None, (box,)))
+            for pair in image.get("qas", ()):
+                objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
+                boxes = tuple(_box([thing[key] for key in "xywh"]) for thing in objects if {*"xywh"} <= {*thing})
+                if not boxes:
+                    conversion.skip("questions without boxes")
+                    continue
+                answer = pair.get("answer")
+                question = str(_take(pair, ("question",), where))
+                found.append(Annotation(image_id, question, None if answer is None else str(answer), boxes))
     return found
 
 
@@ -73,17 +76,19 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
     """COCO's ``instances_*.json``: one query for every category in an image, with the boxes of all its instances."""
     content = _read_json(annotations, dict)
     for key in ("images", "annotations", "categories"):
-        if key not in content:
-            raise UserError(f"{annotations}: {key} is missing; pass an instances_*.json of COCO")
-    names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    files = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        if not isinstance(content.get(key), list):
+            raise UserError(f"{annotations}: {key} is missing or no list; pass an instances_*.json of COCO")
+    with _told(f"{annotations}: categories"):
+        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    with _told(f"{annotations}: images"):
+        files = {image["id"]: str(image["file_name"]) for image in content["images"]}
     boxes: dict[tuple[Any, Any], list[Box]] = {}
     for number, thing in enumerate(content["annotations"]):
-        where = f"{annotations}: annotation {number}"
-        image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
-        if image not in files or category not in names:
-            raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
-        boxes.setdefault((image, category), []).append(_box(_take(thing, ("bbox",), where)))
+        with _told(f"{annotations}: annotation {number}") as where:
+            image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
+            if image not in files or category not in names:
+                raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
+            boxes.setdefault((image, category), []).append(_box(_take(thing, ("bbox",), where)))
     return [Annotation(files[image], names[category], None, tuple(some)) for (image, category), some in boxes.items()]
 
 
@@ -224,6 +229,17 @@ def _box(values: Sequence[Any]) -> Box:
 def _corners(values: Sequence[float]) -> Box:
     left, right, upper, lower = values
     return left, upper, right - left, lower - upper
+
+
+@contextmanager
+def _told(where: str) -> Iterator[str]:
+    """Values of other kinds than the format has in some place are told with the place."""
+    try:
+        yield where
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where}: a value is missing or of another kind ({type(error).__name__}: {error})") from error
 
 
 def _take(entry: Any, keys: Sequence[str], where: str) -> Any:

@@ -1,7 +1,8 @@
 """Training pictures whose pixels follow from (seed, epoch, index) alone, in whatever process and order."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +17,8 @@ from dove.processor import central_square, pil_to_tensor, resize_box
 
 MAX_UNREADABLE_RUN = 100
 """So many unreadable pictures one after the other stop a training, because then the source itself is broken."""
+NEIGHBOURS = 8
+"""So many pictures in a row are tried before any other ones."""
 
 _logger = logging.getLogger(__name__)
 
@@ -89,14 +92,25 @@ class TrainingImages(Dataset[Tensor]):
         return augment(self._readable(index).image, self.image_size, self.config, rng)
 
     def _readable(self, index: int) -> Record:
-        for offset in range(MAX_UNREADABLE_RUN):
-            record = self.dataset[(index + offset) % len(self.dataset)]
+        reason = ""
+        for position in islice(self._candidates(index), MAX_UNREADABLE_RUN):
+            record = self.dataset[position]
             if isinstance(record, Record):
                 return record
-            _logger.warning("left out %s", record.reason)
+            reason = record.reason
+            _logger.warning("left out %s", reason)
         raise UserError(
-            f"training stops after {MAX_UNREADABLE_RUN} unreadable images in a row; check the training data"
+            f"training stops after {MAX_UNREADABLE_RUN} unreadable images in a row, the last one: {reason}; "
+            "check the training data"
         )
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The picture itself, its next neighbours and then others from anywhere: a damaged shard spoils all neighbours."""
+        for offset in range(NEIGHBOURS):
+            yield (index + offset) % len(self.dataset)
+        rng = np.random.default_rng([self.seed, index])
+        while True:
+            yield int(rng.integers(len(self.dataset)))
 
 
 class ResumableSampler(Sampler[tuple[int, int]]):
@@ -113,20 +127,43 @@ class ResumableSampler(Sampler[tuple[int, int]]):
         rank: this process; 0 to ``world_size - 1``.
         world_size: number of processes.
         start: pairs that this rank has had, which are ``steps * batch_size``.
+        blocks: where stretches that are read together begin, and the end of the last one; None for one alone.
+        window: blocks that are shuffled together, in a random order of the blocks; 0 for all.
     """
 
-    def __init__(self, num_samples: int, *, seed: int = 0, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+        blocks: Sequence[int] | None = None,
+        window: int = 0,
+    ) -> None:
         if num_samples < 1:
             raise UserError("there are no images to train on")
         self.num_samples, self.seed, self.rank, self.world_size, self.start = num_samples, seed, rank, world_size, start
+        self.blocks, self.window = np.asarray([0, num_samples] if blocks is None else blocks), window
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, offset = divmod(self.start * self.world_size + self.rank, self.num_samples)
         while True:
-            permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(self.num_samples)
+            permutation = self._permutation(np.random.default_rng([self.seed, epoch, 0]))
             for index in permutation[offset :: self.world_size]:
                 yield epoch, int(index)
             passed, offset = divmod(
                 offset + self.world_size * len(permutation[offset :: self.world_size]), self.num_samples
             )
             epoch += passed
+
+    def _permutation(self, rng: np.random.Generator) -> np.ndarray:
+        if not self.window:
+            return rng.permutation(self.num_samples)
+        order = rng.permutation(len(self.blocks) - 1)
+        windows = [
+            np.concatenate([np.arange(self.blocks[block], self.blocks[block + 1]) for block in some])
+            for some in np.split(order, range(self.window, len(order), self.window))
+        ]
+        return np.concatenate([rng.permutation(together) for together in windows])

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 from PIL import Image
@@ -56,6 +57,11 @@ class ImageDataset(Dataset[Record | Unreadable], ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    def blocks(self) -> Sequence[int]:
+        """Where stretches that are cheap to read together begin (row groups, shards), and the end of the last one."""
+        return [0, len(self)]
+
     @abstractmethod
     def raw(self, index: int) -> RawRecord:
         """The record at ``index`` (0 <= index < length), undecoded."""
@@ -99,6 +105,14 @@ class ImageSubset(ImageDataset):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def blocks(self) -> Sequence[int]:
+        if not isinstance(self.indices, range) or self.indices.step != 1:
+            return super().blocks
+        first, last = self.indices.start, self.indices.stop
+        inner = [start - first for start in self.dataset.blocks if first < start < last]
+        return [0, *inner, len(self)]
+
     def raw(self, index: int) -> RawRecord:
         return self.dataset.raw(self.indices[index])
 
@@ -111,6 +125,12 @@ class ConcatImages(ImageDataset):
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        firsts = accumulate((len(part) for part in self.parts), initial=0)
+        found = [first + start for first, part in zip(firsts, self.parts, strict=False) for start in part.blocks]
+        return list(dict.fromkeys(found))
 
     def raw(self, index: int) -> RawRecord:
         for part in self.parts:

@@ -22,8 +22,8 @@ def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any
         return parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; thousands of brackets
+        raise UserError(f"{path} is not JSON that can be read: {error}") from error
 
 
 def parse_lines(text: str) -> list[Any]:

@@ -5,7 +5,6 @@ pixels of the stored image. The parquet has one row for each image: ``image`` ``
 a list of ``{question, answer, bounding_box}``.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dove.data.dataset import ImageDataset, Record
+from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
 from dove.data.reading import SUFFIXES, read_image
 from dove.errors import UserError
@@ -43,12 +43,7 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     Raises:
         UserError: if the file is not readable, naming the entry and the field where one is at fault.
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the annotations {path}: {error.strerror}; check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} must hold a list of entries with {', '.join(KEYS)}; it holds none")
     annotations = [check_entry(entry, f"{path}: entry {number}") for number, entry in enumerate(entries)]

@@ -14,6 +14,8 @@ from dove.errors import UserError
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused before they are decoded (the bound at which Pillow calls them a bomb)."""
+MAX_BYTES = 512 << 20
+"""Encoded pictures of more bytes are refused before they are read."""
 
 # A closed list: Pillow would otherwise offer the file to plugins that run other programs (EPS) or accept anything.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
@@ -129,15 +131,17 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 def _read_bytes(source: ImageSource, name: str) -> bytes:
     if isinstance(source, bytes):
+        check_size(len(source), name)
         return source
     if not isinstance(source, str | os.PathLike):
-        return source.read()
+        return _read_open(source, name)
     path = Path(source)
     try:
         if path.is_dir():
             raise UserError(f"{name}: a folder, where an image file is expected")
         if path.exists() and not path.is_file():
             raise UserError(f"{name}: not a regular file; pass an image file")
+        check_size(path.stat().st_size if path.exists() else 0, name)
         return path.read_bytes()
     except UserError:
         raise
@@ -146,6 +150,24 @@ def _read_bytes(source: ImageSource, name: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from error
+
+
+def _read_open(source: BinaryFile, name: str) -> bytes:
+    """What is left of an open file, or of whatever reads like one."""
+    data = source.read()
+    check_size(len(data), name)
+    return data
+
+
+def check_size(size: int, name: str, limit: int | None = None) -> None:
+    """Refuse what would fill the memory.
+
+    Raises:
+        UserError: for more than ``limit`` bytes (None: ``MAX_BYTES``).
+    """
+    limit = MAX_BYTES if limit is None else limit
+    if size > limit:
+        raise UserError(f"{name}: {size} bytes are more than the {limit} accepted; leave it out or make it smaller")
 
 
 def _name(source: ImageSource) -> str:

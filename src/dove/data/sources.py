@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dove.data.dataset import ImageDataset, RawRecord
-from dove.data.reading import SUFFIXES
+from dove.data.reading import SUFFIXES, check_size
 from dove.errors import UserError
 
 PARQUET_CACHE_BYTES = 1 << 30
 """Decompressed row groups that one process keeps; what fits is decompressed once, however it is shuffled."""
+MAX_GROUP_BYTES = 8 << 30
+"""Row groups that say they are larger than this, decompressed, are refused."""
 
 
 class FileImages(ImageDataset):
@@ -70,6 +72,7 @@ class ParquetImages(ImageDataset):
         for path in self.paths:
             file = _open_parquet(path)
             _check_columns(path, file.schema_arrow.names, self.columns or [image_column])
+            _check_image_type(path, file.schema_arrow.field(image_column))
             self._groups += [(path, group) for group in range(file.num_row_groups)]
             rows += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = [0, *accumulate(rows)]
@@ -77,12 +80,17 @@ class ParquetImages(ImageDataset):
         self._stems = {path: os.path.relpath(path, root or ".").removesuffix(".parquet") for path in self.paths}
         self._first_group = {path: group for group, (path, _) in reversed(list(enumerate(self._groups)))}
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._damaged: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": OrderedDict()}  # every worker fills its own
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return list(dict.fromkeys(self._starts))
 
     def raw(self, index: int) -> RawRecord:
         group = bisect_right(self._starts, index) - 1
@@ -103,12 +111,22 @@ class ParquetImages(ImageDataset):
         if group in self._cache:
             self._cache.move_to_end(group)
             return self._cache[group]
+        if group in self._damaged:
+            raise UserError(self._damaged[group])  # at once: an epoch asks for every row of it
         path, number = self._groups[group]
         try:
+            file = _open_parquet(path)
+            check_size(file.metadata.row_group(number).total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
             # Single-threaded: worker processes are the parallelism, and Arrow's threads do not survive a fork.
-            table = _open_parquet(path).read_row_group(number, columns=self.columns, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path}: damaged parquet file ({_line(error)}); download or write it again") from error
+            table = file.read_row_group(number, columns=self.columns, use_threads=False)
+            if len(table) != self._starts[group + 1] - self._starts[group]:
+                raise UserError(f"{path}: row group {number} has {len(table)} rows, its footer says otherwise")
+        except (OSError, pa.ArrowException, MemoryError) as error:
+            self._damaged[group] = f"{path}: damaged parquet file ({_line(error)}); download or write it again"
+            raise UserError(self._damaged[group]) from error
+        except UserError as error:
+            self._damaged[group] = str(error)
+            raise
         self._cache[group] = table
         while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > PARQUET_CACHE_BYTES:
             self._cache.popitem(last=False)
@@ -127,29 +145,40 @@ class TarImages(ImageDataset):
 
     def __init__(self, paths: Sequence[str]):
         self.samples: list[tuple[str, str, dict[str, tuple[int, int]]]] = []
+        self._starts = [0]
         for path in paths:
             samples = _index_tar(path)
             if not samples:
                 raise UserError(f"{path}: holds no image files; a WebDataset shard has members like 000001.jpg")
             self.samples += [(path, key, members) for key, members in samples.items()]
+            self._starts.append(len(self.samples))
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return self._starts
 
     def raw(self, index: int) -> RawRecord:
         path, key, members = self.samples[index]
         metadata: dict[str, Any] = {}
         data: bytes | None = None
-        with open(path, "rb") as file:
-            for extension, (offset, size) in members.items():
-                file.seek(offset)
-                content = file.read(size)
-                if _is_image(extension):
-                    data = content
-                else:
-                    metadata |= _tar_metadata(extension, content, f"{path} sample {key}")
+        name = f"{path} sample {key}"
+        try:
+            with open(path, "rb") as file:
+                for extension, (offset, size) in members.items():
+                    check_size(size, f"{name}: its {extension} member")
+                    file.seek(offset)
+                    content = file.read(size)
+                    if _is_image(extension):
+                        data = content
+                    else:
+                        metadata |= _tar_metadata(extension, content, name)
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({_line(error)}); check the shard") from error
         stem = os.path.basename(path).removesuffix(".tar")
-        return RawRecord(f"{stem}/{key}", f"{path} sample {key}", data, metadata)
+        return RawRecord(f"{stem}/{key}", name, data, metadata)
 
 
 class TableImages(ImageDataset):
@@ -163,8 +192,11 @@ class TableImages(ImageDataset):
 
     def raw(self, index: int) -> RawRecord:
         row = dict(self.rows[index])
-        cell = row.pop(self.image_column) or {}
-        return RawRecord(f"{index:06d}", f"{self.name} row {index}", cell.get("bytes") or cell.get("path"), row)
+        cell, name = row.pop(self.image_column) or {}, f"{self.name} row {index}"
+        source = cell.get("bytes")
+        if not source and cell.get("path"):
+            source = _downloaded(cell["path"], name)
+        return RawRecord(f"{index:06d}", name, source, row)
 
 
 def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | None = None) -> TableImages:
@@ -188,6 +220,25 @@ def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | No
     if wanted is not None:
         rows = rows.select_columns(wanted)
     return TableImages(rows.cast_column(image_column, datasets.Image(decode=False)), name, image_column)
+
+
+def _downloaded(path: str, name: str) -> Path:
+    """A picture that the data set brought along as a file.
+
+    Raises:
+        UserError: if it lies elsewhere: a data set must not choose which files of this machine are read.
+    """
+    real = Path(path).resolve()
+    if not any(real.is_relative_to(folder.resolve()) for folder in _hub_folders()):
+        raise UserError(f"{name}: its path leads to {path}, outside what was downloaded; leave it out")
+    return real
+
+
+def _hub_folders() -> list[Path]:
+    import datasets
+    from huggingface_hub import constants
+
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
 def _check_reachable(repository: str) -> None:
@@ -221,6 +272,17 @@ def _check_columns(source: str, present: Sequence[str], wanted: Sequence[str]) -
     missing = [name for name in wanted if name not in present]
     if missing:
         raise UserError(f"{source}: has no column '{missing[0]}'; its columns are {', '.join(present)}")
+
+
+def _check_image_type(path: str, field: pa.Field) -> None:
+    """Encoded bytes, or a struct with them. Text in particular is refused: it would be taken for the path of a file."""
+    kind = field.type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)):
+        raise UserError(
+            f"{path}: its column '{field.name}' holds {field.type}, no encoded images; name another with --image-column"
+        )
 
 
 def _index_tar(path: str) -> dict[str, dict[str, tuple[int, int]]]:

@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from dove.config import RunConfig
 from dove.data.augment import ResumableSampler
+from dove.data.dataset import ImageDataset
 from dove.data.loader import relay_errors
+from dove.errors import UserError
 
 
 class Batches:
@@ -20,11 +22,18 @@ class Batches:
         run: batch size, batches per step, seed, workers.
         rank: of this process.
         world_size: number of processes.
+
+    Raises:
+        UserError: if shards are to be shuffled and there are none.
     """
 
     def __init__(self, examples: Any, run: RunConfig, *, rank: int = 0, world_size: int = 1):
         self.examples: Dataset[Any] = examples
         self.run, self.rank, self.world_size = run, rank, world_size
+        dataset = getattr(examples, "dataset", None)
+        self.blocks = dataset.blocks if run.shuffle_blocks and isinstance(dataset, ImageDataset) else None
+        if run.shuffle_blocks and self.blocks is None:
+            raise UserError("run.shuffle_blocks is for images in shards; these examples have none, pass 0")
 
     def from_step(self, start: int) -> Iterator[list[Any]]:
         """The ``run.accumulate`` batches of step ``start``, of the next one, and so on without end.
@@ -57,4 +66,6 @@ class Batches:
             rank=self.rank,
             world_size=self.world_size,
             start=step * self.run.batch_size * self.run.accumulate,
+            blocks=self.blocks,
+            window=self.run.shuffle_blocks,
         )
