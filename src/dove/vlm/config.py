@@ -6,6 +6,7 @@ from dove.config import OptimConfig, RunConfig, TrainConfig, added
 from dove.errors import UserError
 
 PROMPTS = ("plain", "vicuna", "chat")
+CONNECTORS = ("mlp", "mlp+places")
 QUERIES = ("null", "question")
 BLIND = "none"
 """In place of a tokenizer: the model sees no image."""
@@ -76,12 +77,15 @@ class VLMConfig:
     """The length policy where the caller names none."""
     query: str = "null"
     """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
+    connector: str = "mlp"
+    """``mlp``: two layers (section 3.3); ``mlp+places`` adds a learned vector for each place in an image's sequence."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     train_tokenizer: bool = False
     """Whether the image tokenizer's encoder learned too; what changed in it is then stored with the model."""
 
     def __post_init__(self) -> None:
-        require_prompt(self.prompt)
+        require_known("prompt", self.prompt, PROMPTS)
+        require_known("connector", self.connector, CONNECTORS)
 
     @property
     def blind(self) -> bool:
@@ -116,17 +120,19 @@ class VLMTrainConfig(TrainConfig):
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     prompt: str = "plain"
     lora: LoraConfig = field(default_factory=LoraConfig)
+    connector: str = added("mlp")
+    """``mlp``: two layers; ``mlp+places`` adds a learned vector for each place in an image's sequence."""
     connector_lr: float = 2e-4
     """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
     tokenizer_lr: float = added(1e-4)
     """Peak learning rate of an image tokenizer that learns."""
 
     def __post_init__(self) -> None:
-        require_prompt(self.prompt)
+        require_known("prompt", self.prompt, PROMPTS)
+        require_known("connector", self.connector, CONNECTORS)
+        require_known("query", self.query, QUERIES)
         if not self.num_tokens:
             raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
-        if self.query not in QUERIES:
-            raise UserError(f"query={self.query!r} is unknown; pass one of {', '.join(QUERIES)}")
         if self.cache_tokens and self.train_tokenizer:
             raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
         if self.tokenizer == BLIND and self.train_tokenizer:
@@ -137,10 +143,10 @@ class VLMTrainConfig(TrainConfig):
             raise UserError(f"optim.lr={self.optim.lr} must be above 0")
 
 
-def require_prompt(prompt: str) -> None:
-    """Raises ``UserError`` for an unknown prompt style."""
-    if prompt not in PROMPTS:
-        raise UserError(f"prompt={prompt!r} is unknown; pass one of {', '.join(PROMPTS)}")
+def require_known(setting: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ``UserError`` for a value that is none of those."""
+    if value not in known:
+        raise UserError(f"{setting}={value!r} is unknown; pass one of {', '.join(known)}")
 
 
 LLAVA = VLMTrainConfig(
@@ -159,7 +165,8 @@ VLM_TINY = VLMTrainConfig(
     preset="vlm-tiny",
     num_tokens=("auto", "auto", "16"),
     views=ViewsConfig(count=6, symmetries=True),
-    questions_per_image=4,
+    questions_per_image=6,
+    connector="mlp+places",
     optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
     connector_lr=1e-3,
     run=RunConfig(

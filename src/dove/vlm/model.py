@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dove.baselines.protocol import Tokenizer
@@ -18,27 +18,66 @@ from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
 
 
 class Connector(nn.Sequential):
-    """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear."""
+    """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear, on standardised tokens."""
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, token_dim: int, hidden_size: int):
         super().__init__(nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+        self.register_buffer("mean", torch.zeros(token_dim))
+        self.register_buffer("deviation", torch.ones(token_dim))
+
+    def forward(self, tokens: Float[Tensor, "n D"]) -> Float[Tensor, "n H"]:
+        # Not taken up into the first layer: in bf16 the differences between images would be lost beside the mean.
+        outputs: Tensor = super().forward((tokens - self.mean) / self.deviation)
+        return outputs
+
+    def connect(self, tokens: Float[Tensor, "n D"], places: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
+        """Inputs of the language model.
+
+        Args:
+            tokens: of all images.
+            places: of each token in the sequence of its image, from 0.
+        """
+        inputs: Tensor = self(tokens)
+        return inputs
 
     @torch.no_grad()
     def standardise(self, tokens: Float[Tensor, "n D"]) -> None:
-        """Start as if every dimension of the tokens had mean 0 and deviation 1.
+        """Give every dimension of the tokens mean 0 and deviation 1 from here on.
 
         What all images share and what tells a token's place fill a few dimensions with large values, in which the
-        differences between images would drown. The first layer takes this up, so the model stays what it is.
+        differences between images would drown.
 
         Args:
             tokens: of some images.
         """
-        linear = self[0]
-        assert isinstance(linear, nn.Linear)
         deviation = tokens.std(0)
-        deviation = deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)  # a constant dimension says nothing
-        linear.weight.div_(deviation.to(linear.weight))
-        linear.bias.sub_(linear.weight @ tokens.mean(0).to(linear.weight))
+        self.mean.copy_(tokens.mean(0))
+        self.deviation.copy_(deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6))  # a constant one says nothing
+
+
+class PlacedConnector(Connector):
+    """A connector that also says which token of its image one is, by a vector for each place.
+
+    Tokens with the same place mean the same thing in all images. A language model with rotary positions sees distances
+    alone, and one that starts from random weights takes long to count from them.
+    """
+
+    def __init__(self, token_dim: int, hidden_size: int, max_tokens: int):
+        super().__init__(token_dim, hidden_size)
+        self.places = nn.Parameter(0.02 * torch.randn(max_tokens, hidden_size))
+
+    def connect(self, tokens: Float[Tensor, "n D"], places: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
+        return super().connect(tokens, places) + self.places[places]
+
+
+def make_connector(config: VLMConfig, hidden_size: int) -> Connector:
+    """The connector that ``config`` names."""
+    if config.connector == "mlp+places":
+        return PlacedConnector(config.token_dim, hidden_size, config.max_tokens)
+    return Connector(config.token_dim, hidden_size)
 
 
 class VisionLanguageModel(nn.Module):
@@ -62,7 +101,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer
         self.language_model = language_model
-        self.connector = Connector(config.token_dim, language_model.get_input_embeddings().embedding_dim)
+        self.connector = make_connector(config, language_model.get_input_embeddings().embedding_dim)
         self.writer = PromptWriter(
             text_tokenizer, config.prompt, blind=config.blind, name=config.language_model or "the language model"
         )
@@ -104,7 +143,8 @@ class VisionLanguageModel(nn.Module):
             return words
         weight = self.connector[0].weight
         assert isinstance(weight, Tensor)
-        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype))
+        index = torch.arange(tokens.values.shape[1], device=tokens.values.device).expand(tokens.mask.shape)
+        seen = self.connector.connect(tokens.values[tokens.mask].to(weight.dtype), index[tokens.mask])
         places = layout.image_positions[..., None].expand_as(words)
         return words.masked_scatter(places, seen.to(words.dtype))
 

@@ -353,6 +353,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         prompt=config.prompt,
         num_tokens=requests[0] if requests else "auto",
         query=config.query,
+        connector=config.connector,
         lora=config.lora,
         train_tokenizer=config.train_tokenizer,
     )
