@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What is not compiled at installation is compiled at first use, and kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-faults fuzz lint format clean
+.PHONY: install demo test test-faults fuzz lint format clean web test-e2e test-notebooks docs coverage release
 
 install: $(STAMP)
 
@@ -35,6 +35,41 @@ fuzz: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python tests/fuzz/fuzz_images.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
 	$(BIN)/python tests/fuzz/fuzz_annotations.py -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=20
+
+# Gradio has its own environment, which goes on from $(VENV): it needs another Pillow than the one that is pinned there.
+WEB := .venv-demo
+
+$(WEB)/.installed: $(STAMP) constraints-demo.txt
+	test -x $(WEB)/bin/python || $(PYTHON) -m venv $(WEB)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'), '$(CURDIR)/src', sep='\n')" \
+		> "$$($(WEB)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(WEB)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r constraints-demo.txt
+	@touch $@
+
+web: $(WEB)/.installed
+	$(WEB)/bin/python -m dove demo
+
+# The browser is Debian's, where it is missing.
+test-e2e: $(WEB)/.installed
+	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	$(WEB)/bin/python -m pytest tests/demo tests/e2e
+
+# Docs and notebooks bring tools that nothing else needs.
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+test-notebooks: $(VENV)/.docs
+	$(BIN)/python -m pytest tests/notebooks
+
+coverage: $(VENV)/.docs
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=dove --cov-report=term-missing:skip-covered
+
+release: install
+	$(BIN)/python scripts/release.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,140 @@
+"""``dove doctor``: whether this machine can do what one wants from it."""
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": ("accelerate", "lpips", "tensorboard"),
+    "eval": ("matplotlib", "scikit-image", "scikit-learn", "scipy", "pytorch-fid"),
+    "hub": ("datasets",),
+    "vlm": ("peft",),
+    "export": ("onnx", "onnxruntime"),
+    "scale": ("ray", "duckdb"),
+    "demo": ("gradio",),
+}
+HUB_TIMEOUT = 3.0
+"""Seconds to wait for the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Say what is installed, which devices there are and which weights load; exit status 1 if the shipped ones don't."""
+
+    json: bool = False
+    """Print JSON."""
+    offline: bool = False
+    """Don't ask the hub whether it is there."""
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    ok: bool | None
+    """None for what is missing and needed by some commands alone."""
+    text: str
+
+
+def run(options: DoctorOptions) -> int:
+    """Print the report."""
+    found = examine(offline=options.offline)
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in found], indent=2))
+    else:
+        width = max(len(finding.name) for finding in found)
+        marks = {True: "ok", False: "FAIL", None: "-"}
+        print("\n".join(f"{marks[ok]:>4}  {name:{width}}  {text}" for name, ok, text in found))
+    return 1 if any(finding.ok is False for finding in found) else 0
+
+
+def examine(*, offline: bool) -> list[Finding]:
+    """Versions, devices, extras, weights, in this order."""
+    return [*versions(), *devices(), *extras(), hub(offline), *weights()]
+
+
+def versions() -> list[Finding]:
+    """Python, this package and what it computes with."""
+    import platform
+
+    from dove import __version__
+
+    packages = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("torch", "transformers", "diffusers"))
+    return [Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")]
+
+
+def devices() -> list[Finding]:
+    """Processor and GPUs."""
+    import os
+
+    import torch
+
+    found = [Finding("cpu", True, f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(Finding(f"cuda:{index}", True, f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"))
+    if not torch.cuda.device_count():
+        found.append(Finding("cuda", None, "no GPU; everything runs on the CPU"))
+    return found
+
+
+def extras() -> list[Finding]:
+    """The optional dependencies, by the extra that installs them."""
+    found = []
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if _version(package) is None]
+        text = ", ".join(f"{package} {_version(package)}" for package in packages)
+        if missing:
+            text = f"missing {', '.join(missing)}: pip install 'dove-encoder[{extra}]'"
+        found.append(Finding(f"extra {extra}", None if missing else True, text))
+    return found
+
+
+def hub(offline: bool) -> Finding:
+    """Whether hub ids can be loaded."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    from huggingface_hub import constants
+
+    if offline or constants.HF_HUB_OFFLINE:
+        return Finding("hub", None, "not asked; shipped checkpoints and folders load without it")
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT).close()
+    except HTTPError as error:
+        error.close()  # it answered
+    except OSError as error:
+        return Finding(
+            "hub", None, f"{constants.ENDPOINT} does not answer ({error}); shipped checkpoints and folders load"
+        )
+    return Finding("hub", True, constants.ENDPOINT)
+
+
+def weights() -> list[Finding]:
+    """Whether the shipped checkpoints load, and rebuild a picture."""
+    import torch
+
+    from dove.checkpoint import shipped_checkpoints
+    from dove.errors import UserError
+    from dove.metrics import psnr
+    from dove.tokenizer import Dove
+
+    found = []
+    for name in shipped_checkpoints():
+        try:
+            model = Dove.from_pretrained(name)
+            ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
+            quality = float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
+            found.append(Finding(name, quality > 20, f"loads, rebuilds a ramp at {quality:.1f} dB"))
+        except UserError as error:
+            found.append(Finding(name, False, str(error)))
+    return found
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
