@@ -60,7 +60,7 @@ $(VENV)/.docs: $(STAMP)
 	@touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-notebooks: $(VENV)/.docs
 	$(BIN)/python -m pytest tests/notebooks

@@ -79,7 +79,7 @@ class Demo:
         slider = gr.Slider(value=held.main.auto, interactive=True)
         return held, slider, held.main.original, *self.show(held, held.main.auto)
 
-    def show(self, held: Held | None, num_tokens: float) -> tuple[Any, ...]:
+    def show(self, held: Held | None, num_tokens: int | float) -> tuple[Any, ...]:
         """What stands for a length: nothing is computed but the comparison's picture."""
         if held is None:
             return self._clear()
@@ -91,7 +91,7 @@ class Demo:
         """The model's own length."""
         return _require(held).main.auto
 
-    def reach(self, held: Held | None, decibels: float | None) -> int:
+    def reach(self, held: Held | None, decibels: int | float | None) -> int:
         """The fewest tokens that reach a quality."""
         if decibels is None:
             raise UserError("no quality is given; write a number of dB, such as 25")
@@ -105,7 +105,7 @@ class Demo:
         line = f"**{done.tokens:,} tokens** for {done.tiles} tiles · **{done.psnr:.1f} dB**{note}"
         return done.picture, done.rebuilt, line
 
-    def save(self, held: Held | None, num_tokens: float) -> Any:
+    def save(self, held: Held | None, num_tokens: int | float) -> Any:
         """The tokens as a file to download."""
         held = _require(held)
         path = write_tokens(self.folder, self.name, held.main, int(num_tokens), held.name)

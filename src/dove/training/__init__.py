@@ -1,0 +1,1 @@
+"""Objectives, trainer, resumable state and logs: everything that changes weights."""
