@@ -1,6 +1,7 @@
 """Batches of model input in the order of the source, for every command that reads images once."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -85,15 +86,35 @@ def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
     Raises:
         UserError: what a loader process raised, or that one was lost.
     """
+    batches = iter(loader)
+    while True:
+        with loader_watched():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except UserError as error:
+                # From another process it comes as a whole traceback, of which the last line is the message.
+                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+        yield batch
+
+
+@contextmanager
+def loader_watched() -> Iterator[None]:
+    """Tell in one line that a loader process was lost: PyTorch raises that at any moment, wherever the program then is.
+
+    Raises:
+        UserError: if it was.
+    """
     try:
-        yield from loader
-    except UserError as error:
-        # From another process it comes as a whole traceback, of which the last line is the message.
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        yield
+    except Exception as error:
+        reason: BaseException | None = error
+        while reason is not None and not (isinstance(reason, RuntimeError) and "DataLoader worker" in str(reason)):
+            reason = reason.__cause__ or reason.__context__
+        if reason is None:
             raise
         raise UserError(
-            f"a loader process was lost ({' '.join(str(error).split())}), as happens when memory runs out; "
+            f"a loader process was lost ({' '.join(str(reason).split())}), as happens when memory runs out; "
             "what was written is whole, run the same command again, with fewer workers"
         ) from error

@@ -51,8 +51,9 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Non
             shutil.rmtree(old.rename(folder / f".{old.name}"))
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         shutil.rmtree(scratch, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else f"the disk may be full, {str(error).splitlines()[0]}"
         raise UserError(
-            f"cannot write the checkpoint of step {step} to {folder}: {error}; earlier checkpoints are whole, free some "
+            f"cannot write the checkpoint of step {step} to {folder}: {reason}; earlier checkpoints are whole, free some "
             "space and run the same command again"
         ) from error
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dove.config import TrainConfig
 from dove.data.augment import TrainingImages
 from dove.data.dataset import ImageDataset
+from dove.data.loader import loader_watched
 from dove.errors import UserError
 from dove.models.attention import use_attention_for
 from dove.training.batches import Batches
@@ -91,18 +92,15 @@ class Trainer:
         """
         start = self._resume()
         log = TrainingLog(self.output, start=start) if self.accelerator.is_main_process else None
-        bar = tqdm(
-            total=self.config.run.steps,
-            initial=start,
-            unit="step",
-            disable=not self.accelerator.is_local_main_process,
-            smoothing=0.1,
-        )
-        with BackgroundWriter() as writer:
+        steps, silent = self.config.run.steps, not self.accelerator.is_local_main_process
+        with (
+            tqdm(total=steps, initial=start, unit="step", disable=silent, smoothing=0.1) as bar,
+            BackgroundWriter() as writer,
+            loader_watched(),
+        ):
             self._run(start, log, bar, writer)
             writer.wait()
         self.accelerator.wait_for_everyone()
-        bar.close()
         if log:
             log.close()
         if self.guard.skipped:

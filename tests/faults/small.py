@@ -1,0 +1,60 @@
+"""A model, pictures and a training that take next to no time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dove.config import BackboneConfig, DoveConfig, DoveTrainConfig, VQGANConfig
+from dove.presets import PRESETS
+
+BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
+VQGAN = VQGANConfig(
+    image_size=16,
+    patch_size=2,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    latent_channels=8,
+    codebook_size=16,
+    norm_groups=4,
+    linear_shortcut=True,
+)
+MODEL = DoveConfig(vqgan=VQGAN, generator=BACKBONE, decoder=BACKBONE, max_tokens=16, token_dim=32, token_basis="bands")
+
+
+def paint(folder: Path, count: int) -> Path:
+    """A folder of smooth coloured pictures of 20 px."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        corners = Image.fromarray(generator.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        corners.resize((20, 20), Image.Resampling.BICUBIC).save(folder / f"{number:04}.png")
+    return folder
+
+
+def settings(data: Path, output: Path, steps: int) -> DoveTrainConfig:
+    """The paper's recipe, tiny, from the closed-form start, with a checkpoint at every second step."""
+    config = PRESETS["dove-tiny-paper"]
+    assert isinstance(config, DoveTrainConfig)
+    run = replace(
+        config.run,
+        steps=steps,
+        batch_size=4,
+        precision="fp32",
+        threads=1,
+        holdout=4,
+        log_every=1,
+        sample_every=10,
+        checkpoint_every=2,
+    )
+    return replace(
+        config,
+        data=str(data),
+        output=str(output),
+        start="components",
+        model=MODEL,
+        loss=replace(config.loss, perceptual=0.0, perceptual_network="none"),
+        optim=replace(config.optim, warmup_steps=2),
+        run=run,
+    )
