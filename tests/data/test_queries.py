@@ -184,7 +184,7 @@ def test_coco(tmp_path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, "x", {}, [[1, 2]], float("inf"), 10**400], ids=repr)
 def test_values_of_another_kind_are_told_with_their_place(tmp_path: Path, wrong: Any) -> None:
-    """What the fuzzer found: every one of these once ended in a traceback."""
+    """Of these many once ended in a traceback."""
     box, thing = {"x": 1, "y": 2, "width": 3, "height": 4}, {"x": 1, "y": 2, "w": 3, "h": 4}
     region = {"phrase": "a", **box}
     pair = {"question": "a", "answer": "b", "a_objects": [thing]}
