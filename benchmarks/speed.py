@@ -348,7 +348,7 @@ def round_trips(full: dict[tuple[str, str, str], list[float]]) -> dict[str, floa
     seconds = {
         (system, precision): [sum(pair) for pair in zip(times, full[system, "decode", precision], strict=True)]
         for (system, work, precision), times in full.items()
-        if work == "encode"
+        if work == "encode" and (system, "decode", precision) in full
     }
     return {
         f"{name}round_trip_vs_{precision}_composition": round(

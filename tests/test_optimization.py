@@ -8,7 +8,7 @@ import torch
 
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.lengths import Auto, Fixed, parse_length_policy
+from dove.lengths import Auto, Budget, Fixed, parse_length_policy
 from dove.models.eos import EosScores
 from dove.models.query_config import QueryConfig
 from dove.models.token_generator import GeneratorOutput
@@ -21,6 +21,7 @@ VARIANTS = {
     "one logit": {"eos_head": "binary"},
     "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
     "gaussian": {"token_kind": "gaussian"},
+    "kept": {"token_decoder": "kept"},
 }
 
 
@@ -63,7 +64,7 @@ def test_generation_stops_behind_the_chunk_that_settles_all(tiny_config, images)
     expected = plain.encode(images, policy)
     output: list[GeneratorOutput] = []
     until = fast.generator.until
-    fast.generator.until = lambda *args: output.append(until(*args)) or output[-1]  # type: ignore[method-assign]
+    fast.generator.until = lambda *args, **kw: output.append(until(*args, **kw)) or output[-1]  # type: ignore[method-assign]
     found = fast.encode(images, policy)
     assert found.lengths.tolist() == expected.lengths.tolist()
     torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
@@ -104,9 +105,18 @@ def test_what_cannot_be_optimized_is_refused(tiny_config):
         optimize(QDove.from_dove(Dove(tiny_config), query))
 
 
-def test_fixed_and_limited_lengths_are_settled_when_their_positions_are_there():
+def test_a_number_of_tokens_is_generated_at_once(tiny_config, images):
+    _, fast = pair(tiny_config)
+    steps: list[int] = []
+    project = fast.generator.token_projection
+    project.register_forward_hook(lambda module, inputs, output: steps.append(output.shape[1]))
+    fast.encode(images, 10)
+    fast.encode_each(images, [5, "auto-100"])
+    assert steps == [10, 5, 3, 3, 3, 2]
+
+
+def test_limited_lengths_are_settled_when_their_positions_are_there():
     scores = EosScores(probability=torch.zeros(2, 4), margin=torch.tensor([[9.0, -1, -1, 1], [9, -1, -1, -1]]))
-    assert Fixed(4).settled(scores).all()
-    assert not Fixed(5).settled(scores).any()
     assert Auto().settled(scores).tolist() == [True, False]
     assert Auto(max_tokens=4).settled(scores).all()
+    assert [policy.least_positions(16) for policy in (Fixed(4), Auto(), Budget(3.0))] == [4, 1, 16]

@@ -88,6 +88,9 @@ class DoveConfig:
     token_basis: Literal["grid", "bands"] = "grid"
     """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the
     i-th most important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
+    token_decoder: Literal["all", "kept"] = added("all")
+    """Positions that the token decoder's blocks run on: all K, as in the paper, or those of the kept tokens alone, which
+    the others read once at the end, so that few tokens are decoded in little time."""
     eos_head: Literal["binary", "vocab", "quality"] = "binary"
     """One EOS logit per position; the backbone's vocabulary, of which EOS is one word; or a prediction of the PSNR
     that the tokens so far reach, with EOS where it meets ``quality_target``."""
@@ -113,6 +116,8 @@ class QDoveConfig(DoveConfig):
     def __post_init__(self) -> None:
         if self.region.kind != "none" and self.token_basis != "bands":
             raise UserError("--model.region.kind rectangle needs --model.token-basis bands")
+        if self.region.kind != "none" and self.token_decoder != "all":
+            raise UserError("--model.region.kind rectangle needs --model.token-decoder all")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from dove.errors import UserError
 from dove.models.inference import InferenceBackbone, InferenceGenerator, InferenceResidual
+from dove.models.token_decoder import KeptTokenDecoder
 from dove.models.token_generator import BandTimestamps
 from dove.tokenizer import Dove
 
@@ -63,6 +64,8 @@ def matrix_parts(model: Dove) -> list[nn.Module]:
     parts += [decoder.backbone, decoder.latent_projection, decoder.token_projection]
     if isinstance(generator.timestamps, BandTimestamps):
         parts.append(generator.timestamps.projection)
+    if isinstance(decoder, KeptTokenDecoder):
+        parts.append(decoder.reader)
     if model.config.eos_head == "vocab":
         parts.append(generator.eos_head)
     return parts

@@ -126,11 +126,11 @@ class Dove(
         """
         policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
         images = self._fitting_images(images)
-        positions = max(policy.positions(self.config.max_tokens) for policy in policies)
         output = self.generator.until(
             self.latents(images),
-            positions,
+            max(policy.positions(self.config.max_tokens) for policy in policies),
             lambda eos: torch.stack([policy.settled(eos) for policy in policies]).all(0),
+            at_least=max(policy.least_positions(self.config.max_tokens) for policy in policies),
         )
         return [self._cut(images, output, policy) for policy in policies]
 
@@ -156,6 +156,15 @@ class Dove(
     def generate(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
         """The first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
         return self.generator(latents, num_tokens)
+
+    @property
+    def num_features(self) -> int:
+        """Width D of the tokens, as timm's models name it."""
+        return self.config.token_dim
+
+    def forward_features(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+        """All K tokens of images in [-1, 1], not cut, with gradients: a feature extractor as timm's models are."""
+        return self.generate(self.latents(images)).values
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Images from tokens that are zero where they were cut, with gradients and without clamping."""

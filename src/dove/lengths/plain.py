@@ -28,9 +28,6 @@ class Fixed(LengthPolicy):
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
         return torch.full((len(eos.margin),), self.num_tokens, device=eos.margin.device)
 
-    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        return torch.full_like(eos.margin[:, 0], eos.margin.shape[1] >= self.num_tokens, dtype=torch.bool)
-
     def positions(self, max_tokens: int) -> int:
         return in_range(self.num_tokens, max_tokens)
 
@@ -84,6 +81,9 @@ class Auto(LengthPolicy):
 
     def positions(self, max_tokens: int) -> int:
         return max_tokens if self.max_tokens is None else in_range(self.max_tokens, max_tokens)
+
+    def least_positions(self, max_tokens: int) -> int:
+        return 1
 
     def __str__(self) -> str:
         bias = f"{self.eos_bias:+g}" if self.eos_bias else ""

@@ -53,12 +53,16 @@ class LengthPolicy(ABC):
         """
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """Whose length no score of a later position can change, given those of the first positions."""
-        return torch.zeros(len(eos.margin), dtype=torch.bool, device=eos.margin.device)
+        """Whose length no score of a later position can change, given those of the first ``least_positions`` or more."""
+        return torch.ones(len(eos.margin), dtype=torch.bool, device=eos.margin.device)
 
     def positions(self, max_tokens: int) -> int:
         """How many of the K positions have to be generated for this policy to choose."""
         return max_tokens
+
+    def least_positions(self, max_tokens: int) -> int:
+        """How many of them it needs whatever their scores say."""
+        return self.positions(max_tokens)
 
 
 def in_range(num_tokens: int, max_tokens: int) -> int:

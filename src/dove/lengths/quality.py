@@ -42,6 +42,9 @@ class PsnrAtLeast(LengthPolicy):
             raise not_predicted(self, "PSNR", eos)
         return (eos.quality >= self.decibels).any(1)
 
+    def least_positions(self, max_tokens: int) -> int:
+        return 1
+
     def __str__(self) -> str:
         return f"psnr>={self.decibels:.10g}"
 
@@ -74,6 +77,9 @@ class PerceptualAtMost(LengthPolicy):
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
         return (eos.perceptual <= self.distance).any(1)
+
+    def least_positions(self, max_tokens: int) -> int:
+        return 1
 
     def __str__(self) -> str:
         return f"lpips<={self.distance:.10g}"

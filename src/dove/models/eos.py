@@ -55,7 +55,7 @@ class BinaryEosHead(nn.Module):
         nn.init.constant_(self.projection.bias, -3.0)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        logit = self.projection(hidden.to(self.projection.weight.dtype))[..., 0].float()
+        logit = self.projection(hidden)[..., 0].float()
         return EosScores(probability=logit.sigmoid(), margin=logit)
 
 
@@ -96,7 +96,7 @@ class QualityEosHead(nn.Module):
         self.projection = nn.Linear(width, outputs)
 
     def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        outputs = self.projection(hidden.to(self.projection.weight.dtype)).float()
+        outputs = self.projection(hidden).float()
         quality = outputs[..., 0] * self.scale + self.centre
         perceptual = 10 ** (outputs[..., 1] + self.distance_centre) if outputs.shape[-1] > 1 else None
         # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.

@@ -115,7 +115,7 @@ class InferenceBackbone(Backbone):
         self, layer: Any, hidden: Float[Tensor, "B S H"], turns: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, h, S, d) each, the first two turned by their positions."""
-        projected = layer.attention.query_key_value(layer.input_layernorm(hidden))
+        projected = linear_in_place(layer.attention.query_key_value, layer.input_layernorm(hidden))
         query, key, value = projected.unflatten(2, (self.config.num_heads, -1)).transpose(1, 2).chunk(3, dim=-1)
         for part in (query, key):
             turn_(part[..., : turns[0].shape[-1]], *turns)
@@ -125,10 +125,24 @@ class InferenceBackbone(Backbone):
         self, layer: Any, hidden: Float[Tensor, "B S H"], mixed: Float[Tensor, "B h S d"]
     ) -> Float[Tensor, "B S H"]:
         """The block's output from what attention mixed: GPT-NeoX adds attention and MLP to the same input."""
-        output = layer.attention.dense(mixed.transpose(1, 2).flatten(2))
-        output += layer.mlp(layer.post_attention_layernorm(hidden))
-        output += hidden
+        attention, mlp = layer.attention.dense, layer.mlp
+        inside = mlp.act(linear_in_place(mlp.dense_h_to_4h, layer.post_attention_layernorm(hidden)))
+        output = hidden + (attention.bias + mlp.dense_4h_to_h.bias)
+        rows = output.view(-1, output.shape[-1])
+        rows.addmm_(mixed.transpose(1, 2).flatten(2).flatten(0, 1), attention.weight.t())
+        rows.addmm_(inside.flatten(0, 1), mlp.dense_4h_to_h.weight.t())
         return output
+
+
+def linear_in_place(linear: nn.Linear, hidden: Float[Tensor, "*B H"]) -> Float[Tensor, "*B O"]:
+    """What the layer gives, its bias added in place.
+
+    On one core with bf16 matrix units torch's product of 4096 x 512 and 512 x 2048 numbers makes 740 GFLOP/s with a bias and
+    1,046 without.
+    """
+    output = F.linear(hidden, linear.weight)
+    output += linear.bias
+    return output
 
 
 def turn_(part: Float[Tensor, "B h S r"], cosine: Float[Tensor, "#B 1 S r"], sine: Float[Tensor, "#B 1 S r"]) -> None:
@@ -150,21 +164,16 @@ class InferenceGenerator(TokenGenerator):
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
         num_tokens = num_tokens or self.config.max_tokens
-        return self._in_chunks(latents, num_tokens, num_tokens, lambda eos: eos.margin[:, 0] > torch.inf)
+        return self.until(latents, num_tokens, lambda eos: eos.margin[:, 0] > torch.inf, at_least=num_tokens)
 
     def until(
-        self, latents: Float[Tensor, "B N C"], num_tokens: int, settled: Callable[[EosScores], Bool[Tensor, " B"]]
-    ) -> GeneratorOutput:
-        """See ``TokenGenerator.until``; stops behind the chunk with which all images are settled."""
-        return self._in_chunks(latents, num_tokens, self.chunk, settled)
-
-    def _in_chunks(
         self,
         latents: Float[Tensor, "B N C"],
         num_tokens: int,
-        chunk: int,
         settled: Callable[[EosScores], Bool[Tensor, " B"]],
+        at_least: int = 1,
     ) -> GeneratorOutput:
+        """See ``TokenGenerator.until``; stops behind the chunk with which all images are settled."""
         grid = self.latent_projection(latents) + self.grid_positions
         timestamps = self.timestamps(latents, num_tokens)
         first = grid.shape[1]
@@ -172,13 +181,16 @@ class InferenceGenerator(TokenGenerator):
         values: list[Tensor] = []
         eos: EosScores | None = None
         previous = grid[:, :0]
-        for start in range(0, num_tokens, chunk):
-            end = min(start + chunk, num_tokens)
+        precision = next(self.eos_head.parameters()).dtype
+        end = 0
+        while end < num_tokens:
+            start, end = end, min(max(end + self.chunk, at_least), num_tokens)
             mask = self.mask[..., first + start : first + end, : first + end]
             hidden = self.backbone.continue_from(memory, timestamps[:, start:end], mask)
             values.append(self.token_projection(hidden))
             # A head may look at the position in front.
-            scores = self.eos_head(torch.cat([previous.to(hidden.dtype), hidden], dim=1)).since(previous.shape[1])
+            seen = torch.cat([previous.to(hidden.dtype), hidden], dim=1)
+            scores = self.eos_head(seen.to(precision)).since(previous.shape[1])
             eos = scores if eos is None else EosScores.cat([eos, scores])
             previous = hidden[:, -1:]
             if end < num_tokens and settled(eos).all():

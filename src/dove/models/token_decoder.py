@@ -1,8 +1,9 @@
-"""Tokens to latents: a GPT-NeoX stack in which every position sees every other."""
+"""Tokens to latents: GPT-NeoX stacks in which every position sees every other, or every kept one."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dove.config import DoveConfig
 from dove.models.backbone import Backbone
@@ -29,6 +30,56 @@ class TokenDecoder(nn.Module):
         return self.latent_projection(self.backbone(embedded))
 
 
+class KeptReader(nn.Module):
+    """Attention by which all positions read the hidden states of the kept tokens. It starts at zero."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self, positions: Float[Tensor, "K H"], hidden: Float[Tensor, "B k H"], kept: Bool[Tensor, "B k"]
+    ) -> Float[Tensor, "B K H"]:
+        """What the positions read; ``kept`` is True where there is something to read."""
+        asked = self.query(self.norm(positions.to(hidden.dtype))).expand(len(hidden), -1, -1)
+        query, key, value = (
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for part in (asked, *self.key_value(hidden).chunk(2, dim=-1))
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, kept[:, None, None])
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class KeptTokenDecoder(TokenDecoder):
+    """Token decoder whose blocks run on the kept tokens alone, up to the batch's longest.
+
+    Tokens that are zero throughout count as cut. Each position's latent is made of its own token's hidden state, where it
+    was kept, and of what it reads from all that were.
+    """
+
+    def __init__(self, config: DoveConfig):
+        super().__init__(config)
+        self.reader = KeptReader(config.decoder.hidden_size, config.decoder.num_heads)
+
+    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
+        kept = (values != 0).any(-1)
+        kept[:, 0] = True  # an image has a token, even one of zeros, and no row of a softmax may be empty
+        longest = int(kept.any(0).nonzero().max()) + 1
+        kept = kept[:, :longest]
+        embedded = self.token_projection(values[:, :longest].to(self.token_projection.weight.dtype))
+        mask = kept[:, None, None].expand(-1, 1, longest, -1)
+        hidden = self.backbone(embedded + self.positions[:longest], mask)
+        hidden = hidden.masked_fill(~kept[..., None], 0)
+        read = self.reader(self.positions, hidden, kept)
+        return self.latent_projection(read + F.pad(hidden, (0, 0, 0, len(self.positions) - longest)))
+
+
 class BandTokenDecoder(TokenDecoder):
     """Token decoder whose position i is band i of the latents instead of grid cell i."""
 
@@ -40,6 +91,18 @@ class BandTokenDecoder(TokenDecoder):
         return self.bands.merge(super().forward(values))
 
 
+class KeptBandTokenDecoder(BandTokenDecoder, KeptTokenDecoder):
+    """Both: blocks on the kept tokens alone, and bands at their positions."""
+
+
+DECODERS = {
+    ("grid", "all"): TokenDecoder,
+    ("bands", "all"): BandTokenDecoder,
+    ("grid", "kept"): KeptTokenDecoder,
+    ("bands", "kept"): KeptBandTokenDecoder,
+}
+
+
 def make_token_decoder(config: DoveConfig) -> TokenDecoder:
-    """The token decoder for the basis that ``config`` names."""
-    return (BandTokenDecoder if config.token_basis == "bands" else TokenDecoder)(config)
+    """The token decoder for the basis and the positions that ``config`` names."""
+    return DECODERS[config.token_basis, config.token_decoder](config)

@@ -106,7 +106,11 @@ class TokenGenerator(nn.Module):
         return GeneratorOutput(self.token_projection(hidden), self.eos_head(hidden))
 
     def until(
-        self, latents: Float[Tensor, "B N C"], num_tokens: int, settled: Callable[[EosScores], Bool[Tensor, " B"]]
+        self,
+        latents: Float[Tensor, "B N C"],
+        num_tokens: int,
+        settled: Callable[[EosScores], Bool[Tensor, " B"]],
+        at_least: int = 1,
     ) -> GeneratorOutput:
         """As many of the first ``num_tokens`` tokens as are needed.
 
@@ -115,6 +119,7 @@ class TokenGenerator(nn.Module):
             num_tokens: the most tokens to generate, up to K.
             settled: which images need no further token, told from the scores of those so far. One forward makes all tokens
                 here and has nothing to ask; a generator that makes them in turn may stop early.
+            at_least: how many tokens are needed whatever their scores.
         """
         return self(latents, num_tokens)
 
