@@ -247,6 +247,9 @@ class RunConfig:
     """CPU threads of the training process; None leaves it to torch."""
     holdout: int = 256
     """Images at the end of the source that are kept out of training, for the curves and sample pictures."""
+    log: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """What shows the curves; metrics.jsonl and sample pictures are written in any case. wandb stays offline unless the
+    environment's WANDB_MODE says otherwise."""
     log_every: int = 20
     """Steps between lines of metrics."""
     sample_every: int = 500

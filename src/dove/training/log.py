@@ -1,4 +1,4 @@
-"""Where a training's numbers and pictures go: metrics.jsonl, TensorBoard and PNG files."""
+"""Where a training's numbers and pictures go: metrics.jsonl, PNG files, and what shows curves."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 
 from dove.checkpoint import write_files
+from dove.training.trackers import make_tracker
 
 PREVIEW_SCALE = 2
 
@@ -17,18 +17,18 @@ PREVIEW_SCALE = 2
 class TrainingLog:
     """Writes into an output folder; one line of metrics.jsonl per logged step."""
 
-    def __init__(self, output: Path, *, start: int):
+    def __init__(self, output: Path, *, start: int, tracker: str = "tensorboard"):
         self.output = output
         self.metrics = output / "metrics.jsonl"
         self._drop_lines_after(start)
-        self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+        self.tracker = make_tracker(tracker, output, start)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Append one line and the same scalars for TensorBoard."""
+        """Append one line, and show the same scalars."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self.tensorboard.add_scalar(name, value, step)
+        if self.tracker:
+            self.tracker.numbers(step, values)
 
     def pictures(self, step: int, images: Float[Tensor, "B 3 S S"], previews: dict[str, Tensor]) -> Path:
         """A grid: one column per image, the original on top, below it each kind of reconstruction; all in [-1, 1]."""
@@ -38,11 +38,13 @@ class TrainingLog:
         path = self.output / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         save_image(grid, path)
-        self.tensorboard.add_image("samples", grid, step)
+        if self.tracker:
+            self.tracker.picture(step, "samples", grid)
         return path
 
     def close(self) -> None:
-        self.tensorboard.close()
+        if self.tracker:
+            self.tracker.close()
 
     def _drop_lines_after(self, step: int) -> None:
         """A killed run may have logged steps that its last checkpoint has not; they will come again."""

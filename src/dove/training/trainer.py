@@ -91,7 +91,8 @@ class Trainer:
             UserError: if the loss is not finite, a loader process is lost, or nothing can be written.
         """
         start = self._resume()
-        log = TrainingLog(self.output, start=start) if self.accelerator.is_main_process else None
+        main, tracker = self.accelerator.is_main_process, self.config.run.log
+        log = TrainingLog(self.output, start=start, tracker=tracker) if main else None
         steps, silent = self.config.run.steps, not self.accelerator.is_local_main_process
         with (
             tqdm(total=steps, initial=start, unit="step", disable=silent, smoothing=0.1) as bar,

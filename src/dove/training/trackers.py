@@ -1,0 +1,115 @@
+"""Where curves and sample pictures go beside metrics.jsonl: TensorBoard, Weights & Biases, trackio, or nowhere."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dove.errors import UserError
+
+PROJECT = "dove"
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """What shows curves."""
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Scalars of a step."""
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        """A picture in [0, 1]."""
+
+    def close(self) -> None:
+        """Write out what is left."""
+
+
+class TensorBoard:
+    """Event files in ``OUTPUT/tensorboard``; what an earlier run logged after ``start`` is purged."""
+
+    def __init__(self, output: Path, start: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        self.writer.add_image(name, image, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Wandb:
+    """Weights & Biases: files in ``OUTPUT/wandb``, uploaded by ``wandb sync``, or at once with WANDB_MODE=online."""
+
+    def __init__(self, output: Path, start: int):
+        self.wandb = _import("wandb")
+        mode = os.environ.get("WANDB_MODE", "offline")
+        name = output.resolve().name
+        self.run = self.wandb.init(project=PROJECT, name=name, dir=str(output), mode=mode, config={"start": start})
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        self.run.log(values, step=step)
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        self.run.log({name: self.wandb.Image(_pixels(image))}, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Trackio:
+    """trackio: a local data base that ``trackio show`` displays."""
+
+    def __init__(self, output: Path, start: int):
+        self.trackio = _import("trackio")
+        self.run = self.trackio.init(project=PROJECT, name=output.resolve().name, config={"start": start})
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        self.trackio.log(values, step=step)
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        self.trackio.log({name: self.trackio.Image(_pixels(image))}, step=step)
+
+    def close(self) -> None:
+        self.trackio.finish()
+
+
+TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio}
+
+
+def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
+    """The tracker of that name, None for "none".
+
+    Args:
+        name: a key of ``TRACKERS``, or "none".
+        output: folder of the training.
+        start: the step it goes on from.
+
+    Raises:
+        UserError: for another name, or where its package is not installed.
+    """
+    if name == "none":
+        return None
+    if name not in TRACKERS:
+        raise UserError(f"run.log={name!r} is not known; pass {', '.join(TRACKERS)} or none")
+    tracker: Tracker = TRACKERS[name](output, start)
+    return tracker
+
+
+def _import(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(f"run.log={package} needs {package}; install it with: pip install {package}") from error
+
+
+def _pixels(image: Float[Tensor, "3 H W"]) -> Any:
+    return image.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
