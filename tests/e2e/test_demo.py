@@ -4,6 +4,7 @@ DOVE_SCREENSHOTS, where it is set, names a folder for pictures of the page.
 """
 
 import os
+import re
 import runpy
 import shutil
 import zipfile
@@ -102,9 +103,9 @@ def test_a_visit(tab: "sync_api.Page", photo: Path, tmp_path: Path) -> None:
     expect(line).not_to_contain_text("3 of 64 tokens")
     tab.get_by_label("Quality in dB").fill("22")
     tab.locator("#reach").click()
-    expect(line).to_contain_text(" 22.")
+    expect(line).to_contain_text(re.compile(r"2[2-5]\.\d dB"))
     tab.locator("#save").click()
-    link = tab.locator("a[download]").first
+    link = tab.locator("#file a").first
     with tab.expect_download() as caught:
         link.click()
     caught.value.save_as(tmp_path / "tokens.zip")
@@ -128,5 +129,5 @@ def test_a_file_over_the_limit_is_not_taken(tab: "sync_api.Page", tmp_path: Path
     large = tmp_path / "large.png"
     large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2_000_000))
     upload(tab, large)
-    sync_api.expect(tab.get_by_text("exceeds").first).to_be_visible()
+    sync_api.expect(tab.get_by_text(re.compile("exceed|too large|maximum", re.IGNORECASE)).first).to_be_visible()
     look(tab, "too-large")

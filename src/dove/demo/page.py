@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Demo:
 
     name: str
     model: Dove
-    others: dict[str, Tokenizer]
+    others: Mapping[str, Tokenizer]
     folder: Path
 
     def load(self, path: str | None, query: str) -> tuple[Any, ...]:
@@ -153,7 +153,9 @@ def build(demo: Demo) -> gr.Blocks:
             decibels = gr.Number(25, label="Quality in dB", minimum=1, maximum=100, min_width=120)
             reach = gr.Button("fewest tokens for that quality", elem_id="reach")
             save = gr.Button("tokens as a file", elem_id="save")
-        tokens_file = gr.File(label="For `dove decode tokens`, once unpacked", visible=False, interactive=False)
+        tokens_file = gr.File(
+            label="For `dove decode tokens`, once unpacked", visible=False, interactive=False, elem_id="file"
+        )
         query = gr.Textbox(
             label="Query: what the tokens shall describe first",
             placeholder="the red car, then Enter; empty for the whole image",

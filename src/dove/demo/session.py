@@ -16,7 +16,7 @@ from dove.baselines.protocol import Tokenizer, encode_each
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.data.reading import read_image
 from dove.errors import UserError
-from dove.lengths import parse_length_policy
+from dove.lengths import LengthPolicy, parse_length_policy
 from dove.metrics import psnr
 from dove.picture import Cell, side_by_side
 from dove.processor import ImageProcessor
@@ -98,7 +98,7 @@ def _encode(tokenizer: Tokenizer, pixels: Float[Tensor, "1 3 S S"], query: str |
         if query:
             raise UserError("this model takes no queries; leave the query empty")
         return Tokens.cat(encode_each(tokenizer, pixels, list(counts))), counts[-1]
-    requests = [counts[-1], "auto"]
+    requests: list[int | str | LengthPolicy] = [counts[-1], "auto"]
     if isinstance(tokenizer, QDove):
         whole, chosen = tokenizer.encode_each(pixels, requests, query or None)
     elif query:

@@ -1,0 +1,154 @@
+"""DOVE behind the Auto classes of transformers. Importing this module registers it.
+
+AutoModel.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.utils import ModelOutput
+
+from dove.checkpoint import CONFIG_FILE, TYPE_KEY, model_type, read_config, read_model_type, resolve_checkpoint
+from dove.config import DoveConfig, QDoveConfig
+from dove.errors import UserError
+from dove.processor import ImageProcessor
+from dove.qdove import QDove, Query
+from dove.tokenizer import Dove
+
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+class DoveAutoConfig(PretrainedConfig):
+    """A config.json of this package as transformers sees it; ``settings`` holds all of it but the type."""
+
+    model_type = model_type(DoveConfig)
+    settings: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """The config, and with ``return_unused_kwargs=True`` what else was given."""
+        unused = kwargs.pop("return_unused_kwargs", False)
+        config = cls(settings={key: value for key, value in config_dict.items() if key != TYPE_KEY})
+        return (config, kwargs) if unused else config
+
+
+class QDoveAutoConfig(DoveAutoConfig):
+    """The same of a Q-DOVE."""
+
+    model_type = model_type(QDoveConfig)
+
+
+@dataclass
+class TokensOutput(ModelOutput):
+    """Tokens in the words of transformers."""
+
+    last_hidden_state: Float[Tensor, "B K D"] | None = None
+    """The tokens, zero behind each image's length."""
+    attention_mask: Bool[Tensor, "B K"] | None = None
+    """True where a token is kept."""
+
+
+class DoveModel(nn.Module):
+    """A tokenizer whose call is that of a transformers encoder. ``dove`` is the tokenizer itself."""
+
+    config_class = DoveAutoConfig
+
+    def __init__(self, dove: Dove):
+        super().__init__()
+        self.dove = dove
+        self.config = dove.config
+
+    def forward(
+        self, pixel_values: Float[Tensor, "B 3 S S"], num_tokens: int | str = "auto", query: Query = None
+    ) -> TokensOutput:
+        """Encode images.
+
+        Args:
+            pixel_values: in [-1, 1], at the model's size.
+            num_tokens: as in ``Dove.encode``.
+            query: for a Q-DOVE, as in ``QDove.encode``.
+
+        Raises:
+            UserError: as ``encode`` does, and for a query to a model that takes none.
+        """
+        if isinstance(self.dove, QDove):
+            tokens = self.dove.encode(pixel_values, num_tokens, query)
+        elif query is not None:
+            raise UserError("this model takes no queries; leave query out")
+        else:
+            tokens = self.dove.encode(pixel_values, num_tokens)
+        return TokensOutput(last_hidden_state=tokens.values, attention_mask=tokens.mask)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *_: Any, **options: Any) -> "DoveModel":
+        """Load a checkpoint; of the options those for the hub count, the rest is transformers' own."""
+        dove = Dove.from_pretrained(pretrained_model_name_or_path, **_hub_options(options))
+        return cls(dove).eval()
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write a checkpoint folder, as ``Dove.save_pretrained`` does."""
+        self.dove.save_pretrained(save_directory, **options)
+
+
+class QDoveModel(DoveModel):
+    """The same of a Q-DOVE."""
+
+    config_class = QDoveAutoConfig
+
+
+class DoveImageProcessor(BaseImageProcessor):
+    """``ImageProcessor`` with the call and the result of transformers' image processors."""
+
+    model_input_names = ["pixel_values"]
+
+    def __init__(self, image_size: int = 64, **_: Any):
+        super().__init__()
+        self.image_size = image_size
+
+    def __call__(self, images: Any, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
+        """Pictures of any kind and size as ``pixel_values`` (B, 3, S, S) in [-1, 1].
+
+        Args:
+            images: one picture or a sequence of them, as ``ImageProcessor`` takes them.
+            return_tensors: "pt", "np", or None for a list of tensors.
+
+        Raises:
+            UserError: if one of them cannot be read.
+        """
+        pixels = ImageProcessor(self.image_size)(images)
+        values: Any = list(pixels) if return_tensors is None else pixels
+        return BatchFeature({"pixel_values": values.numpy() if return_tensors == "np" else values})
+
+    preprocess = __call__
+
+    def to_pil(self, images: Float[Tensor, "*B 3 H W"]) -> list[Any]:
+        """Model output, in [-1, 1], as pictures."""
+        return ImageProcessor(self.image_size).to_pil(torch.as_tensor(images))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "DoveImageProcessor":
+        """For the model in a checkpoint."""
+        folder = resolve_checkpoint(pretrained_model_name_or_path, **_hub_options(options))
+        return cls(image_size=_image_size(folder))
+
+
+def _image_size(folder: Path) -> int:
+    kind = QDoveConfig if read_model_type(folder) == model_type(QDoveConfig) else DoveConfig
+    return int(read_config(folder / CONFIG_FILE, kind).vqgan.image_size)
+
+
+def _hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
+
+
+for config_class, model_class in ((DoveAutoConfig, DoveModel), (QDoveAutoConfig, QDoveModel)):
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, model_class, exist_ok=True)
+    AutoImageProcessor.register(config_class, image_processor_classes={"pil": DoveImageProcessor}, exist_ok=True)
