@@ -166,15 +166,6 @@ class Dove(
         """All K tokens of images in [-1, 1], not cut, with gradients: a feature extractor as timm's models are."""
         return self.generate(self.latents(images)).values
 
-    @property
-    def num_features(self) -> int:
-        """Width D of the tokens, as timm's models name it."""
-        return self.config.token_dim
-
-    def forward_features(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        """All K tokens of images in [-1, 1], not cut, with gradients: a feature extractor as timm's models are."""
-        return self.generate(self.latents(images)).values
-
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Images from tokens that are zero where they were cut, with gradients and without clamping."""
         return self.vqgan.decode(self.token_decoder(values))
