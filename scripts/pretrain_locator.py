@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--start", default="dove-tiny", help="DOVE checkpoint")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="generator.pt of an earlier run, to go on from")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--photos", type=int, default=40960)
-    parser.add_argument("--pool", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--photos", type=int, default=204800)
+    parser.add_argument("--pool", type=int, default=32768)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -145,7 +145,7 @@ def main() -> None:
     draws = torch.Generator().manual_seed(options.seed)
     began = time.time()
     for step in range(options.steps):
-        batch = pool[step // 4 % len(pool)] if step % 4 == 3 else quarters.deal(options.batch_size, draws)
+        batch = pool[step // 2 % len(pool)] if step % 2 else quarters.deal(options.batch_size, draws)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * step / options.steps)) / 2
         rectangle, cells, right = loss_of(model, batch)

@@ -151,3 +151,15 @@ def test_where_it_looks_is_in_pixels(tiny_config: DoveConfig, images: torch.Tens
     assert ((boxes >= 0) & (boxes[:, :2].repeat(1, 2) + boxes <= 16 * 2)).all()
     with pytest.raises(UserError, match="picks no regions"):
         make(tiny_config, "plain")[1].find(images, "a")
+
+
+def test_the_shipped_checkpoint_is_dove_tiny_without_a_query() -> None:
+    shipped, start = Dove.from_pretrained("qdove-tiny"), Dove.from_pretrained("dove-tiny")
+    assert isinstance(shipped, QDove)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for query in (None, "null"):
+        tokens = shipped.encode(images, "auto", query=query)
+        assert torch.equal(tokens.values, start.encode(images).values)
+    assert torch.equal(shipped.decode(tokens), start.decode(tokens))
+    asked = shipped.encode(images, 8, query="a dog")
+    assert asked.lengths.tolist() == [8, 8]

@@ -46,6 +46,7 @@ def test_convex_errors_are_spent_exactly(rows: list[list[int]], data: st.DataObj
 @given(errors, st.data())
 def test_any_errors_are_within_one_stretch_of_the_optimum(rows: list[list[int]], data: st.DataObject) -> None:
     curves = np.array(rows, dtype=float)
+    curves += 1e-3 * np.random.default_rng(0).random(curves.shape)  # no two stretches gain exactly the same
     total = data.draw(st.integers(curves.shape[0], curves.size))
     lengths = spend(torch.from_numpy(curves), total)
     assert lengths.sum() == total

@@ -20,7 +20,7 @@ BENCH_MODELS = "{bench}"
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """List the paper's tables and figures, and which of them can be run."""
+    """List the paper's tables and figures, and what of them cannot be run yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,10 @@ def run(options: Options) -> int:
 def table(experiments: Sequence[Experiment]) -> str:
     """One line for each experiment, and one more for each part of it that is not there yet."""
     width = max(len(experiment.name) for experiment in experiments)
-    status = max(len(experiment.status) for experiment in experiments)
     lines = []
     for experiment in experiments:
-        lines.append(f"{experiment.name:{width}}  {experiment.status:{status}}  {experiment.title}")
-        lines += [f"{'':{width}}  {'':{status}}  not yet: {part}" for part in experiment.not_yet]
+        lines.append(f"{experiment.name:{width}}  {experiment.title}")
+        lines += [f"{'':{width}}  not yet: {part}" for part in experiment.not_yet]
     return "\n".join(lines)
 
 
@@ -142,8 +141,6 @@ def run_experiment(options: RunOptions) -> int:
     from dove.cli import main
 
     experiment = load_experiment(options.name)
-    if experiment.status != "ready":
-        raise UserError(f"{experiment.name} is not yet possible: {'; '.join(experiment.not_yet)}")
     plan = experiment.scales[options.scale]
     print(f"{experiment.name}: {experiment.title}\npaper: {experiment.paper_line}")
     if not options.dry_run:

@@ -63,7 +63,7 @@ def spend(errors: Float[Tensor, "B K"], total: int) -> Int[Tensor, " B"]:
     Every image starts at one token; each further token goes where it takes most off the error (Fox, "Discrete
     optimization via marginal analysis", 1966). That is the exact optimum where errors are convex in the length. Other
     curves are replaced by their greatest convex minorant, so that a flat stretch does not hide the gain behind it: the
-    result is exact whenever no stretch is cut, and at most one ever is.
+    result is exact whenever no stretch is cut, and at most one is unless stretches of several images gain exactly the same.
 
     Args:
         errors: of image b from its first k + 1 tokens at [b, k]; any finite numbers.

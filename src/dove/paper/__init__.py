@@ -36,11 +36,9 @@ class Experiment:
     title: str
     paper: dict[str, Any]
     """What the paper reports, and how."""
-    status: str
-    """"ready" or "not yet"."""
     not_yet: list[str] = field(default_factory=list)
-    """What cannot be run, each with the reason; of a ready experiment, its missing rows."""
-    scales: dict[str, Plan] = field(default_factory=dict)
+    """Rows that cannot be run, each with the reason."""
+    scales: dict[str, Plan]
     """Plans by scale: "paper" and "tiny"."""
 
     @property
@@ -73,5 +71,5 @@ def load_experiment(name: str) -> Experiment:
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"no table or figure {name!r}; {hint}there are {', '.join(names)}")
     values = yaml.safe_load((files("dove.paper") / f"{wanted}.yaml").read_text(encoding="utf-8"))
-    scales = {scale: Plan(**plan) for scale, plan in values.pop("scales", {}).items()}
+    scales = {scale: Plan(**plan) for scale, plan in values.pop("scales").items()}
     return Experiment(name=wanted, scales=scales, **values)
