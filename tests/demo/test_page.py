@@ -25,7 +25,7 @@ def test_the_events_of_a_visit(demo, tmp_path: Path) -> None:
     build(demo)
     photo = tmp_path / "photo.png"
     Image.effect_noise((24, 18), 60).convert("RGB").save(photo)
-    held, slider, original, rebuilt, line, beside = demo.load(str(photo), " ")
+    held, slider, original, rebuilt, line, beside = demo.load(str(photo), None)
     assert original.size == rebuilt.size == (16, 16)
     assert slider.value == held.main.auto == demo.auto(held)
     assert f"{held.main.auto} of 16 tokens" in line

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ SCENE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "scene.py"))
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page of dove-tiny, beside itself, at any free port."""
+    """The page of dove-tiny, at any free port."""
     from dove.demo.page import Demo, launch
     from dove.tokenizer import Dove
 
@@ -38,13 +39,29 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     page.close(verbose=False)
 
 
-@pytest.fixture
-def tab(address: str) -> Iterator["sync_api.Page"]:
-    """The page in a browser that reaches this machine alone, and that nothing else was asked of."""
+@pytest.fixture(scope="module")
+def asked_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of a model that takes queries, which it has not learned to understand, beside dove-tiny."""
+    from dove.demo.page import Demo, launch
+    from dove.models.query_config import QueryConfig
+    from dove.qdove import QDove
+    from dove.tokenizer import Dove
+
+    dove = Dove.from_pretrained("dove-tiny")
+    model = QDove.from_dove(dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
+    demo = Demo(name="asked", model=model, others={"plain": dove}, folder=tmp_path_factory.mktemp("files"))
+    page, found = launch(demo, host="127.0.0.1", port=0, max_megabytes=1)
+    yield found
+    page.close(verbose=False)
+
+
+@contextmanager
+def visit(address: str) -> Iterator["sync_api.Page"]:
+    """The page in a browser that reaches this address alone; that nothing else was asked for is checked at the end."""
     asked: list[str] = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 1500})
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(PATIENCE)
         sync_api.expect.set_options(timeout=PATIENCE)
 
@@ -60,8 +77,16 @@ def tab(address: str) -> Iterator["sync_api.Page"]:
         page.goto(address)
         page.get_by_text("Drop a photo").first.wait_for()
         yield page
+        look(page, f"end-{len(asked)}")
         browser.close()
     assert not asked, f"the page asked for {asked}"
+
+
+@pytest.fixture
+def tab(address: str) -> Iterator["sync_api.Page"]:
+    """A visit to dove-tiny's page."""
+    with visit(address) as page:
+        yield page
 
 
 @pytest.fixture
@@ -131,3 +156,17 @@ def test_a_file_over_the_limit_is_not_taken(tab: "sync_api.Page", tmp_path: Path
     upload(tab, large)
     sync_api.expect(tab.get_by_text(re.compile("exceed|too large|maximum", re.IGNORECASE)).first).to_be_visible()
     look(tab, "too-large")
+
+
+def test_a_query_changes_the_picture(asked_address: str, photo: Path) -> None:
+    with visit(asked_address) as tab:
+        upload(tab, photo)
+        line = tab.locator("#line")
+        sync_api.expect(line).to_contain_text("of 64 tokens")
+        sync_api.expect(tab.locator("#beside img")).to_be_visible()
+        before = shown(tab)
+        box = tab.locator("#query textarea, #query input").first
+        box.fill("the house")
+        box.press("Enter")
+        tab.wait_for_function("before => document.querySelector('#rebuilt img').src !== before", arg=before)
+        look(tab, "query")

@@ -111,24 +111,39 @@ def hub(offline: bool) -> Finding:
 
 
 def weights() -> list[Finding]:
-    """Whether the shipped checkpoints load, and rebuild a picture."""
-    import torch
-
-    from dove.checkpoint import shipped_checkpoints
+    """Whether the shipped checkpoints load, and whether the tokenizers among them rebuild a picture."""
+    from dove.checkpoint import checkpoint_sha256, read_model_type, shipped_checkpoints
     from dove.errors import UserError
-    from dove.metrics import psnr
-    from dove.tokenizer import Dove
+    from dove.loading import LOADERS
 
     found = []
-    for name in shipped_checkpoints():
+    for name, folder in shipped_checkpoints().items():
         try:
-            model = Dove.from_pretrained(name)
-            ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
-            quality = float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
-            found.append(Finding(name, quality > 20, f"loads, rebuilds a ramp at {quality:.1f} dB"))
+            kind = read_model_type(folder)
+            if kind in LOADERS:
+                quality = try_tokenizer(name)
+                found.append(Finding(name, quality > 20, f"loads, rebuilds a ramp at {quality:.1f} dB"))
+            else:
+                found.append(Finding(name, True, f"{kind}, sha256 {checkpoint_sha256(folder)[:12]}"))
         except UserError as error:
             found.append(Finding(name, False, str(error)))
     return found
+
+
+def try_tokenizer(name: str) -> float:
+    """PSNR in dB of a ramp from all tokens of a tokenizer.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    import torch
+
+    from dove.loading import load_tokenizer
+    from dove.metrics import psnr
+
+    model = load_tokenizer(name)
+    ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
+    return float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
 
 
 def _version(package: str) -> str | None:

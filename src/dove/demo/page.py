@@ -64,16 +64,16 @@ class Demo:
     others: Mapping[str, Tokenizer]
     folder: Path
 
-    def load(self, path: str | None, query: str) -> tuple[Any, ...]:
-        """A photo or another query: everything anew, the slider at the model's own length."""
+    def load(self, path: str | None, query: str | None) -> tuple[Any, ...]:
+        """A photo or another query: everything anew, the slider at the model's own length. A hidden box gives None."""
         if path is None:
             return (None, gr.Slider(value=1, interactive=False), None, *self._clear())
-        photo = read_photo(path, MAX_MEGAPIXELS)
+        photo, query = read_photo(path, MAX_MEGAPIXELS), (query or "").strip()
         held = Held(
             name=Path(path).name,
             photo=photo,
-            query=query.strip(),
-            main=rebuild_prefixes(self.model, photo, query.strip()),
+            query=query,
+            main=rebuild_prefixes(self.model, photo, query),
             others={label: rebuild_prefixes(other, photo) for label, other in self.others.items()},
         )
         slider = gr.Slider(value=held.main.auto, interactive=True)
