@@ -148,6 +148,16 @@ def test_the_preset_of_table_8() -> None:
     assert llava.language_model == "lmsys/vicuna-7b-v1.5"
 
 
+def test_the_language_model_of_an_earlier_training_goes_on(training: VLMTrainConfig, tmp_path: Path) -> None:
+    short = replace(training, run=replace(training.run, steps=1))
+    first = run_vlm_training(short)
+    model = build_model(replace(short, language_model=str(first)), None, [])
+    for name, tensor in model.language_model.state_dict().items():
+        torch.testing.assert_close(tensor, weights(short.output).get(f"language_model.{name}", tensor))
+    assert not torch.equal(model.connector[0].weight, weights(short.output)["connector.0.weight"])
+    run_vlm_training(replace(short, language_model=str(first), output=str(tmp_path / "second")))
+
+
 def test_adapters_alone_are_trained_and_stored(training: VLMTrainConfig, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     base = build_model(replace(training, tokenizer="none"), None, ["is it red?"])

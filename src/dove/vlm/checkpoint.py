@@ -38,11 +38,17 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
 
 
 def load_language_model(name: str) -> tuple[Any, Any]:
-    """A language model of transformers and its text tokenizer, from a folder or the hub, in fp32.
+    """A language model of transformers and its text tokenizer, in fp32.
+
+    Args:
+        name: a folder or a hub id, or the folder of a vision-language model, whose language model is taken.
 
     Raises:
         UserError: if they cannot be loaded.
     """
+    if (Path(name) / LANGUAGE_MODEL_FOLDER).is_dir():
+        seeing = load_vlm(name, device="cpu")
+        return seeing.language_model.train(), seeing.text_tokenizer
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -116,7 +116,8 @@ class VLMTrainConfig(TrainConfig):
     train_tokenizer: bool = False
     """Whether the image tokenizer's encoder learns too. Its lengths stay what the tokenizer it starts from says."""
     language_model: str | None = None
-    """Folder or hub id of a causal language model; None builds ``scratch`` from random weights."""
+    """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
+    goes on with a new connector; None builds ``scratch`` from random weights."""
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     prompt: str = "plain"
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -163,14 +164,16 @@ LLAVA = VLMTrainConfig(
 
 VLM_TINY = VLMTrainConfig(
     preset="vlm-tiny",
-    num_tokens=("auto", "auto", "16"),
-    views=ViewsConfig(count=6, symmetries=True),
+    num_tokens=("auto", "auto", "64"),
+    views=ViewsConfig(count=1000, symmetries=True, zoom_out=1.25),
+    cache_tokens=False,
+    train_tokenizer=True,
+    tokenizer_lr=1e-3,
     questions_per_image=6,
-    connector="mlp+places",
     optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
     connector_lr=1e-3,
     run=RunConfig(
-        steps=4000, batch_size=32, holdout=40, log_every=50, sample_every=500, checkpoint_every=250, threads=1
+        steps=2600, batch_size=32, holdout=40, log_every=50, sample_every=200, checkpoint_every=200, threads=1
     ),
 )
 """A language model of a million parameters, from random weights."""
