@@ -97,13 +97,13 @@ class Demo:
             raise UserError("no quality is given; write a number of dB, such as 25")
         return _require(held).main.fewest(float(decibels))
 
-    def tiles(self, held: Held | None, request: str) -> tuple[Image.Image, Image.Image, str]:
+    def tiles(self, held: Held | None, request: str) -> tuple[Any, ...]:
         """The whole photo in tiles."""
         held = _require(held)
         done = rebuild_tiles(self.model, held.photo, request, held.query)
         note = " · scaled down first" if done.scaled else ""
         line = f"**{done.tokens:,} tokens** for {done.tiles} tiles · **{done.psnr:.1f} dB**{note}"
-        return done.picture, done.rebuilt, line
+        return gr.Image(done.picture, visible=True), gr.Image(done.rebuilt, visible=True), line
 
     def save(self, held: Held | None, num_tokens: int | float) -> Any:
         """The tokens as a file to download."""
@@ -121,14 +121,16 @@ def _require(held: Held | None) -> Held:
     return held
 
 
-def told(event: Callable[..., Any]) -> Callable[..., Any]:
-    """An event whose ``UserError`` becomes a message on the page."""
+def told(event: Callable[..., Any], otherwise: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
+    """An event whose ``UserError`` becomes a message on the page, with the outputs of ``otherwise``: by default as they are."""
 
     def run(*arguments: Any) -> Any:
         try:
             return event(*arguments)
         except UserError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            # A gr.Error would cover every output with a label of its own.
+            gr.Warning(str(error), duration=None, title="That does not work")
+            return otherwise()
 
     return run
 
@@ -149,9 +151,9 @@ def build(demo: Demo) -> gr.Blocks:
             1, demo.model.max_tokens, value=1, step=1, label="Tokens", interactive=False, elem_id="tokens"
         )
         with gr.Row(equal_height=True):
-            auto = gr.Button("auto: let the model choose", elem_id="auto")
+            auto = gr.Button("auto", elem_id="auto")
             decibels = gr.Number(25, label="Quality in dB", minimum=1, maximum=100, min_width=120)
-            reach = gr.Button("fewest tokens for that quality", elem_id="reach")
+            reach = gr.Button("reach that quality", elem_id="reach")
             save = gr.Button("tokens as a file", elem_id="save")
         tokens_file = gr.File(
             label="For `dove decode tokens`, once unpacked", visible=False, interactive=False, elem_id="file"
@@ -167,7 +169,7 @@ def build(demo: Demo) -> gr.Blocks:
             beside = gr.Image(show_label=False, interactive=False, elem_id="beside", format="png", buttons=[])
         shown = [rebuilt, line, beside]
         for trigger in (upload.change, query.submit):
-            trigger(told(demo.load), [upload, query], [held, slider, original, *shown])
+            trigger(told(demo.load, lambda: demo.load(None, None)), [upload, query], [held, slider, original, *shown])
         # Of a drag only the last position counts, and no spinner flickers over the picture.
         slider.change(
             told(demo.show), [held, slider], shown, trigger_mode="always_last", show_progress="hidden", queue=False
@@ -198,8 +200,12 @@ def _tiles(demo: Demo, held: gr.State) -> None:
             request = gr.Textbox("budget 16", label="Length: 16, auto, psnr>=25, budget 16 ...", max_length=60, scale=3)
             start = gr.Button("rebuild the photo", elem_id="tile", scale=1)
         summary = gr.Markdown()
-        picture = gr.Image(label="Where the tokens went", interactive=False, elem_id="map", format="png", buttons=[])
-        whole = gr.Image(label="Rebuilt, at full size", interactive=False, format="png", buttons=["download"])
+        picture = gr.Image(
+            label="Where the tokens went", interactive=False, visible=False, elem_id="map", format="png", buttons=[]
+        )
+        whole = gr.Image(
+            label="Rebuilt, at full size", interactive=False, visible=False, format="png", buttons=["download"]
+        )
         for trigger in (start.click, request.submit):
             trigger(told(demo.tiles), [held, request], [picture, whole, summary])
 
