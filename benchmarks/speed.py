@@ -192,18 +192,19 @@ class Bench:
         self.equality[f"images_{precision}_max_difference"] = float(error.max())
 
     def add_rival(self, name: str, model: Any, sizes: Sequence[int]) -> None:
-        """A fixed-length or roll-out tokenizer, in fp32 and in bf16: its weights in bf16, or for roll-outs by autocast."""
+        """A fixed-length or roll-out tokenizer, in fp32 and in bf16: weights in bf16 where it allows that, else by autocast."""
         model = model.eval().to(self.device)
         whole = isinstance(model, FixedLength)
         for precision, ready in (("fp32", model), ("bf16", half(copy.deepcopy(model)) if whole else model)):
             for size in sizes:
                 images = self.batches[size]
                 tokens = ready.encode(images, model.max_tokens)
+                # Codes are compared, and mixed, in fp32: only a fixed-length encoder goes without a mixture of types.
                 for work, run in (
                     ("encode", partial(ready.encode, images, model.max_tokens)),
-                    ("decode", partial(ready.decode, tokens)),
+                    ("decode", partial(model.decode, tokens)),
                 ):
-                    run = run if whole else autocast(run, self.device, precision)
+                    run = run if whole and work == "encode" else autocast(run, self.device, precision)
                     self.measurements.append(
                         Measurement(
                             system=name,

@@ -46,10 +46,11 @@ def test_workers_belong_to_ray(
     photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["encode", str(photos), "--output", str(tmp_path / "x"), "--model", checkpoint]
-    assert main([*arguments, "--workers", "2"]) == 2
-    assert "--engine ray" in capsys.readouterr().err
-    assert main([*arguments, "--engine", "ray", "--workers", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err
+    for flags, message in ((["--workers", "2"], "--engine ray"), (["--engine", "ray", "--workers", "0"], "at least 1")):
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, *flags])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")

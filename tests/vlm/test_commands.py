@@ -66,6 +66,5 @@ def test_info_says_what_it_is(trained: str, capsys: pytest.CaptureFixture[str]) 
     assert found["config"]["num_tokens"] == "auto"
 
 
-def test_table_3_can_be_run_where_its_model_is_shipped() -> None:
-    experiment = load_experiment("table3")
-    assert (experiment.status == "ready") == (experiment.scales["tiny"].model in shipped_checkpoints())
+def test_the_model_of_table_3_is_shipped() -> None:
+    assert load_experiment("table3").scales["tiny"].model in shipped_checkpoints()
