@@ -99,7 +99,7 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tupl
         found.append((subject, weights))
         if isinstance(subject.tokenizer, Dove):
             ends = VQGANTokenizer(subject.tokenizer.vqgan).eval()
-            found.append((replace(subject, name=f"{name}{ENDS}", tokenizer=ends), weights))
+            found.append((replace(subject, name=f"{subject.name}{ENDS}", tokenizer=ends), weights))
     return found
 
 
