@@ -9,7 +9,18 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#1f6f8b", "#d1603d", "#4c8c4a", "#7a5195", "#b8860b", "#5c5c5c")
+COLOURS = (
+    "#1f6f8b",
+    "#d1603d",
+    "#4c8c4a",
+    "#7a5195",
+    "#b8860b",
+    "#5c5c5c",
+    "#c2185b",
+    "#2ca6a4",
+    "#8c564b",
+    "#9aa51c",
+)
 STYLE = {
     "axes.edgecolor": "#888888",
     "axes.grid": True,
