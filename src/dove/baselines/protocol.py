@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dove.lengths import LengthPolicy
 from dove.tokens import Tokens
@@ -38,6 +39,12 @@ class EncodesEach(Protocol):
 
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
         """What ``encode`` gives for each of the requests."""
+
+
+def device_of(tokenizer: Tokenizer) -> torch.device:
+    """Where a tokenizer computes; the CPU for one without weights."""
+    parameter = next(iter(tokenizer.parameters()), None) if isinstance(tokenizer, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def encode_each(tokenizer: Tokenizer, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:

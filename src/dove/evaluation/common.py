@@ -134,6 +134,10 @@ class Images:
         if not readable:
             raise UserError(f"{self.source}: no image is readable; the first: {loader.unreadable[0].reason}")
 
+    def origin(self) -> dict[str, Any]:
+        """What they are, for a report."""
+        return {"source": self.source, "images": len(self), "sha256": self.sha256}
+
     def complain(self) -> None:
         """The last word of a command that left images out.
 
@@ -182,10 +186,7 @@ def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: in
         "seconds": round(time.time() - started, 1),
         "commit": git_commit(),
         "models": {subject.name: subject.sha256 for subject in subjects},
-        "data": {
-            role: {"source": images.source, "images": len(images), "sha256": images.sha256}
-            for role, images in data.items()
-        },
+        "data": {role: images.origin() for role, images in data.items()},
         "seed": seed,
         "versions": versions(),
         "hardware": hardware(),

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dove.baselines.adapter import FixedLength
-from dove.baselines.protocol import Tokenizer
+from dove.baselines.protocol import Tokenizer, device_of
 from dove.errors import UserError
 from dove.tokenizer import Dove
 
@@ -67,7 +67,7 @@ def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
     if isinstance(tokenizer, FixedLength):
         baseline = on_meta(tokenizer)
         return count_operations(lambda: baseline.quantized_values(images))
-    images = _image(tokenizer.image_size, _device_of(tokenizer))
+    images = _image(tokenizer.image_size, device_of(tokenizer))
     return count_operations(lambda: tokenizer.encode(images, positions))
 
 
@@ -84,7 +84,7 @@ def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
         width = tokenizer.config.token_dim if isinstance(tokenizer, Dove) else tokenizer.token_dim
         model, values = on_meta(tokenizer), torch.empty(1, tokenizer.max_tokens, width, device="meta")
         return count_operations(lambda: model.reconstruct_from(values))
-    tokens = tokenizer.encode(_image(tokenizer.image_size, _device_of(tokenizer)), positions)
+    tokens = tokenizer.encode(_image(tokenizer.image_size, device_of(tokenizer)), positions)
     return count_operations(lambda: tokenizer.decode(tokens))
 
 
@@ -114,7 +114,3 @@ def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
 
 def _image(side: int, device: torch.device | str) -> Float[Tensor, "1 3 S S"]:
     return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
-
-
-def _device_of(tokenizer: Tokenizer) -> torch.device:
-    return next(tokenizer.parameters()).device if isinstance(tokenizer, nn.Module) else torch.device("cpu")

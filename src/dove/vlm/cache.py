@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from dove.baselines.protocol import Tokenizer
+from dove.baselines.protocol import Tokenizer, device_of
 from dove.commands.runtime import save_outputs
 from dove.data.dataset import ImageDataset
 from dove.errors import UserError
@@ -130,8 +130,7 @@ def _encode(
     seed: int,
 ) -> dict[str, list[Float[Tensor, "k D"]]]:
     tokenizer = subject.tokenizer
-    parameter = next(iter(tokenizer.parameters()), None) if isinstance(tokenizer, nn.Module) else None
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = device_of(tokenizer)
     jobs = [(glimpse, view) for view in range(views.count) for glimpse in glimpses]
     sequences: dict[str, list[Tensor]] = {name: [] for name in names}
     with tqdm(total=len(jobs), desc="tokens of the images", unit="image", disable=None, leave=False) as progress:
@@ -167,7 +166,7 @@ def sample_tokens(
     some = list(dict.fromkeys(glimpses))
     some = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
     pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in some])
-    if isinstance(tokenizer, nn.Module) and (parameter := next(iter(tokenizer.parameters()), None)) is not None:
-        pixels = pixels.to(parameter.device)
-    tokens = encode_glimpses(tokenizer, pixels, [request], [glimpse.query for glimpse in some])[0]
+    tokens = encode_glimpses(
+        tokenizer, pixels.to(device_of(tokenizer)), [request], [glimpse.query for glimpse in some]
+    )[0]
     return tokens.values[tokens.mask]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from dove.baselines.protocol import Tokenizer
+from dove.baselines.protocol import Tokenizer, device_of
 from dove.commands.runtime import save_outputs
 from dove.config import ReconstructionLossConfig
 from dove.errors import UserError
@@ -365,8 +365,9 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
 def token_width(tokenizer: Tokenizer) -> int:
     """Width D of a tokenizer's tokens, by trying."""
     size = tokenizer.image_size
-    device = next(iter(tokenizer.parameters()), torch.zeros(())).device if isinstance(tokenizer, nn.Module) else None
-    return tokenizer.encode(torch.zeros(1, 3, size, size, device=device), tokenizer.max_tokens).values.shape[-1]
+    return tokenizer.encode(
+        torch.zeros(1, 3, size, size, device=device_of(tokenizer)), tokenizer.max_tokens
+    ).values.shape[-1]
 
 
 def run_vlm_training(config: VLMTrainConfig) -> Path:

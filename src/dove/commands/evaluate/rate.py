@@ -67,7 +67,6 @@ def run(options: RateOptions) -> None:
         for size in sorted({subject.tokenizer.image_size for subject in subjects}):
             rows += rate_of_files(images, size, options.qualities, options.batch_size)
         print(rows_to_text(rows))
-        fitted = {"source": training.source, "images": len(training), "sha256": training.sha256}
-        return {"rows": rows, "fitted_to": fitted}, {"rate.png": plot_rate(rows)}
+        return {"rows": rows, "fitted_to": training.origin()}, {"rate.png": plot_rate(rows)}
 
     evaluate(options, measure)
