@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.batch import NOT_LEARNED, lay_out
-from dove.vlm.config import ViewsConfig
-from dove.vlm.data import open_conversations
-from dove.vlm.images import pad_to_square, random_view
+from dove.vlm.config import ViewsConfig, VLMTrainConfig
+from dove.vlm.data import Conversation, Conversations, open_conversations, some_questions
+from dove.vlm.images import Glimpse, pad_to_square, random_view
 from dove.vlm.questions import open_questions
-from dove.vlm.text import IMAGE_ID, Encoded
+from dove.vlm.text import IMAGE_ID, Encoded, Turn
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -166,3 +168,23 @@ def test_views_keep_the_whole_picture() -> None:
     assert all((np.asarray(view) == 200).sum() == 54 for view in views)
     assert len({np.asarray(view).tobytes() for view in views}) > 30
     assert max(view.width for view in views) == 24
+
+
+def test_balance_evens_out_answers() -> None:
+    turns = tuple(Turn(question=f"<image>\n{number}?", answer="yes" if number else "a hat") for number in range(8))
+    item = Conversation(key="k", turns=turns, glimpses=(Glimpse(index=0),), follows=False)
+    conversations = Conversations(FileImages([]), (item,))
+
+    def share(balance: float) -> float:
+        weights = conversations.answer_weights(balance)
+        drawn = [some_questions(item, 1, weights, seed).turns[0].answer for seed in range(400)]
+        return drawn.count("a hat") / len(drawn)
+
+    assert abs(share(0.0) - 1 / 8) < 0.05
+    assert abs(share(1.0) - 1 / 2) < 0.08
+    assert some_questions(item, None, {}, 0) is item
+    assert some_questions(replace(item, follows=True), 1, {}, 0).turns == turns
+    with pytest.raises(UserError, match="questions-per-image"):
+        VLMTrainConfig(preset="vlm-tiny", answer_balance=1.0)
+    with pytest.raises(UserError, match="at least 0"):
+        VLMTrainConfig(preset="vlm-tiny", answer_balance=-1.0, questions_per_image=2)

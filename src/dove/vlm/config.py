@@ -113,6 +113,9 @@ class VLMTrainConfig(TrainConfig):
     """Of the training images; each image of each step draws one of them."""
     questions_per_image: int | None = None
     """At most so many of an image's independent questions in one step, drawn at random; None for all."""
+    answer_balance: float = added(0.0)
+    """How far ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
+    power of minus this. 0 treats all questions alike, 1 all answers."""
     train_tokenizer: bool = False
     """Whether the image tokenizer's encoder learns too. Its lengths stay what the tokenizer it starts from says."""
     language_model: str | None = None
@@ -134,6 +137,10 @@ class VLMTrainConfig(TrainConfig):
         require_known("query", self.query, QUERIES)
         if not self.num_tokens:
             raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
+        if self.answer_balance < 0:
+            raise UserError(f"answer_balance={self.answer_balance} must be at least 0")
+        if self.answer_balance and self.questions_per_image is None:
+            raise UserError("answer_balance chooses among questions; pass --questions-per-image with it")
         if self.cache_tokens and self.train_tokenizer:
             raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
         if self.tokenizer == BLIND and self.train_tokenizer:

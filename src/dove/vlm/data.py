@@ -1,9 +1,12 @@
 """Conversations about images: LLaVA's JSON layout and parquet files with questions and answers."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
@@ -53,6 +56,11 @@ class Conversations:
             for text in (turn.question.replace(IMAGE, "").strip(), turn.answer or "")
         ]
 
+    def answer_weights(self, balance: float) -> dict[str, float]:
+        """The weight of each answer: its frequency to the power of ``-balance``."""
+        counts = Counter(turn.answer or "" for item in self.items for turn in item.turns)
+        return {answer: count**-balance for answer, count in counts.items()}
+
     def split(self, holdout: int) -> "tuple[Conversations, Conversations]":
         """All but the last ``holdout`` conversations, and those.
 
@@ -73,6 +81,22 @@ class Conversations:
                 query = part.turns[0].question.replace(IMAGE, "").strip()
                 items.append(replace(part, glimpses=tuple(replace(one, query=query) for one in part.glimpses)))
         return Conversations(self.images, tuple(items))
+
+
+def some_questions(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> Conversation:
+    """At most so many of a conversation's independent questions.
+
+    Args:
+        item: the conversation; one whose turns follow each other stays whole.
+        most: how many to keep; None for all.
+        weights: each answer's, in proportion to which its questions are drawn.
+        seed: of the draw.
+    """
+    if item.follows or most is None or len(item.turns) <= most:
+        return item
+    chances = np.array([weights[turn.answer or ""] for turn in item.turns])
+    chosen = np.random.default_rng([seed, 1]).choice(len(chances), most, replace=False, p=chances / chances.sum())
+    return replace(item, turns=tuple(item.turns[index] for index in chosen))
 
 
 def open_conversations(source: str, images: str = "") -> Conversations:

@@ -144,7 +144,8 @@ def encode_with_gradients(
         requests: length policies.
 
     Returns:
-        The tokens, and the mean squared difference of the two tokenizers' EOS margins (see ``EosScores``).
+        The tokens, and the mean squared difference of the two tokenizers' EOS margins (see ``EosScores``) as far as the
+        longest sequence goes.
 
     Raises:
         UserError: for policies that don't fit the tokenizer.
@@ -155,7 +156,9 @@ def encode_with_gradients(
     ]
     with torch.no_grad():
         known = teacher.generate(teacher.latents(pixels)).eos
-    output = tokenizer.generate(tokenizer.latents(pixels))
-    # Nothing is in front of the first position: some heads have no finite margin there.
-    drift = (output.eos.margin - known.margin)[:, 1:].square().mean()
-    return [Tokens.cut(output.values, policy.lengths(known), tokenizer.max_tokens) for policy in policies], drift
+    lengths = [policy.lengths(known) for policy in policies]
+    # At least two: the drift needs a position behind the first, where some heads have no finite margin.
+    needed = min(tokenizer.max_tokens, max(2, *(int(kept.max()) for kept in lengths)))
+    output = tokenizer.generate(tokenizer.latents(pixels), needed)
+    drift = (output.eos.margin - known.margin[:, :needed])[:, 1:].square().mean()
+    return [Tokens.cut(output.values, kept, tokenizer.max_tokens) for kept in lengths], drift

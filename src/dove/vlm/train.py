@@ -32,7 +32,7 @@ from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import TokenCache, open_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
-from dove.vlm.data import Conversation, Conversations, open_conversations
+from dove.vlm.data import Conversation, Conversations, open_conversations, some_questions
 from dove.vlm.evaluate import answer_questions
 from dove.vlm.images import Glimpse, encode_glimpses, encode_with_gradients, load_pixels, takes_queries
 from dove.vlm.metrics import exact_match
@@ -113,9 +113,11 @@ class Collator:
     ) -> None:
         self.config, self.writer, self.conversations = config, writer, conversations
         self.image_size, self.cache = image_size, cache
+        self.weights = conversations.answer_weights(config.answer_balance)
 
     def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
-        samples = [(self._some_questions(item, seed), seed) for item, seed in samples]
+        most = self.config.questions_per_image
+        samples = [(some_questions(item, most, self.weights, seed), seed) for item, seed in samples]
         encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
         keys = tuple(item.key for item, _ in samples)
         seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, seed)]
@@ -135,14 +137,6 @@ class Collator:
             ]
         )
         return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
-
-    def _some_questions(self, item: Conversation, seed: int) -> Conversation:
-        """At most so many of its independent questions as the settings say."""
-        most = self.config.questions_per_image
-        if item.follows or most is None or len(item.turns) <= most:
-            return item
-        chosen = np.random.default_rng([seed, 1]).choice(len(item.turns), most, replace=False)
-        return replace(item, turns=tuple(item.turns[index] for index in chosen))
 
     def _draws(self, item: Conversation, seed: int) -> list[tuple[Glimpse, Draw]]:
         rng = np.random.default_rng(seed)
