@@ -21,6 +21,7 @@ VARIANTS = {
     "one logit": {"eos_head": "binary"},
     "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
     "gaussian": {"token_kind": "gaussian"},
+    "fsq": {"token_kind": "fsq"},
     "kept": {"token_decoder": "kept"},
 }
 

@@ -1,7 +1,7 @@
 """Bits per image against quality: tokens as an image file would hold them, beside JPEG and WebP on the same images."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,15 @@ from dove.evaluation.common import Images, Subject
 from dove.evaluation.plots import COLOURS, panels, style, to_png
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
+from dove.rounding import token_sensitivity
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
-PROBES = 4
-"""Random directions in image space that a decoder's sensitivity is estimated from, for every batch."""
 START_OF_SCAN = b"\xff\xda"
 """In a JPEG file, what stands between its tables and the picture itself."""
+
+Prices = Callable[[Tensor], Iterator[tuple[Tensor, dict[float | str, Tensor]]]]
+"""From all tokens (B, K, D) of images: these as they would be decoded, with their bits (B, K) by a setting's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,24 +78,24 @@ class ScalarQuantizer:
         return -torch.log2(probability.clamp(min=2**-32)).sum(-1).float()
 
 
-def token_sensitivity(
-    model: Dove, values: Float[Tensor, "M K D"], generator: torch.Generator, batch_size: int = 16
-) -> Float[Tensor, "K D"]:
-    """How far the picture moves, in the root of summed squared pixels ([-1, 1]), when a number of a token moves by one.
+@dataclass(frozen=True, eq=False)
+class LevelCounts:
+    """Prices the ids of discrete tokens by how often each level came up in training images (ideal arithmetic coding)."""
 
-    The square is the mean over directions v of (d v.x / d token)^2 for v of independent signs, averaged over images.
-    """
-    total, count = torch.zeros_like(values[0]), 0
-    for part in values.split(batch_size):
-        part = part.clone().requires_grad_(True)
-        with torch.enable_grad():
-            picture = model.reconstruct_from(part)
-            for _ in range(PROBES):
-                signs = torch.randint(0, 2, picture.shape, generator=generator).to(picture) * 2 - 1
-                (gradient,) = torch.autograd.grad((signs * picture).sum(), part, retain_graph=True)
-                total += gradient.square().sum(0)
-                count += len(part)
-    return (total / count).sqrt()
+    probability: Float[Tensor, "K D V"]
+
+    @classmethod
+    def fit(cls, ids: Int[Tensor, "M K D"], levels: Int[Tensor, "K D"]) -> "LevelCounts":
+        """Frequencies by position and dimension, with half a count more for every level, as none is impossible."""
+        there = torch.arange(int(levels.max()), device=ids.device) < levels[..., None]
+        counts = 0.5 * there
+        counts.scatter_add_(2, ids.permute(1, 2, 0), torch.ones_like(ids, dtype=counts.dtype).permute(1, 2, 0))
+        return cls(counts / counts.sum(-1, keepdim=True))
+
+    def bits(self, ids: Int[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
+        """What each token costs, in bits."""
+        found = self.probability.expand(len(ids), -1, -1, -1).gather(3, ids[..., None])[..., 0]
+        return -found.log2().sum(-1)
 
 
 @torch.no_grad()
@@ -107,11 +109,13 @@ def rate_of_tokens(
     batch_size: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows of a model: bits and PSNR by number of tokens and fineness of the levels.
+    """Rows of a model: bits and PSNR by number of tokens and, for continuous tokens, by fineness of the levels.
+
+    Discrete tokens have their own levels. They are priced twice: at the fixed length of their ids, and by frequencies.
 
     Args:
         subject: a DOVE.
-        training: images that the quantizer is fitted to.
+        training: images that the quantizer or the frequencies are fitted to.
         images: that are measured.
         lengths: numbers of tokens.
         fineness: sizes of a level's step in the picture, in root summed squared pixels ([-1, 1]).
@@ -130,26 +134,53 @@ def rate_of_tokens(
         )
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
     known = torch.cat([_all_tokens(model, batch.pixels.to(subject.device)) for batch in batches])
-    generator = torch.Generator().manual_seed(seed)
-    quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
-    sums: dict[tuple[int, float], NDArray[np.float64]] = {}
+    prices = (
+        _discrete_prices(model, known)
+        if model.config.token_kind == "fsq"
+        else _continuous_prices(model, known, fineness, seed, batch_size)
+    )
+    sums: dict[tuple[int, float | str], NDArray[np.float64]] = {}
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
-        values = _all_tokens(model, pixels)
-        for size in fineness:
-            levels = quantizer.levels(values, size)
-            bits, rounded = quantizer.bits(levels, size), quantizer.values(levels, size)
+        for rounded, priced in prices(_all_tokens(model, pixels)):
             for k in lengths:
-                cut = Tokens.cut(rounded, torch.full((len(values),), k, device=subject.device))
-                quality = psnr(model.decode(cut), pixels)
-                spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
-                found = np.array([len(values), float(spent.sum()), float(quality.sum())])
-                sums[k, size] = sums.get((k, size), np.zeros(3)) + found
+                cut = Tokens.cut(rounded, torch.full((len(rounded),), k, device=subject.device))
+                quality = float(psnr(model.decode(cut), pixels).sum())
+                for setting, bits in priced.items():
+                    spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
+                    found = np.array([len(rounded), float(spent.sum()), quality])
+                    sums[k, setting] = sums.get((k, setting), np.zeros(3)) + found
     area = model.image_size**2
     return [
-        _row(subject.name, f"{k} tokens", size, bits / count, area, quality / count)
-        for (k, size), (count, bits, quality) in sums.items()
+        _row(subject.name, f"{k} tokens", setting, bits / count, area, quality / count)
+        for (k, setting), (count, bits, quality) in sums.items()
     ]
+
+
+def _continuous_prices(
+    model: Dove, known: Float[Tensor, "M K D"], fineness: Sequence[float], seed: int, batch_size: int
+) -> Prices:
+    """Tokens rounded at each fineness."""
+    generator = torch.Generator().manual_seed(seed)
+    quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
+
+    def prices(values: Float[Tensor, "B K D"]) -> Iterator[tuple[Tensor, dict[float | str, Tensor]]]:
+        for size in fineness:
+            levels = quantizer.levels(values, size)
+            yield quantizer.values(levels, size), {size: quantizer.bits(levels, size)}
+
+    return prices
+
+
+def _discrete_prices(model: Dove, known: Float[Tensor, "M K D"]) -> Prices:
+    """Tokens as they are."""
+    grid = model.token_grid
+    counts = LevelCounts.fit(grid.ids(known), grid.levels)
+
+    def prices(values: Float[Tensor, "B K D"]) -> Iterator[tuple[Tensor, dict[float | str, Tensor]]]:
+        yield values, {"fixed length": grid.bits.expand(len(values), -1), "frequencies": counts.bits(grid.ids(values))}
+
+    return prices
 
 
 def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
@@ -185,7 +216,9 @@ def _encoded(picture: Image.Image, kind: str, quality: int, options: dict[str, A
     return buffer.getvalue()
 
 
-def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
+def _row(
+    model: str, tokens: str, setting: float | int | str, bits: float, pixels: int, quality: float
+) -> dict[str, Any]:
     return {
         "model": model,
         "num_tokens": tokens,
@@ -197,10 +230,12 @@ def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int
 
 
 def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PSNR against bytes per image: a line for each file format, and one for each number of tokens of each model."""
+    """PSNR against bytes per image: a line for each file format, for each number of tokens of each model, and for each
+    price of discrete tokens, along which their number grows."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        name = f"{row['model']}, {row['num_tokens']}" if row["num_tokens"] else row["model"]
+        kind = row["setting"] if isinstance(row["setting"], str) else row["num_tokens"]
+        name = f"{row['model']}, {kind}" if kind else row["model"]
         lines.setdefault(name, []).append((row["bytes_per_image"], row["psnr"]))
     with style():
         figure, (panel,) = panels(1, 1, width=6.4, height=4.4)

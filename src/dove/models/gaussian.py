@@ -41,8 +41,3 @@ class GaussianTokenGenerator(TokenGenerator):
         hidden = self.hidden_states(latents, num_tokens or self.config.max_tokens)[:, latents.shape[1] :]
         log_variance = self.log_variance_projection(hidden).clamp(*LOG_VARIANCE_LIMITS)
         return GaussianOutput(self.token_projection(hidden), self.eos_head(hidden), log_variance)
-
-
-def make_token_generator(config: DoveConfig) -> TokenGenerator:
-    """The generator that ``config`` describes."""
-    return (GaussianTokenGenerator if config.token_kind == "gaussian" else TokenGenerator)(config)

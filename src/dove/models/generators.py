@@ -1,0 +1,17 @@
+"""Token generators by the kind of their tokens."""
+
+from dove.config import DoveConfig
+from dove.models.fsq import FsqTokenGenerator
+from dove.models.gaussian import GaussianTokenGenerator
+from dove.models.token_generator import TokenGenerator
+
+GENERATORS: dict[str, type[TokenGenerator]] = {
+    "point": TokenGenerator,
+    "gaussian": GaussianTokenGenerator,
+    "fsq": FsqTokenGenerator,
+}
+
+
+def make_token_generator(config: DoveConfig) -> TokenGenerator:
+    """The generator that ``config`` describes."""
+    return GENERATORS[config.token_kind](config)
