@@ -191,7 +191,7 @@ PRESETS: dict[str, TrainConfig] = {
         start="checkpoint",
         checkpoint="dove-tiny",
         optim=replace(TINY_OPTIM, warmup_steps=20, ema_decay=0.98),
-        run=replace(TINY_RUN, steps=300, batch_size=16),
+        run=replace(TINY_RUN, steps=200, batch_size=16),
     ),
     "dove-tiny-paper": DOVE_TINY_PAPER,
     **{config.preset: config for config in (QDOVE_TINY, QDOVE_TINY_PAPER, QDOVE_BASE)},

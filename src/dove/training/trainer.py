@@ -24,6 +24,7 @@ from dove.training.batches import Batches
 from dove.training.finite import FiniteGuard
 from dove.training.log import TrainingLog
 from dove.training.objectives import Objective, StepResult
+from dove.training.optimizers import MuonAndAdamW, load_optimizer, make_adamw, make_optimizer
 from dove.training.schedule import learning_rate
 from dove.training.state import (
     BackgroundWriter,
@@ -68,9 +69,9 @@ class Trainer:
         self.objective = objective.to(self.accelerator.device)
         use_attention_for(objective.model, self.accelerator.device, training=True)
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
-        self.optimizer = make_optimizer(config, objective.model, config.optim.lr)
+        self.optimizer = make_optimizer(config.optim, objective.model, config.optim.lr)
         self.adversary = (
-            make_optimizer(config, objective.discriminator, config.optim.discriminator_lr)
+            make_adamw(config.optim, list(objective.discriminator.parameters()), config.optim.discriminator_lr)
             if objective.discriminator is not None
             else None
         )
@@ -185,7 +186,11 @@ class Trainer:
         return mean
 
     def _update(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: dict[str, Float[Tensor, ""]]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | MuonAndAdamW,
+        step: int,
+        losses: dict[str, Float[Tensor, ""]],
     ) -> None:
         """Move the weights, unless a loss or the gradient of any process is not finite."""
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
@@ -194,7 +199,7 @@ class Trainer:
         at_fault = ~torch.stack([value.detach().float().isfinite() for value in values.values()]).all()
         left_out = self.accelerator.reduce(at_fault.float(), reduction="sum").clamp(max=1)
         # The fused kernel looks at this on the device, as it does for a gradient scaler, and leaves the update out.
-        optimizer.found_inf = left_out  # type: ignore[attr-defined]
+        optimizer.found_inf = left_out  # type: ignore[union-attr]
         optimizer.step()
         optimizer.zero_grad()
         self.guard.watch(step, left_out, values)
@@ -258,7 +263,7 @@ class Trainer:
         state = load_state(found[-1])
         self.objective.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])
@@ -272,13 +277,3 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         torch.set_num_threads(config.run.threads)
     precision = "no" if config.run.precision == "fp32" else "bf16"
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
-
-
-def make_optimizer(config: TrainConfig, model: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, as biases, gains and position vectors have no reason to be small."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=lr, betas=config.optim.betas, fused=True)
