@@ -49,9 +49,10 @@ $(WEB)/.installed: $(STAMP) constraints-demo.txt
 web: $(WEB)/.installed
 	$(WEB)/bin/python -m dove demo
 
-# The browser is Debian's, where it is missing. Gradio leaves sockets open, which is none of our errors.
+# The browser is Debian's, where there is none. Gradio leaves sockets open, which is none of our errors.
 test-e2e: $(WEB)/.installed
-	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| apt-get install -y --no-install-recommends chromium
 	$(WEB)/bin/python -m pytest tests/demo tests/e2e -W default
 
 # Docs and notebooks bring tools that nothing else needs.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from dove.cli import COMMANDS, main
@@ -58,6 +59,15 @@ def test_make_targets_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"(?:`|^    )make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
             assert target in targets, f"{page.name}: make {target}"
+
+
+def test_every_job_of_the_workflow_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    commands = [job["run"] for job in workflow["jobs"]["check"]["strategy"]["matrix"]["include"]]
+    assert {".ci/run", "make docs", "make test-notebooks", "make test-e2e"} <= set(commands)
+    for command in commands:
+        assert (ROOT / command).is_file() or re.search(rf"^{command.removeprefix('make ')}:", makefile, re.MULTILINE)
 
 
 def test_links_between_pages_lead_somewhere() -> None:
