@@ -58,11 +58,26 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) 
 
 
 LONGEST_LABEL = 28
+LEGEND_SIZE = 8.5
+LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19
+"""Inches that an entry of a legend of such letters takes."""
 
 
 def short_name(name: str) -> str:
     """The end of a long model name, such as a path, which would leave no room for the axes."""
     return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, under them, for which the figure grows: inside it would cover the lines of many models."""
+    entries = {
+        label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    columns = max(1, int(figure.get_figwidth() // LEGEND_COLUMN))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(entries) // columns))
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=LEGEND_SIZE
+    )
 
 
 def to_png(figure: Figure) -> bytes:
@@ -93,7 +108,7 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
             token_axis(panel, sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1])
         for panel in axes[len(names) :]:
             panel.set_visible(False)
-        axes[0].legend(loc="best", fontsize=8.5)
+        legend_below(figure, axes[: len(names)])
         return to_png(figure)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from dove.evaluation.feature_cache import LATENTS
-from dove.evaluation.plots import COLOURS, panels, short_name, style, to_png, token_axis
+from dove.evaluation.plots import COLOURS, legend_below, panels, short_name, style, to_png, token_axis
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -36,12 +36,13 @@ def plot_by_length(rows: Rows, majority: float) -> bytes:
                     )
         token_axis(axes, sorted({row["num_tokens"] for row in rows if _is_fixed(row)}) or [1])
         _finish(axes, rows, majority, "MLP on pooled tokens")
+        legend_below(figure, [axes])
         return to_png(figure)
 
 
 def plot_by_layer(rows: Rows, majority: float) -> bytes:
     """Accuracy by layer, on the test images (bars) and on the validation images that choose the layer (rings)."""
-    layers = sorted(dict.fromkeys(_layer(row) for row in rows), key=lambda name: (_order(name), name))
+    layers = sorted(dict.fromkeys(_layer(row) for row in rows), key=_order)
     models = _by_model(rows)
     step = 0.8 / len(models)
     with style():
@@ -58,6 +59,7 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
         axes.grid(False, axis="x")
         axes.set_axisbelow(True)
         _finish(axes, rows, majority, "Linear layer on pooled features")
+        legend_below(figure, [axes])
         return to_png(figure)
 
 
@@ -76,11 +78,14 @@ def _layer(row: Mapping[str, Any]) -> str:
     return row["layer"] if row["num_tokens"] is None else f"{row['layer']}@{row['num_tokens']}"
 
 
-def _order(layer: str) -> int:
-    """Latents come first, then the hidden layers in their order, then tokens."""
+def _order(layer: str) -> tuple[int, str, int, str]:
+    """Latents come first, then the hidden layers in their order, then tokens, from few to many and before requests."""
     if layer.startswith("layer "):
-        return int(layer.removeprefix("layer "))
-    return 0 if layer == LATENTS else sys.maxsize
+        return int(layer.removeprefix("layer ")), "", 0, ""
+    if layer == LATENTS:
+        return 0, "", 0, ""
+    name, _, request = layer.partition("@")
+    return sys.maxsize, name, int(request) if request.isdecimal() else sys.maxsize, request
 
 
 def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
@@ -88,4 +93,3 @@ def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("top-1 accuracy in %")
     axes.set_title(f"{title}: {', '.join(dict.fromkeys(row['dataset'] for row in rows))}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8.5)  # below: bars fill the axes

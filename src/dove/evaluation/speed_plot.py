@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dove.evaluation.plots import COLOURS, panels, short_name, style, to_png
+from dove.evaluation.plots import COLOURS, legend_below, panels, short_name, style, to_png
 
 PANELS = {
     "encode_images_per_second": ("Encoding", "images per second", 1.0),
@@ -32,7 +32,7 @@ def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
             panel.set_xlabel("tokens (mean over images)")
             panel.set_xlim(0, panel.dataLim.x1 * 1.06)
             panel.set_ylim(0, panel.dataLim.y1 * 1.08)
-        axes[-1].legend(loc="best", fontsize=8.5)
+        legend_below(figure, axes)
         return to_png(figure)
 
 
