@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dove.config import BackboneConfig, DoveConfig, DoveTrainConfig, VQGANConfig
+from dove.config import (
+    BackboneConfig,
+    DoveConfig,
+    DoveTrainConfig,
+    TokenizerTrainConfig,
+    VQGANConfig,
+    VQGANTrainConfig,
+)
 from dove.presets import PRESETS
 
 BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
@@ -33,28 +41,30 @@ def paint(folder: Path, count: int) -> Path:
     return folder
 
 
-def settings(data: Path, output: Path, steps: int) -> DoveTrainConfig:
-    """The paper's recipe, tiny, from the closed-form start, with a checkpoint at every second step."""
-    config = PRESETS["dove-tiny-paper"]
-    assert isinstance(config, DoveTrainConfig)
-    run = replace(
-        config.run,
-        steps=steps,
-        batch_size=4,
-        precision="fp32",
-        threads=1,
-        holdout=4,
-        log_every=1,
-        sample_every=10,
-        checkpoint_every=2,
-    )
+def shrunk(
+    config: TokenizerTrainConfig | VQGANTrainConfig,
+    model: DoveConfig | VQGANConfig,
+    data: Path,
+    output: Path,
+    **run: Any,
+) -> TokenizerTrainConfig | VQGANTrainConfig:
+    """The same recipe for a tiny model, in fp32, without a perceptual network; ``run`` has the settings of the run."""
+    tiny = {"batch_size": 4, "precision": "fp32", "threads": 1, "holdout": 4, "log_every": 1, "checkpoint_every": 2}
     return replace(
         config,
         data=str(data),
         output=str(output),
-        start="components",
-        model=MODEL,
+        model=model,
         loss=replace(config.loss, perceptual=0.0, perceptual_network="none"),
         optim=replace(config.optim, warmup_steps=2),
-        run=run,
+        run=replace(config.run, **tiny, **run),
     )
+
+
+def settings(data: Path, output: Path, steps: int) -> DoveTrainConfig:
+    """The paper's recipe, tiny, from the closed-form start, with a checkpoint at every second step."""
+    config = PRESETS["dove-tiny-paper"]
+    assert isinstance(config, DoveTrainConfig)
+    config = shrunk(replace(config, start="components"), MODEL, data, output, steps=steps, sample_every=10)
+    assert isinstance(config, DoveTrainConfig)
+    return config
