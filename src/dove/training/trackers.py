@@ -46,40 +46,35 @@ class TensorBoard:
         self.writer.close()
 
 
-class Wandb:
+class _OneRun:
+    """Weights & Biases' functions, which trackio has under the same names; each logs to the run begun last."""
+
+    def __init__(self, package: str, output: Path, start: int, **settings: Any):
+        self.package = _import(package)
+        self.package.init(project=PROJECT, name=output.resolve().name, config={"start": start}, **settings)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        self.package.log(values, step=step)
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        self.package.log({name: self.package.Image(_pixels(image))}, step=step)
+
+    def close(self) -> None:
+        self.package.finish()
+
+
+class Wandb(_OneRun):
     """Weights & Biases: files in ``OUTPUT/wandb``, uploaded by ``wandb sync``, or at once with WANDB_MODE=online."""
 
     def __init__(self, output: Path, start: int):
-        self.wandb = _import("wandb")
-        mode = os.environ.get("WANDB_MODE", "offline")
-        name = output.resolve().name
-        self.run = self.wandb.init(project=PROJECT, name=name, dir=str(output), mode=mode, config={"start": start})
-
-    def numbers(self, step: int, values: dict[str, float]) -> None:
-        self.run.log(values, step=step)
-
-    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        self.run.log({name: self.wandb.Image(_pixels(image))}, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
+        super().__init__("wandb", output, start, dir=str(output), mode=os.environ.get("WANDB_MODE", "offline"))
 
 
-class Trackio:
+class Trackio(_OneRun):
     """trackio: a local data base that ``trackio show`` displays."""
 
     def __init__(self, output: Path, start: int):
-        self.trackio = _import("trackio")
-        self.run = self.trackio.init(project=PROJECT, name=output.resolve().name, config={"start": start})
-
-    def numbers(self, step: int, values: dict[str, float]) -> None:
-        self.trackio.log(values, step=step)
-
-    def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        self.trackio.log({name: self.trackio.Image(_pixels(image))}, step=step)
-
-    def close(self) -> None:
-        self.trackio.finish()
+        super().__init__("trackio", output, start)
 
 
 TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio}
