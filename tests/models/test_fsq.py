@@ -39,10 +39,12 @@ def test_levels_follow_from_range_and_influence() -> None:
     assert (grid.levels[:, 0] == 1).all()  # moves the picture by less than a step
     assert (grid.levels[:, 3] == 1).all()  # moves nothing at all
     for column, sensitivity in ((1, 1.0), (2, 0.1)):
-        low, high = (values[:, 0, column].quantile(share) for share in (TAIL, 1 - TAIL))
-        assert int(grid.levels[0, column]) == -(-float(high - low) * sensitivity // 0.5)
-        assert float(grid.step[0, column]) * sensitivity <= 0.5
-        assert float(grid.lowest[0, column] - grid.step[0, column] / 2) == pytest.approx(float(low), rel=1e-5)
+        low, middle, high = (float(values[:, 0, column].quantile(share)) for share in (TAIL, 0.5, 1 - TAIL))
+        step = 0.5 / sensitivity
+        assert float(grid.step[0, column]) == pytest.approx(step)
+        down, up = round((middle - low) / step), round((high - middle) / step)
+        assert int(grid.levels[0, column]) == down + up + 1
+        assert float(grid.lowest[0, column]) == pytest.approx(middle - down * step, rel=1e-5)
     assert torch.equal(grid.lowest[:, 3], values[:, :, 3].quantile(0.5, dim=0))
 
 

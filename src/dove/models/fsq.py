@@ -17,7 +17,7 @@ UNFITTED_REACH = 4.0
 """Until it has seen data, a grid has so many levels from minus to plus this reach."""
 MOST_LEVELS = 4096
 """More would not be told apart in the result of a 16-bit computation."""
-TAIL = 0.005
+TAIL = 0.001
 """Share of a number's values on either side that its levels don't reach."""
 
 
@@ -49,22 +49,24 @@ class TokenGrid(nn.Module):
     def fit(self, values: Float[Tensor, "M K D"], sensitivity: Float[Tensor, "K D"], fineness: float) -> None:
         """Set range, step and levels so that rounding costs about the same in the picture whatever the number.
 
-        A number that moves the picture by less than ``fineness`` over its whole range gets one level, at its median.
+        A level lies at the median, where most numbers are, so that few levels still cost few bits by their frequencies. A
+        number that hardly moves the picture over its whole range gets this level alone.
 
         Args:
             values: unrounded tokens of images.
             sensitivity: length of the picture's change for a unit change of a number.
             fineness: length of the picture's change by one step.
         """
-        low, high = (_quantile(values, share) for share in (TAIL, 1 - TAIL))
-        # A number that the decoder ignores or that never varies has no step of its own.
-        span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-        count = (span * sensitivity / fineness).ceil().clamp(1, MOST_LEVELS)
-        step = torch.where(count > 1, span / count, 1.0)
-        lowest = torch.where(count > 1, low + step / 2, _quantile(values, 0.5))
-        self.lowest.copy_(lowest)
+        low, middle, high = (_quantile(values, share) for share in (TAIL, 0.5, 1 - TAIL))
+        steps_down, steps_up = (
+            (reach * sensitivity / fineness).round().clamp(max=MOST_LEVELS // 2)
+            for reach in (middle - low, high - middle)
+        )
+        levels = steps_down + steps_up + 1
+        step = torch.where(levels > 1, fineness / sensitivity, 1.0)
+        self.lowest.copy_(middle - steps_down * step)
         self.step.copy_(step)
-        self.levels.copy_(count)
+        self.levels.copy_(levels)
 
     def ids(self, values: Float[Tensor, "B L D"]) -> Int[Tensor, "B L D"]:
         """Number of the level next to each number of the first L tokens, from 0; what lies outside gets the outermost."""
