@@ -2,9 +2,10 @@
 
 import random
 
+import numpy as np
 import pytest
 
-from dove.evaluation.plots import COLOURS, legend_below, panels
+from dove.evaluation.plots import COLOURS, cloud, legend_below, log_axis, panels
 from dove.evaluation.probe_plots import _order
 
 
@@ -31,3 +32,17 @@ def test_layers_and_numbers_of_tokens_are_in_their_order() -> None:
     wanted = "latents, layer 2, layer 10, tokens@4, tokens@16, tokens@64, tokens, tokens@auto".split(", ")
     shuffled = random.Random(0).sample(wanted, len(wanted))
     assert sorted(shuffled, key=_order) == wanted
+
+
+def test_eight_points_are_seen_and_eight_thousand_do_not_blot() -> None:
+    figure, (few, many) = panels(1, 2)
+    for panel, count in ((few, 8), (many, 8000)):
+        cloud(panel, np.geomspace(600, 40_000, count), np.arange(count), COLOURS[0])
+        log_axis(panel)
+    (sparse,), (dense,) = few.collections, many.collections
+    assert sparse.get_sizes()[0] >= 20 > 3 > dense.get_sizes()[0]  # type: ignore[attr-defined]
+    assert sparse.get_alpha() >= 0.8 > 0.3 > dense.get_alpha()  # type: ignore[operator]
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in few.get_xticklabels(which="both") if label.get_text()]
+    assert "1,000" in shown
+    assert len(shown) <= 8

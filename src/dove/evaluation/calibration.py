@@ -13,7 +13,7 @@ from scipy.stats import pearsonr
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import SMALLEST_MSE, mean_squared_error
-from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+from dove.evaluation.plots import COLOURS, cloud, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
@@ -220,7 +220,7 @@ def plot_calibration(studies: Sequence[Calibration]) -> bytes:
             scatter, curve, target = axes[3 * row : 3 * row + 3]
             columns = [k - 1 for k in study.lengths]
             predicted, measured = study.predicted[:, columns], decibels(study.measured)
-            scatter.scatter(measured, predicted, s=2, alpha=0.15, color=COLOURS[0], rasterized=True)
+            cloud(scatter, measured, predicted, COLOURS[0])
             ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
             scatter.plot(ends, ends, color=COLOURS[5], linewidth=1)
             error = np.abs(predicted - measured).mean()

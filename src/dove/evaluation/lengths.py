@@ -16,7 +16,7 @@ from dove.baselines.protocol import encode_each
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import mean_squared_error
-from dove.evaluation.plots import COLOURS, panels, style, to_png, token_axis
+from dove.evaluation.plots import COLOURS, cloud, log_axis, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
@@ -123,6 +123,7 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
         for row, study in enumerate(studies):
             histogram, loss, scatter = axes[3 * row : 3 * row + 3]
             histogram.hist(study.lengths, bins=[k + 0.5 for k in range(study.max_tokens + 1)], color=COLOURS[0])
+            histogram.locator_params(axis="y", integer=True)
             histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
             ticks = sorted(study.losses)
             low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))
@@ -135,8 +136,8 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
             loss.set(xlabel="tokens", ylabel="mean squared error", title="loss against length")
             loss.legend()
             textured = study.complexity > 0
-            scatter.scatter(study.complexity[textured], study.lengths[textured], s=3, alpha=0.25, color=COLOURS[1])
-            scatter.set_xscale("log")
+            cloud(scatter, study.complexity[textured], study.lengths[textured], COLOURS[1])
+            log_axis(scatter)
             pearson = summarise(study)["pearson_log"]
             shown = "" if pearson is None else f", r = {pearson:.2f}"
             scatter.set(xlabel="Laplacian variance", ylabel="tokens", title=f"length against complexity{shown}")

@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 COLOURS = (
     "#1f6f8b",
@@ -66,6 +69,20 @@ LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19
 def short_name(name: str) -> str:
     """The end of a long model name, such as a path, which would leave no room for the axes."""
     return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
+
+
+def cloud(axes: Axes, x: NDArray[Any], y: NDArray[Any], colour: str) -> None:
+    """Points, small and faint where there are thousands, so that neither few nor many of them go unseen."""
+    strength = (2000 / max(1, np.size(x))) ** 0.5
+    axes.scatter(x, y, s=min(25, 3 * strength), alpha=min(0.9, 0.25 * strength), color=colour, rasterized=True)
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers, few enough to stand side by side."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
