@@ -193,7 +193,8 @@ def _squeezenet_path(weights: str | Path | None) -> Path:
     if not found:
         raise UserError(
             "the SqueezeNet distance needs the network's weights; give a safetensors file in torchvision's "
-            f"squeezenet1_0 layout as the perceptual weights or in the environment variable {SQUEEZENET_VARIABLE}"
+            f"squeezenet1_0 layout as the perceptual weights or in the environment variable {SQUEEZENET_VARIABLE}, "
+            "or train without: --loss.perceptual 0 --loss.perceptual-network none"
         )
     return Path(found)
 
