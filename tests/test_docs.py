@@ -77,10 +77,13 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("page", ["index.md", "ecosystem.md", "queries.md"])
+@pytest.mark.parametrize("page", ["index.md", "ecosystem.md", "queries.md", "scale.md", "speed.md", "vlm.md"])
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((90, 60), 60).convert("RGB").save("photo.jpg")
+    if page == "scale.md":  # the store that it opens
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+        assert main(["encode", "photo.jpg", "--output", "tokens"]) == 0
     found = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     assert found
     for snippet in found:
