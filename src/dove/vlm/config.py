@@ -56,6 +56,16 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamingConfig:
+    """A start for an image tokenizer that learns: a small reader in place of the language model (see ``dove.vlm.naming``)."""
+
+    steps: int = 0
+    """Steps of it before the language model's first; 0 leaves it out."""
+    lr: float = 5e-4
+    """Peak learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VLMConfig:
     """What a saved vision-language model consists of."""
 
@@ -118,6 +128,7 @@ class VLMTrainConfig(TrainConfig):
     power of minus this. 0 treats all questions alike, 1 all answers."""
     train_tokenizer: bool = False
     """Whether the image tokenizer's encoder learns too. Its lengths stay what the tokenizer it starts from says."""
+    naming: NamingConfig = added(NamingConfig())
     language_model: str | None = None
     """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
     goes on with a new connector; None builds ``scratch`` from random weights."""
@@ -143,6 +154,8 @@ class VLMTrainConfig(TrainConfig):
             raise UserError("answer_balance chooses among questions; pass --questions-per-image with it")
         if self.cache_tokens and self.train_tokenizer:
             raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
+        if self.naming.steps and not self.train_tokenizer:
+            raise UserError("naming.steps teaches the image tokenizer; pass --train-tokenizer True with it")
         if self.tokenizer == BLIND and self.train_tokenizer:
             raise UserError("train_tokenizer needs an image tokenizer; leave it out with --tokenizer none")
         if self.language_model is None and self.lora.rank:

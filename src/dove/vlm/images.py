@@ -16,6 +16,7 @@ from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
 from dove.lengths import parse_length_policy
+from dove.models.eos import EosScores
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
@@ -23,6 +24,8 @@ from dove.vlm.config import PREFIX, ViewsConfig
 
 PADDING = (124, 116, 104)
 """ImageNet's mean colour, as in LLaVA."""
+DRIFT_WEIGHT = 0.01
+"""Of the squared change of EOS margins, in dB for heads that predict quality, where a tokenizer learns to answer."""
 DIHEDRAL = (None, *Image.Transpose)
 
 
@@ -157,8 +160,16 @@ def encode_with_gradients(
     with torch.no_grad():
         known = teacher.generate(teacher.latents(pixels)).eos
     lengths = [policy.lengths(known) for policy in policies]
-    # At least two: the drift needs a position behind the first, where some heads have no finite margin.
+    # At least two, as the drift needs them.
     needed = min(tokenizer.max_tokens, max(2, *(int(kept.max()) for kept in lengths)))
     output = tokenizer.generate(tokenizer.latents(pixels), needed)
-    drift = (output.eos.margin - known.margin[:, :needed])[:, 1:].square().mean()
+    drift = margin_drift(output.eos, known)
     return [Tokens.cut(output.values, kept, tokenizer.max_tokens) for kept in lengths], drift
+
+
+def margin_drift(scores: EosScores, known: EosScores) -> Float[Tensor, ""]:
+    """The mean squared difference of margins as far as ``scores`` go, from the second position on.
+
+    Nothing is in front of the first, where some heads have no finite margin.
+    """
+    return (scores.margin - known.margin[:, : scores.margin.shape[1]])[:, 1:].square().mean()

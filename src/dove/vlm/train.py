@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,11 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import reduce, set_seed
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from dove.baselines.protocol import Tokenizer, device_of
 from dove.commands.runtime import save_outputs
-from dove.config import ReconstructionLossConfig
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.models.attention import NAME as MATMUL_ATTENTION
@@ -32,146 +29,15 @@ from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import TokenCache, open_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
-from dove.vlm.data import Conversation, Conversations, open_conversations, some_questions
+from dove.vlm.data import Conversations, open_conversations
 from dove.vlm.evaluate import answer_questions
-from dove.vlm.images import Glimpse, encode_glimpses, encode_with_gradients, load_pixels, takes_queries
+from dove.vlm.images import DRIFT_WEIGHT, encode_glimpses, encode_with_gradients, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
+from dove.vlm.naming import NO_IMAGES, learn_to_name
 from dove.vlm.questions import as_questions
-from dove.vlm.text import Encoded, PromptWriter, train_text_tokenizer
-
-NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
-"""Answers need none of the losses on images."""
-DRIFT_WEIGHT = 0.01
-"""Of the squared change of EOS margins, in dB for heads that predict quality."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Random choices for one image of one step."""
-
-    request: str
-    """The length policy."""
-    view: int
-    """Which view of the image."""
-    share: float
-    """In [0, 1): which prefix, where the policy is a random one."""
-
-    def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
-        """A uniformly random prefix of at least one token where the policy says so."""
-        return sequence[: 1 + int(self.share * len(sequence))] if self.request == PREFIX else sequence
-
-
-@dataclass(frozen=True, eq=False)
-class AnswerBatch:
-    """Conversations with their images, as tokens or as pixels still to be encoded.
-
-    Attributes:
-        conversations: encoded.
-        keys: their names.
-        tokens: of all images in order; None without images, or where ``pixels`` are given.
-        pixels: of all images; None where tokens are given.
-        draws: how many tokens each image gets, in order.
-        queries: what a query-conditioned tokenizer is asked for, one per image.
-    """
-
-    conversations: tuple[Encoded, ...]
-    keys: tuple[str, ...]
-    tokens: Tokens | None = None
-    pixels: Float[Tensor, "M 3 S S"] | None = None
-    draws: tuple[Draw, ...] = ()
-    queries: tuple[str | None, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def to(self, device: torch.device) -> "AnswerBatch":
-        """The same on another device."""
-        tokens = None if self.tokens is None else self.tokens.to(device)
-        pixels = None if self.pixels is None else self.pixels.to(device)
-        return replace(self, tokens=tokens, pixels=pixels)
-
-
-class Collator:
-    """Conversations and their seeds to a batch.
-
-    Args:
-        config: of the training.
-        writer: of the prompts.
-        conversations: with the source of the images.
-        image_size: side S in pixels.
-        cache: tokens made ahead; None to load pixels.
-    """
-
-    def __init__(
-        self,
-        config: VLMTrainConfig,
-        writer: PromptWriter,
-        conversations: Conversations,
-        image_size: int,
-        cache: TokenCache | None = None,
-    ) -> None:
-        self.config, self.writer, self.conversations = config, writer, conversations
-        self.image_size, self.cache = image_size, cache
-        self.weights = conversations.answer_weights(config.answer_balance)
-
-    def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
-        most = self.config.questions_per_image
-        samples = [(some_questions(item, most, self.weights, seed), seed) for item, seed in samples]
-        encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
-        keys = tuple(item.key for item, _ in samples)
-        seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, seed)]
-        if not seen or self.writer.blind:
-            return AnswerBatch(conversations=encoded, keys=keys)
-        draws = tuple(draw for _, draw in seen)
-        queries = tuple(glimpse.query for glimpse, _ in seen)
-        if self.cache is not None:
-            rows = [draw.cut(self.cache(glimpse, draw.request, draw.view)) for glimpse, draw in seen]
-            tokens = Tokens.from_ragged(rows, self.cache.max_tokens)
-            return AnswerBatch(conversations=encoded, keys=keys, tokens=tokens, draws=draws, queries=queries)
-        images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
-        pixels = torch.stack(
-            [
-                load_pixels(images, glimpse.index, self.image_size, views if draw.view else None, (seed, draw.view))
-                for glimpse, draw in seen
-            ]
-        )
-        return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
-
-    def _draws(self, item: Conversation, seed: int) -> list[tuple[Glimpse, Draw]]:
-        rng = np.random.default_rng(seed)
-        drawn = []
-        for glimpse in item.glimpses:
-            request = self.config.num_tokens[int(rng.integers(len(self.config.num_tokens)))]
-            view, share = int(rng.integers(self.config.views.count)), float(rng.random())
-            drawn.append((glimpse, Draw(request=request, view=view, share=share)))
-        return drawn
-
-
-class Samples(Dataset[tuple[Conversation, int]]):
-    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``.
-
-    Args:
-        conversations: to learn from.
-        seed: of the training.
-        collate: makes a batch of items.
-    """
-
-    def __init__(self, conversations: Conversations, seed: int, collate: Collator):
-        self.conversations, self.seed, self.collate = conversations, seed, collate
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
-        epoch, index = sample
-        drawn = np.random.default_rng([self.seed, epoch, index + 1]).integers(2**62)
-        return self.conversations.items[index], int(drawn)
-
-
-def encode_conversation(writer: PromptWriter, item: Conversation) -> Encoded:
-    """Its word ids."""
-    return (writer.conversation if item.follows else writer.questions)(item.turns, item.key)
+from dove.vlm.samples import AnswerBatch, Collator, Samples
+from dove.vlm.text import train_text_tokenizer
 
 
 class AnswerObjective(Objective):
@@ -383,12 +249,15 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
+    objective = AnswerObjective(model)  # which copies the tokenizer as it is, and so stands in front of naming
+    if config.naming.steps and model.trained_tokenizer is not None:
+        learn_to_name(config, model.trained_tokenizer, training)
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
     if subject is not None and glimpses:
         sample = sample_tokens(subject.tokenizer, training.images, glimpses, config.num_tokens[0])
         model.connector.standardise(sample.cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
-    trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
+    trainer = AnswerTrainer(config, objective, Samples(training, config.run.seed, collator), holdout)
     if PartialState().is_main_process:
         text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
         save_outputs({output / "config.yaml": text.encode()})

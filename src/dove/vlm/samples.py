@@ -1,0 +1,148 @@
+"""What a training step gets: conversations with the images, lengths and questions that chance chose for them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dove.tokens import Tokens
+from dove.vlm.cache import TokenCache
+from dove.vlm.config import PREFIX, VLMTrainConfig
+from dove.vlm.data import Conversation, Conversations, some_questions
+from dove.vlm.images import Glimpse, load_pixels
+from dove.vlm.text import Encoded, PromptWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Random choices for one image of one step."""
+
+    request: str
+    """The length policy."""
+    view: int
+    """Which view of the image."""
+    share: float
+    """In [0, 1): which prefix, where the policy is a random one."""
+
+    def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
+        """A uniformly random prefix of at least one token where the policy says so."""
+        return sequence[: 1 + int(self.share * len(sequence))] if self.request == PREFIX else sequence
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerBatch:
+    """Conversations with their images, as tokens or as pixels still to be encoded.
+
+    Attributes:
+        conversations: encoded.
+        keys: their names.
+        tokens: of all images in order; None without images, or where ``pixels`` are given.
+        pixels: of all images; None where tokens are given.
+        draws: how many tokens each image gets, in order.
+        queries: what a query-conditioned tokenizer is asked for, one per image.
+    """
+
+    conversations: tuple[Encoded, ...]
+    keys: tuple[str, ...]
+    tokens: Tokens | None = None
+    pixels: Float[Tensor, "M 3 S S"] | None = None
+    draws: tuple[Draw, ...] = ()
+    queries: tuple[str | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def to(self, device: torch.device) -> "AnswerBatch":
+        """The same on another device."""
+        tokens = None if self.tokens is None else self.tokens.to(device)
+        pixels = None if self.pixels is None else self.pixels.to(device)
+        return replace(self, tokens=tokens, pixels=pixels)
+
+
+class Collator:
+    """Conversations and their seeds to a batch.
+
+    Args:
+        config: of the training.
+        writer: of the prompts.
+        conversations: with the source of the images.
+        image_size: side S in pixels.
+        cache: tokens made ahead; None to load pixels.
+    """
+
+    def __init__(
+        self,
+        config: VLMTrainConfig,
+        writer: PromptWriter,
+        conversations: Conversations,
+        image_size: int,
+        cache: TokenCache | None = None,
+    ) -> None:
+        self.config, self.writer, self.conversations = config, writer, conversations
+        self.image_size, self.cache = image_size, cache
+        self.weights = conversations.answer_weights(config.answer_balance)
+
+    def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
+        most = self.config.questions_per_image
+        samples = [(some_questions(item, most, self.weights, seed), seed) for item, seed in samples]
+        encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
+        keys = tuple(item.key for item, _ in samples)
+        seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, seed)]
+        if not seen or self.writer.blind:
+            return AnswerBatch(conversations=encoded, keys=keys)
+        draws = tuple(draw for _, draw in seen)
+        queries = tuple(glimpse.query for glimpse, _ in seen)
+        if self.cache is not None:
+            rows = [draw.cut(self.cache(glimpse, draw.request, draw.view)) for glimpse, draw in seen]
+            tokens = Tokens.from_ragged(rows, self.cache.max_tokens)
+            return AnswerBatch(conversations=encoded, keys=keys, tokens=tokens, draws=draws, queries=queries)
+        images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
+        pixels = torch.stack(
+            [
+                load_pixels(images, glimpse.index, self.image_size, views if draw.view else None, (seed, draw.view))
+                for glimpse, draw in seen
+            ]
+        )
+        return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
+
+    def _draws(self, item: Conversation, seed: int) -> list[tuple[Glimpse, Draw]]:
+        rng = np.random.default_rng(seed)
+        drawn = []
+        for glimpse in item.glimpses:
+            request = self.config.num_tokens[int(rng.integers(len(self.config.num_tokens)))]
+            view, share = int(rng.integers(self.config.views.count)), float(rng.random())
+            drawn.append((glimpse, Draw(request=request, view=view, share=share)))
+        return drawn
+
+
+class Samples(Dataset[tuple[Conversation, int]]):
+    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``.
+
+    Args:
+        conversations: to learn from.
+        seed: of the training.
+        collate: makes a batch of items.
+    """
+
+    def __init__(
+        self, conversations: Conversations, seed: int, collate: Callable[[Sequence[tuple[Conversation, int]]], Any]
+    ) -> None:
+        self.conversations, self.seed, self.collate = conversations, seed, collate
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
+        epoch, index = sample
+        drawn = np.random.default_rng([self.seed, epoch, index + 1]).integers(2**62)
+        return self.conversations.items[index], int(drawn)
+
+
+def encode_conversation(writer: PromptWriter, item: Conversation) -> Encoded:
+    """Its word ids."""
+    return (writer.conversation if item.follows else writer.questions)(item.turns, item.key)
