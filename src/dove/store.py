@@ -51,6 +51,8 @@ class Manifest:
     records: int
     """Records of the source, with the unreadable ones."""
     shard_size: int
+    precision: str = "fp32"
+    """What the model computed in."""
     format: int = FORMAT
 
     @property

@@ -39,6 +39,20 @@ def test_every_image_is_there_once_with_the_models_tokens(photos: Path, checkpoi
     torch.testing.assert_close(shard.tokens(16, 0, 1).values, expected.values, atol=1e-5, rtol=1e-4)
 
 
+def test_bf16_tokens_point_the_same_way_and_are_not_mixed_with_others(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rough, exact = tmp_path / "bf16", tmp_path / "fp32"
+    for output, precision in ((rough, "bf16"), (exact, "fp32")):
+        assert encode(photos, output, checkpoint, "--num-tokens", "5", "--precision", precision) == 0
+    for found, expected in zip(TokenStore.open(rough).shards(), TokenStore.open(exact).shards(), strict=True):
+        values = [torch.cat(shard.values).float() for shard in (found, expected)]
+        assert torch.cosine_similarity(*values).min() > 0.999
+        assert not torch.equal(*values)
+    assert encode(photos, rough, checkpoint, "--num-tokens", "5") == 2
+    assert "precision was 'bf16', now 'fp32'" in capsys.readouterr().err
+
+
 def test_shards_open_without_this_package(photos: Path, checkpoint: str, tmp_path: Path) -> None:
     output = tmp_path / "tokens"
     assert encode(photos, output, checkpoint) == 0

@@ -33,6 +33,8 @@ class EncodeOptions:
     """Images of one file."""
     dtype: Literal["fp16", "fp32"] = "fp16"
     """Precision of the stored values."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the model computes in; bf16 is several times faster on GPUs and on CPUs with bf16 matrix units."""
     image_column: str = "image"
     """Column of parquet files and hub datasets that holds the images."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -106,6 +108,7 @@ def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
         source=list(options.images),
         records=len(encoder.dataset),
         shard_size=options.shard_size,
+        precision=options.precision,
     )
     return TokenStore.create(options.output, manifest), encoder
 
@@ -129,6 +132,10 @@ class ShardEncoder:
             options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
         )
         self.model: Dove = load_model(options.model, options.device)
+        if options.precision != "fp32":
+            from dove.optimization import optimize
+
+            optimize(self.model, options.precision)
         self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.config.max_tokens)
         self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
 
