@@ -62,6 +62,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert all(f"{name} " in shown for name in PAPER)
     assert "not yet: the rows of ALIT" in shown
+    assert all(load_experiment(name).paper_line in shown for name in PAPER)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_run_runs_a_table(tiny_dove: Dove, photos: Path, tmp_path: Path, capsys:
     rows = json.loads((tmp_path / "out" / "table2" / "reconstruction.json").read_text())["rows"]
     assert [row["num_tokens"] for row in rows] == [8, 16, "auto", "fixed@auto-mean"]
     shown = capsys.readouterr().out
-    assert "18.91" in shown
+    assert "dove: {32: 18.91, 64: 11.46, 96: 10.84" in shown  # Table 2's row, below ours
     assert f"not trained in {tmp_path / 'bench'}: DOVE, " in shown
 
 

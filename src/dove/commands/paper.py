@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +98,12 @@ def run(options: Options) -> int:
 
 
 def table(experiments: Sequence[Experiment]) -> str:
-    """One line for each experiment, and one more for each part of it that is not there yet."""
+    """Two lines for each experiment, what it is and what the paper found, and one for each part that is not there yet."""
     width = max(len(experiment.name) for experiment in experiments)
     lines = []
     for experiment in experiments:
         lines.append(f"{experiment.name:{width}}  {experiment.title}")
+        lines.append(f"{'':{width}}  paper: {experiment.paper_line}")
         lines += [f"{'':{width}}  not yet: {part}" for part in experiment.not_yet]
     return "\n".join(lines)
 
@@ -150,6 +152,9 @@ def run_experiment(options: RunOptions) -> int:
         status = 0 if options.dry_run else main(command)
         if status:
             return status
+    if experiment.paper_values:
+        print(f"the paper's values ({experiment.paper.get('unit', 'as there')}):")
+        print(textwrap.indent(experiment.paper_values, "  "))
     for part in experiment.not_yet:
         print(f"not yet: {part}")
     missing = trained_models(options.bench)[1]

@@ -1,5 +1,6 @@
 """``dove train``: any preset on any images."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,7 +65,8 @@ def run(config: TrainConfig) -> int:
     from dove.training.setup import run_training
 
     model = run_training(config)
-    print(f"model: {model}")
+    if os.environ.get("RANK", "0") == "0":  # one line for all processes
+        print(f"model: {model}")
     return 0
 
 

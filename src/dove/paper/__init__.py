@@ -46,6 +46,12 @@ class Experiment:
         """The paper's finding in one line."""
         return " ".join(str(self.paper["finding"]).split())
 
+    @property
+    def paper_values(self) -> str:
+        """The paper's values as lines of YAML, one for each innermost row; empty where it gives none."""
+        values = self.paper.get("values")
+        return yaml.safe_dump(values, default_flow_style=None, sort_keys=False, width=160).rstrip() if values else ""
+
 
 def experiment_names() -> list[str]:
     """All names: tables, then figures, each in the order of the paper."""
