@@ -151,7 +151,7 @@ class AnswerTrainer(Trainer):
 
     def _attend(self, *, training: bool) -> None:
         """On a CPU the fused attention's backward is slow (see ``dove.models.attention``)."""
-        if self.config.language_model is None and self.accelerator.device.type == "cpu":
+        if self.accelerator.device.type == "cpu":
             for model in (self.objective.model, self.average.module):
                 model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
 
