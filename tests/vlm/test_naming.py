@@ -13,8 +13,10 @@ from dove.tokenizer import Dove
 from dove.vlm.config import NamingConfig, VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations, open_conversations
 from dove.vlm.images import Glimpse
+from dove.vlm.model import VisionLanguageModel
 from dove.vlm.naming import Choices, choice_losses, learn_to_name
 from dove.vlm.text import Turn
+from dove.vlm.train import run_vlm_training
 
 SHAPES, COLOURS = ("disc", "ring", "star"), ("blue", "gray", "lime", "pink")
 
@@ -85,4 +87,20 @@ def test_data_without_choices_are_refused(training: VLMTrainConfig, tiny_dove: D
     with pytest.raises(UserError, match="different answers"):
         learn_to_name(settings, tiny_dove, conversations(6))
     with pytest.raises(UserError, match="train-tokenizer"):
-        replace(training, naming=NamingConfig(steps=1))
+        replace(training, cache_tokens=False, naming=NamingConfig(steps=1))
+    with pytest.raises(UserError, match="tokenizer none"):
+        replace(training, tokenizer="none", naming=NamingConfig(steps=1))
+
+
+def test_a_tokenizer_that_has_named_is_frozen_and_stored(
+    training: VLMTrainConfig, tiny_dove: Dove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dove.vlm.naming.LEAST_ANSWERS", 2)
+    folder = run_vlm_training(replace(training, naming=NamingConfig(steps=2, lr=1e-2)))
+    named = Dove.from_pretrained(Path(training.output) / "naming" / "model", device="cpu").state_dict()
+    stored = VisionLanguageModel.from_pretrained(folder, device="cpu").tokenizer
+    assert isinstance(stored, Dove)
+    start = tiny_dove.state_dict()
+    assert any(not torch.equal(weight, start[name]) for name, weight in named.items())
+    for name, weight in stored.state_dict().items():
+        torch.testing.assert_close(weight, named[name], atol=2e-3, rtol=2e-3)

@@ -127,7 +127,8 @@ class VLMTrainConfig(TrainConfig):
     """How far ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
     power of minus this. 0 treats all questions alike, 1 all answers."""
     train_tokenizer: bool = False
-    """Whether the image tokenizer's encoder learns too. Its lengths stay what the tokenizer it starts from says."""
+    """Whether the image tokenizer's encoder learns with the language model. Its lengths stay what the tokenizer it starts from
+    says."""
     naming: NamingConfig = added(NamingConfig())
     language_model: str | None = None
     """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
@@ -154,8 +155,10 @@ class VLMTrainConfig(TrainConfig):
             raise UserError("answer_balance chooses among questions; pass --questions-per-image with it")
         if self.cache_tokens and self.train_tokenizer:
             raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
-        if self.naming.steps and not self.train_tokenizer:
-            raise UserError("naming.steps teaches the image tokenizer; pass --train-tokenizer True with it")
+        if self.naming.steps and not (self.train_tokenizer or self.cache_tokens):
+            raise UserError("naming.steps without a cache needs a tokenizer that goes on; pass --train-tokenizer True")
+        if self.naming.steps and self.tokenizer == BLIND:
+            raise UserError("naming.steps needs an image tokenizer; leave it out with --tokenizer none")
         if self.tokenizer == BLIND and self.train_tokenizer:
             raise UserError("train_tokenizer needs an image tokenizer; leave it out with --tokenizer none")
         if self.language_model is None and self.lora.rank:

@@ -212,13 +212,16 @@ def choice_losses(
     return total, metrics
 
 
-def learn_to_name(config: VLMTrainConfig, tokenizer: Dove, conversations: Conversations) -> None:
+def learn_to_name(config: VLMTrainConfig, tokenizer: Dove, conversations: Conversations) -> Path:
     """Train a tokenizer, in place, to tell answers; its checkpoints lie in the folder ``naming`` of the output.
 
     Args:
         config: of the whole training.
         tokenizer: what learns.
         conversations: the training ones; those about no image or several are left out.
+
+    Returns:
+        The folder of the tokenizer as it is then.
 
     Raises:
         UserError: if no question about one image is asked often.
@@ -251,8 +254,9 @@ def learn_to_name(config: VLMTrainConfig, tokenizer: Dove, conversations: Conver
         save_named,
         examples=Samples(part, config.run.seed, collator),
     )
-    trainer.train()
+    folder = trainer.train()
     tokenizer.load_state_dict(trainer.average.module.tokenizer.state_dict())  # type: ignore[union-attr]
+    return folder
 
 
 def save_named(model: nn.Module, folder: Path) -> None:

@@ -215,7 +215,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         query=config.query,
         connector=config.connector,
         lora=config.lora,
-        train_tokenizer=config.train_tokenizer,
+        train_tokenizer=config.train_tokenizer or config.naming.steps > 0,
     )
     model = VisionLanguageModel(settings, language_model, text_tokenizer, tokenizer)
     model.connector.requires_grad_(subject is not None)
@@ -250,8 +250,10 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
     objective = AnswerObjective(model)  # which copies the tokenizer as it is, and so stands in front of naming
-    if config.naming.steps and model.trained_tokenizer is not None:
-        learn_to_name(config, model.trained_tokenizer, training)
+    if model.trained_tokenizer is not None:
+        if config.naming.steps:
+            subject = load_subject(str(learn_to_name(config, model.trained_tokenizer, training)), device)
+        model.trained_tokenizer.requires_grad_(config.train_tokenizer)
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
     if subject is not None and glimpses:
         sample = sample_tokens(subject.tokenizer, training.images, glimpses, config.num_tokens[0])
