@@ -188,17 +188,15 @@ LLAVA = VLMTrainConfig(
 VLM_TINY = VLMTrainConfig(
     preset="vlm-tiny",
     num_tokens=("auto", "auto", "64"),
-    views=ViewsConfig(count=1000, symmetries=True, zoom_out=1.25),
-    cache_tokens=False,
-    train_tokenizer=True,
-    tokenizer_lr=1e-3,
-    questions_per_image=6,
+    views=ViewsConfig(count=4, symmetries=True, zoom_out=1.25),
+    naming=NamingConfig(steps=1000),
+    questions_per_image=8,
     optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
     connector_lr=1e-3,
     run=RunConfig(
-        steps=2600, batch_size=32, holdout=40, log_every=50, sample_every=200, checkpoint_every=200, threads=1
+        steps=1200, batch_size=32, holdout=40, log_every=50, sample_every=200, checkpoint_every=200, threads=1
     ),
 )
-"""A language model of a million parameters, from random weights."""
+"""A language model of a million parameters, from random weights, behind an encoder that first learned to name."""
 
 VLM_PRESETS: dict[str, VLMTrainConfig] = {"vlm-tiny": VLM_TINY, "llava": LLAVA}
