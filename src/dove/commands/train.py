@@ -65,9 +65,14 @@ def run(config: TrainConfig) -> int:
     from dove.training.setup import run_training
 
     model = run_training(config)
-    if os.environ.get("RANK", "0") == "0":  # one line for all processes
-        print(f"model: {model}")
+    report_model(model)
     return 0
+
+
+def report_model(folder: Path) -> None:
+    """Say where a finished model is, once for all processes of its training."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"model: {folder}")
 
 
 def _take(flags: list[str], name: str) -> tuple[str | None, list[str]]:

@@ -20,7 +20,7 @@ from dove.errors import UserError
 from dove.evaluation.common import Subject, hash_images
 from dove.lengths import parse_length_policy
 from dove.vlm.config import PREFIX, ViewsConfig
-from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
+from dove.vlm.images import Glimpse, encode_glimpses, load_pixels, load_view
 
 BATCH_SIZE = 64
 SAMPLE = 64
@@ -137,8 +137,7 @@ def _encode(
         for start in range(0, len(jobs), BATCH_SIZE):
             part = jobs[start : start + BATCH_SIZE]
             pixels = [
-                load_pixels(images, glimpse.index, tokenizer.image_size, views if view else None, (seed, view))
-                for glimpse, view in part
+                load_view(images, glimpse.index, tokenizer.image_size, views, seed, view) for glimpse, view in part
             ]
             found = encode_glimpses(
                 tokenizer, torch.stack(pixels).to(device), names, [glimpse.query for glimpse, _ in part]

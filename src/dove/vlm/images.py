@@ -110,6 +110,13 @@ def load_pixels(
     return square_pixels(image, image_size)
 
 
+def load_view(
+    images: ImageDataset, index: int, image_size: int, views: ViewsConfig, seed: int, view: int
+) -> Float[Tensor, "3 S S"]:
+    """View number ``view`` of a training image, of which 0 is the image itself; else as ``load_pixels``."""
+    return load_pixels(images, index, image_size, views if view else None, (seed, view))
+
+
 def takes_queries(tokenizer: Tokenizer) -> bool:
     """Whether ``encode`` of this tokenizer can be asked for a part of the image."""
     return "query" in inspect.signature(tokenizer.encode).parameters

@@ -26,7 +26,7 @@ from dove.training.objectives import Objective, StepResult
 from dove.training.trainer import Trainer
 from dove.vlm.config import VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations
-from dove.vlm.images import load_pixels, margin_drift
+from dove.vlm.images import load_pixels, load_view, margin_drift
 from dove.vlm.samples import Samples
 
 NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
@@ -114,9 +114,8 @@ class NamingCollator:
 
     def _view(self, item: Conversation, seed: int) -> Float[Tensor, "3 S S"]:
         """The image, or one of its random views."""
-        view = int(np.random.default_rng(seed).integers(self.config.views.count))
-        views = self.config.views if view else None
-        return load_pixels(self.images, item.glimpses[0].index, self.image_size, views, (self.config.run.seed, view))
+        config, view = self.config, int(np.random.default_rng(seed).integers(self.config.views.count))
+        return load_view(self.images, item.glimpses[0].index, self.image_size, config.views, config.run.seed, view)
 
 
 class TokenReader(nn.Module):
@@ -204,11 +203,10 @@ def choice_losses(
     total, metrics = answers.new_zeros((), dtype=torch.float32), {}
     for number, (scores, places) in enumerate(zip(logits, answers.T, strict=True)):
         known = places >= 0
-        total = total + functional.cross_entropy(
-            scores.float()[known], places[known], reduction="sum"
-        ) / known.sum().clamp(min=1)
-        right = (scores.argmax(-1) == places)[known].float().sum() / known.sum().clamp(min=1)
-        metrics[f"right/{number}"] = right
+        count = known.sum().clamp(min=1)
+        scores, places = scores.float()[known], places[known]
+        total = total + functional.cross_entropy(scores, places, reduction="sum") / count
+        metrics[f"right/{number}"] = (scores.argmax(-1) == places).sum() / count
     return total, metrics
 
 

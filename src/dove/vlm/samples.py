@@ -14,7 +14,7 @@ from dove.tokens import Tokens
 from dove.vlm.cache import TokenCache
 from dove.vlm.config import PREFIX, VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations, some_questions
-from dove.vlm.images import Glimpse, load_pixels
+from dove.vlm.images import Glimpse, load_view
 from dove.vlm.text import Encoded, PromptWriter
 
 
@@ -103,10 +103,7 @@ class Collator:
             return AnswerBatch(conversations=encoded, keys=keys, tokens=tokens, draws=draws, queries=queries)
         images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
         pixels = torch.stack(
-            [
-                load_pixels(images, glimpse.index, self.image_size, views if draw.view else None, (seed, draw.view))
-                for glimpse, draw in seen
-            ]
+            [load_view(images, glimpse.index, self.image_size, views, seed, draw.view) for glimpse, draw in seen]
         )
         return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
 

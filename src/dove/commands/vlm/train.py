@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dove.commands.train import parse_settings
+from dove.commands.train import parse_settings, report_model
 from dove.vlm.config import VLM_PRESETS, VLMTrainConfig
 
 
@@ -24,6 +24,5 @@ def run(config: VLMTrainConfig) -> int:
     """
     from dove.vlm.train import run_vlm_training
 
-    model = run_vlm_training(config)
-    print(f"model: {model}")
+    report_model(run_vlm_training(config))
     return 0
