@@ -196,18 +196,26 @@ class PrefixLossConfig(TokenizerLossConfig):
     log_uniform: float = 0.5
     """Share of the prefixes cut at a log-uniform length, which is short more often."""
     powers: float = 0.0
-    """Share of the prefixes cut at a power of two, each as often; what the two shares leave is cut uniformly."""
+    """Share of the prefixes cut at a power of two, each as often; what the three shares leave is cut uniformly."""
     prefixes_per_image: int = 1
     """Prefixes that every image is rebuilt from in a step; it is encoded once for all of them."""
     distillation: float = 0.0
     """Weight of the squared error against the model's own reconstruction from all tokens, which gets no gradient."""
+    whole: float = added(0.0)
+    """Share of the prefixes that are the whole sequence."""
+    average: Literal["arithmetic", "geometric"] = added("arithmetic")
+    """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate, or the
+    logarithm of their geometric mean, in which a gain of 1% counts alike at every length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.log_uniform, self.powers) < 0 or self.log_uniform + self.powers > 1:
+        shares = {"log_uniform": self.log_uniform, "powers": self.powers, "whole": self.whole}
+        if min(shares.values()) < 0 or sum(shares.values()) > 1:
+            named = ", ".join(f"loss.{name}={share}" for name, share in shares.items())
+            raise UserError(f"{named} are shares of the prefixes; pass numbers from 0 on that sum to at most 1")
+        if self.average == "geometric" and self.gan:
             raise UserError(
-                f"loss.log_uniform={self.log_uniform} and loss.powers={self.powers} are shares of the prefixes; "
-                "pass numbers from 0 on that sum to at most 1"
+                "loss.average=geometric needs losses above 0, and the adversarial term is not: pass --loss.gan 0, or arithmetic"
             )
         if self.prefixes_per_image < 1:
             raise UserError(f"loss.prefixes_per_image={self.prefixes_per_image} leaves nothing; pass at least 1")

@@ -3,7 +3,7 @@ import torch
 
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.config import ReconstructionWeights
-from dove.losses.reconstruction import reconstruction_loss, squared_error
+from dove.losses.reconstruction import log_loss, reconstruction_loss, squared_error
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:
@@ -48,3 +48,10 @@ def test_generator_loss_is_the_negative_mean_logit_of_each_sample():
     logits = noise(3, 1, 2, 5, seed=1)
     expected = torch.stack([-sample.mean() for sample in logits])
     torch.testing.assert_close(generator_loss(logits), expected)
+
+
+def test_log_loss_is_the_log_of_the_geometric_mean_with_a_floor():
+    losses = torch.tensor([0.5, 0.02, 0.0], requires_grad=True)
+    log_loss(losses).backward()
+    assert log_loss(losses).exp().item() == pytest.approx((0.5 * 0.02 * 1e-6) ** (1 / 3), rel=1e-4)
+    torch.testing.assert_close(losses.grad, torch.tensor([2.0, 50.0, 0.0]) / 3)

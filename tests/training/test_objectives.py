@@ -169,6 +169,7 @@ def test_recipes_refuse_heads_they_cannot_train(
         # P(length 1) = log 2 / log 17, P(length 16) = log(17 / 16) / log 17
         ({"log_uniform": 1.0, "powers": 0.0}, {1: 0.2447, 16: 0.0214}),
         ({"log_uniform": 0.0, "powers": 0.5}, {1: 0.1 + 1 / 32, 3: 1 / 32, 16: 0.1 + 1 / 32}),
+        ({"log_uniform": 0.0, "powers": 0.25, "whole": 0.5}, {1: 0.05 + 1 / 64, 3: 1 / 64, 16: 0.55 + 1 / 64}),
     ],
 )
 def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, expected: dict) -> None:
@@ -178,7 +179,16 @@ def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, e
         assert counts[length].item() == pytest.approx(share, abs=0.025 if share else 0)
 
 
-@pytest.mark.parametrize("wrong", [{"log_uniform": 0.6, "powers": 0.6}, {"powers": -0.1}, {"prefixes_per_image": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"log_uniform": 0.6, "powers": 0.6},
+        {"log_uniform": 0.5, "whole": 0.6},
+        {"powers": -0.1},
+        {"prefixes_per_image": 0},
+        {"average": "geometric", "gan": 1e-9},
+    ],
+)
 def test_impossible_draws_are_refused(prefix_training: PrefixTrainConfig, wrong: dict) -> None:
     with pytest.raises(UserError, match="pass"):
         replace(prefix_training.loss, **wrong)
@@ -202,6 +212,15 @@ def test_several_prefixes_cost_one_encoding_and_give_the_mean_loss(prefix_traini
         if cut is lengths[0] or torch.equal(cut, lengths[0]):
             torch.testing.assert_close(result.reconstruction, rebuilt)
     torch.testing.assert_close(result.loss, torch.stack(expected).mean())
+
+
+def test_geometric_average_is_the_mean_logarithm(prefix_training: PrefixTrainConfig) -> None:
+    loss = replace(prefix_training.loss, average="geometric", quality=0.0)
+    objective = make_prefix(replace(prefix_training, loss=loss))
+    images = batch(4)
+    result = objective(images, 1)
+    terms = objective.reconstruction_terms(result.reconstruction, images)
+    assert result.loss.item() == pytest.approx(terms["rec"].log().mean().item())
 
 
 def test_distillation_pulls_prefixes_and_leaves_the_whole_alone(prefix_training: PrefixTrainConfig) -> None:

@@ -36,3 +36,14 @@ def reconstruction_loss(
         weights: The three factors.
     """
     return weights.mse * mse + weights.perceptual * perceptual + weights.gan * generator_gan
+
+
+def log_loss(losses: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Logarithm of the geometric mean: a gain of 1% counts alike for every sample, however large its loss is.
+
+    For a squared error it is the mean PSNR, but for sign and scale, where the arithmetic mean is the PSNR of the worst samples.
+
+    Args:
+        losses: (B,), at least 0. What is below 1e-6 counts as 1e-6, and teaches nothing.
+    """
+    return losses.clamp(min=1e-6).log().mean()

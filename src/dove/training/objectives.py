@@ -5,6 +5,7 @@ tokenizer needs an objective and no new loop.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from dove.lengths import Auto
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.length import RunningThreshold, eos_loss, eos_weight
 from dove.losses.perceptual import make_perceptual
-from dove.losses.reconstruction import reconstruction_loss, squared_error
+from dove.losses.reconstruction import log_loss, reconstruction_loss, squared_error
 from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
 from dove.models.eos import EosScores
@@ -228,6 +229,8 @@ class PrefixObjective(TokenizerObjective):
     def __init__(self, config: PrefixTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
+        averages: dict[str, Callable[[Tensor], Tensor]] = {"arithmetic": torch.mean, "geometric": log_loss}
+        self.average = averages[config.loss.average]
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         output = self.model.generate(self.model.latents(images))
@@ -238,7 +241,7 @@ class PrefixObjective(TokenizerObjective):
         terms = self.reconstruction_terms(reconstruction, targets)
         errors = self.foresight_errors(output.eos, lengths, psnr(reconstruction.detach(), targets), terms["perceptual"])
         divergence = output.divergence().mean()
-        loss = terms["rec"].mean() + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
+        loss = self.average(terms["rec"]) + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
         loss = loss + self.config.loss.kl * divergence
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         if self.config.loss.distillation:
@@ -280,7 +283,7 @@ class PrefixObjective(TokenizerObjective):
     def draw_lengths(self, count: int, step: int) -> Int[Tensor, " B"]:
         """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this lane.
 
-        A share ``log_uniform`` is log-uniform, a share ``powers`` a power of two, the rest uniform.
+        A share ``log_uniform`` is log-uniform, a share ``powers`` a power of two, a share ``whole`` K, the rest uniform.
         """
         draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
         capacity = self.model.config.max_tokens
@@ -291,6 +294,7 @@ class PrefixObjective(TokenizerObjective):
         pick = torch.rand(count, generator=draws)
         shares = self.config.loss
         drawn = torch.where(pick < shares.log_uniform + shares.powers, power, even)
+        drawn = torch.where(pick >= 1 - shares.whole, torch.full_like(drawn, capacity), drawn)
         return torch.where(pick < shares.log_uniform, short, drawn).long().clamp(1, capacity)
 
 
