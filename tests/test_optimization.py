@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dove import optimization
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed, parse_length_policy
@@ -121,3 +122,16 @@ def test_limited_lengths_are_settled_when_their_positions_are_there():
     assert Auto().settled(scores).tolist() == [True, False]
     assert Auto(max_tokens=4).settled(scores).all()
     assert [policy.least_positions(16) for policy in (Fixed(4), Auto(), Budget(3.0))] == [4, 1, 16]
+
+
+@pytest.mark.parametrize("large", [0, 300, 2**30])
+def test_ends_in_parts_give_the_same(tiny_config, images, monkeypatch, large):
+    monkeypatch.setattr(optimization, "LARGE", large)
+    plain, fast = pair(tiny_config)
+    levels = len(tiny_config.vqgan.block_out_channels)
+    wide = fast.vqgan.model.encoder.wide
+    assert wide == {0: levels, 2**30: 0}.get(large, wide)
+    assert large != 300 or 0 < wide < levels
+    expected = plain.encode(images, 5)
+    torch.testing.assert_close(fast.encode(images, 5).values, expected.values, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast.decode(expected), plain.decode(expected), atol=1e-5, rtol=1e-4)

@@ -253,6 +253,9 @@ class RunConfig:
     """Images of one forward pass on one process."""
     accumulate: int = 1
     """Batches of a step; their gradients are averaged, so that n batches equal one n times as large."""
+    sharding: Literal["none", "fsdp"] = added("none")
+    """Whether every process holds everything (DDP), or weights, gradients and the optimizer's state are cut up between the
+    processes (FSDP2), for models that are too large to hold."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     workers: int = 0

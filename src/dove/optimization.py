@@ -6,10 +6,14 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+from dove.config import VQGANConfig
 from dove.errors import UserError
-from dove.models.inference import InferenceBackbone, InferenceGenerator, InferenceResidual
+from dove.models.eos import VocabularyEosHead
+from dove.models.inference import InferenceBackbone, InferenceGenerator, InferenceVocabularyEosHead
+from dove.models.inference_vqgan import LARGE, InferenceDecoder, InferenceEncoder, InferenceResidual
 from dove.models.token_decoder import KeptTokenDecoder
 from dove.models.token_generator import BandTimestamps
+from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -47,10 +51,11 @@ def optimize(model: Dove, precision: str = "bf16") -> Dove:
     for part in matrix_parts(model):
         part.to(PRECISIONS[precision])
     model.vqgan.to(memory_format=torch.channels_last)
-    model.vqgan.images_at_once = 1 if model.token_decoder.positions.device.type == "cpu" else 64
-    shorten_residuals(model.vqgan)
+    optimize_ends(model.vqgan)
     model.generator = share(model.generator, InferenceGenerator)
     model.generator.chunk = CHUNK
+    if isinstance(model.generator.eos_head, VocabularyEosHead):
+        model.generator.eos_head = share(model.generator.eos_head, InferenceVocabularyEosHead)
     for transformer in (model.generator, model.token_decoder):
         transformer.backbone = share(transformer.backbone, InferenceBackbone)
     return model
@@ -69,6 +74,26 @@ def matrix_parts(model: Dove) -> list[nn.Module]:
     if model.config.eos_head == "vocab":
         parts.append(generator.eos_head)
     return parts
+
+
+def optimize_ends(vqgan: VQGAN) -> None:
+    """Run wide levels in parts, and residual blocks in place."""
+    shorten_residuals(vqgan)
+    network = vqgan.model
+    network.encoder, network.decoder = (
+        share(network.encoder, InferenceEncoder),
+        share(network.decoder, InferenceDecoder),
+    )
+    for end in (network.encoder, network.decoder):
+        end.images_at_once = 1 if network.device.type == "cpu" else 64
+        end.wide = wide_levels(vqgan.config)
+
+
+def wide_levels(config: VQGANConfig) -> int:
+    """Levels of the image ends, from the pixels on, where one image has more than ``LARGE`` activations."""
+    side = config.image_size // config.patch_size
+    sizes = [channels * (side >> level) ** 2 for level, channels in enumerate(config.block_out_channels)]
+    return next((level for level, size in enumerate(sizes) if size <= LARGE), len(sizes))
 
 
 def shorten_residuals(module: nn.Module) -> None:

@@ -5,9 +5,6 @@ of it and behind it sits a fixed pixel unshuffle/shuffle by ``patch_size``, whic
 (``patch_size=1``) and lets the small presets do all their convolutions at quarter resolution and below.
 """
 
-import sys
-from collections.abc import Callable
-
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from jaxtyping import Float, Int
@@ -22,9 +19,6 @@ class VQGAN(nn.Module):
 
     Latents are handed over as a row-major sequence: grid cell (y, x) of an ``h x w`` grid is position ``y * w + x``.
     """
-
-    images_at_once: int = sys.maxsize
-    """Images of one run of the convolutions; larger batches are run in parts."""
 
     def __init__(self, config: VQGANConfig):
         super().__init__()
@@ -51,12 +45,11 @@ class VQGAN(nn.Module):
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Continuous latents of images in [-1, 1], before any codebook look-up."""
-        images = images.to(self.dtype)
-        return self._in_parts(self._encode_grid, images).flatten(2).transpose(1, 2)
+        return self._encode_grid(images.to(self.dtype)).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Images, in [-1, 1] up to the network's overshoot, from continuous latents."""
-        return self._in_parts(self._decode_grid, self._to_grid(latents.to(self.dtype)))
+        return self._decode_grid(self._to_grid(latents.to(self.dtype)))
 
     def quantize(
         self, latents: Float[Tensor, "B N C"]
@@ -71,11 +64,6 @@ class VQGAN(nn.Module):
     def _decode_grid(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         patches = self.model.decode(grid, force_not_quantize=True).sample
         return F.pixel_shuffle(patches, self.config.patch_size)
-
-    def _in_parts(self, run: Callable[[Tensor], Tensor], batch: Float[Tensor, "B _ _ _"]) -> Float[Tensor, "B _ _ _"]:
-        if batch.shape[0] <= self.images_at_once:
-            return run(batch)
-        return torch.cat([run(part) for part in batch.split(self.images_at_once)])
 
     def _to_grid(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B C h w"]:
         side = self.config.grid_size

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -117,24 +118,44 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def state_on_cpu(state: Any) -> Any:
-    """A copy of nested dictionaries, lists and tuples, with their tensors copied to the CPU."""
+def map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
+    """Nested dictionaries, lists and tuples with their tensors changed, in the order of their entries."""
     if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
+        return change(state)
     if isinstance(state, dict):
-        return {key: state_on_cpu(value) for key, value in state.items()}
+        return {key: map_tensors(change, value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(state_on_cpu(value) for value in state)
+        return type(state)(map_tensors(change, value) for value in state)
     return state
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, each once."""
+    return chain(module.named_parameters(), module.named_buffers())
 
 
 def module_on_cpu(module: nn.Module) -> nn.Module:
     """A copy on the CPU, which takes no further memory on the module's own device."""
+    return copy_around(module, {name: on_cpu(tensor) for name, tensor in named_tensors(module)})
+
+
+def copy_around(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """A copy of a module, without copies of its tensors.
+
+    Args:
+        module: to be copied.
+        tensors: which the copy has instead, by the names of :func:`named_tensors`.
+    """
     memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("cpu", copy=True), parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = buffer.detach().to("cpu", copy=True)
+    for name, parameter in module.named_parameters():
+        memo[id(parameter)] = nn.Parameter(tensors[name], parameter.requires_grad)
+    for name, buffer in module.named_buffers():
+        memo[id(buffer)] = tensors[name]
     return deepcopy(module, memo)
 
 

@@ -22,6 +22,7 @@ from dove.errors import UserError
 from dove.models.attention import use_attention_for
 from dove.training.batches import Batches
 from dove.training.finite import FiniteGuard
+from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
 from dove.training.objectives import Objective, StepResult
 from dove.training.optimizers import MuonAndAdamW, load_optimizer, make_adamw, make_optimizer
@@ -30,10 +31,8 @@ from dove.training.state import (
     BackgroundWriter,
     checkpoints,
     load_state,
-    module_on_cpu,
     remove_scraps,
     save_state,
-    state_on_cpu,
 )
 
 PREVIEW_IMAGES = 12
@@ -69,6 +68,8 @@ class Trainer:
         self.objective = objective.to(self.accelerator.device)
         use_attention_for(objective.model, self.accelerator.device, training=True)
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
+        self.layout = make_layout(config, objective, self.accelerator)
+        self.wrapped = self.layout.spread(self.objective, self.average)
         self.optimizer = make_optimizer(config.optim, objective.model, config.optim.lr)
         self.adversary = (
             make_adamw(config.optim, list(objective.discriminator.parameters()), config.optim.discriminator_lr)
@@ -83,7 +84,6 @@ class Trainer:
             world_size=world,
         )
         self.guard = FiniteGuard(config.run.non_finite, self.output, self.batches.records, rank)
-        self.wrapped = self.accelerator.prepare_model(self.objective)
 
     def train(self) -> Path:
         """Train to the last step, from the last checkpoint if there is one. Returns the folder of the model.
@@ -129,7 +129,7 @@ class Trainer:
                     values["skipped"] = self.guard.skipped
                 log.numbers(done, values)
                 bar.set_postfix({name: f"{values[name]:.3g}" for name in ("rec", "length") if name in values})
-            if log and len(self.holdout) and (done % run.sample_every == 0 or done == run.steps):
+            if len(self.holdout) and (done % run.sample_every == 0 or done == run.steps):
                 self._preview(log, done)
             if saves:
                 self._checkpoint(done, writer)
@@ -161,7 +161,8 @@ class Trainer:
         self.objective.lane = lane
         # Whatever is drawn depends on the step and the lane alone, so that a resumed run draws the same.
         torch.manual_seed(hash((self.config.run.seed, step, lane)) % 2**63)
-        # Gradients go between the processes once a step, with those of its last batch.
+        # Gradients go between the processes once a step, with those of its last batch; where they are sharded with every
+        # batch, as they would have to be whole until then.
         alone = self.accelerator.no_sync(self.wrapped) if number + 1 < count else nullcontext()
         with alone:
             with self.accelerator.autocast():
@@ -195,7 +196,7 @@ class Trainer:
         """Move the weights, unless a loss or the gradient of any process is not finite."""
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
         assert norm is not None
-        values = {**losses, "gradient": norm}
+        values = {**losses, "gradient": gather(norm)}
         at_fault = ~torch.stack([value.detach().float().isfinite() for value in values.values()]).all()
         left_out = self.accelerator.reduce(at_fault.float(), reduction="sum").clamp(max=1)
         # The fused kernel looks at this on the device, as it does for a gradient scaler, and leaves the update out.
@@ -211,9 +212,12 @@ class Trainer:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
     @torch.no_grad()
-    def _preview(self, log: TrainingLog, step: int) -> None:
+    def _preview(self, log: TrainingLog | None, step: int) -> None:
         """Held-out PSNR of the moving average by kind of reconstruction, and a picture of the first few."""
-        model = self.average.module.eval()
+        model = self.layout.whole(self.average)
+        if log is None or model is None:
+            return
+        model.eval()
         sums: dict[str, float] = {}
         for part in self.holdout.to(self.accelerator.device).split(self.config.run.batch_size):
             for label, images in self.objective.previews(model, part).items():
@@ -225,10 +229,11 @@ class Trainer:
 
     def _checkpoint(self, step: int, writer: BackgroundWriter) -> None:
         """Copy everything and leave the writing to the writer's thread."""
-        if not self.accelerator.is_main_process:
-            return
         writer.wait()  # before the copy, so that there is never more than one
-        model, state = module_on_cpu(self.average.module), state_on_cpu(self._state(step))
+        copies = self.layout.copies(self.average, self._state(step))
+        if copies is None:
+            return
+        model, state = copies
 
         def write() -> None:
             # The weights first: whoever finds the checkpoint also finds the model.
@@ -261,9 +266,9 @@ class Trainer:
                 f"{self.output} holds a training up to {found[-1].name}; pass another --output or --resume auto"
             )
         state = load_state(found[-1])
-        self.objective.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
+            module.load_state_dict(self.layout.own_weights(module, weights))
+        load_optimizer(self.optimizer, self.layout.own_moments(self.optimizer, state["optimizer"]))
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])

@@ -236,7 +236,7 @@ def learn_to_name(config: VLMTrainConfig, tokenizer: Dove, conversations: Conver
         config,
         output=str(Path(config.output) / "naming"),
         optim=replace(config.optim, lr=config.naming.lr),
-        run=replace(config.run, steps=config.naming.steps),
+        run=replace(config.run, steps=config.naming.steps, sharding="none"),  # an image tokenizer is small
     )
     pixels = [load_pixels(part.images, item.glimpses[0].index, tokenizer.image_size) for item in part.items[:64]]
     with torch.no_grad():
