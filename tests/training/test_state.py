@@ -10,7 +10,7 @@ from torch import nn
 
 from dove.errors import UserError
 from dove.training import state
-from dove.training.state import BackgroundWriter, checkpoints, load_state, module_on_cpu, save_state, state_on_cpu
+from dove.training.state import BackgroundWriter, checkpoints, load_state, map_tensors, module_on_cpu, on_cpu, save_state
 
 
 def test_the_newest_are_kept_and_each_says_what_it_holds(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_copies_own_their_memory() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     module[1].weight.requires_grad_(False)
     nested = {"weights": module.state_dict(), "rest": [torch.ones(1), (3, None)]}
-    copy, twin = state_on_cpu(nested), module_on_cpu(module)
+    copy, twin = map_tensors(on_cpu, nested), module_on_cpu(module)
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             tensor.add_(1)

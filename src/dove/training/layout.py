@@ -1,0 +1,193 @@
+"""How a training lies on its processes: whole on every one of them, or cut up between them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import AveragedModel
+
+from dove.config import TrainConfig
+from dove.errors import UserError
+from dove.training.objectives import CodebookObjective, Objective
+from dove.training.state import copy_around, map_tensors, module_on_cpu, named_tensors, on_cpu
+
+
+class Replicated:
+    """Every process holds everything, and gradients are averaged (DDP).
+
+    Args:
+        accelerator: knows the processes.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+
+    def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
+        """Lay out an objective and the moving average of its model, before there is an optimizer.
+
+        Returns:
+            What to call in the objective's place.
+        """
+        wrapped: nn.Module = self.accelerator.prepare_model(objective)
+        return wrapped
+
+    def whole(self, average: AveragedModel) -> nn.Module | None:
+        """The moving average, to be measured; None on a process that cannot. All processes have to ask."""
+        model: nn.Module = average.module
+        return model
+
+    def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
+        """The moving average and a training's state, whole, on the CPU, on the process that writes; None on the others.
+
+        All processes have to ask.
+        """
+        if not self.accelerator.is_main_process:
+            return None
+        return module_on_cpu(average.module), map_tensors(on_cpu, state)
+
+    def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of a module's whole weights, what this process holds."""
+        return weights
+
+    def own_moments(self, optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """Of an optimizer's whole state, what this process holds."""
+        return state
+
+
+class Sharded(Replicated):
+    """Every process holds its share of weights, gradients, moving average and optimizer state (FSDP2).
+
+    The blocks of the model are put together one after the other while they are computed with. What an objective has beside
+    its model, a discriminator and fixed networks, is small and whole on every process.
+
+    This calls torch itself, as accelerate shards one model with one optimizer, and an objective has two of each.
+
+    Args:
+        accelerator: knows the processes.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        super().__init__(accelerator)
+        self.mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        self.outline: nn.Module | None = None
+        """The model without its weights, where it is put together again."""
+
+    def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
+        for _, tensor in named_tensors(objective):
+            distributed.broadcast(tensor.detach(), 0)  # as DDP does
+        if self.accelerator.is_main_process:
+            empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in named_tensors(average.module)}
+            self.outline = copy_around(average.module, empty)
+        trained = {id(parameter) for parameter in objective.model.parameters()}
+        beside = {parameter for parameter in objective.parameters() if id(parameter) not in trained}
+        shard(objective.model, objective, self.mesh, beside)
+        shard(average.module, average.module, self.mesh, set())
+        return objective
+
+    def whole(self, average: AveragedModel) -> nn.Module | None:
+        return self._put_together(average.module, self.accelerator.device)
+
+    def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
+        model = self._put_together(average.module, torch.device("cpu"))
+
+        def found(tensor: Tensor) -> Tensor | None:
+            whole = gather(tensor)  # one at a time, and let go again at once where nothing is written
+            return None if model is None else on_cpu(whole)
+
+        everything = map_tensors(found, state)
+        return None if model is None else (model, everything)
+
+    def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        own = module.state_dict()
+        return {name: share(tensor, own.get(name)) for name, tensor in weights.items()}
+
+    def own_moments(self, optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        own = {
+            number: {
+                name: share(value, parameters[number]) if value.shape == parameters[number].shape else value
+                for name, value in moments.items()
+            }
+            for number, moments in state.get("state", {}).items()  # another optimizer's is refused later
+        }
+        return {**state, "state": own}
+
+    def _put_together(self, model: nn.Module, device: torch.device) -> nn.Module | None:
+        tensors = {}
+        for name, tensor in named_tensors(model):
+            found = gather(tensor)
+            if self.outline is not None:
+                tensors[name] = found.to(device, copy=True)
+        return None if self.outline is None else copy_around(self.outline, tensors)
+
+
+def make_layout(config: TrainConfig, objective: Objective, accelerator: Accelerator) -> Replicated:
+    """What ``run.sharding`` asks for.
+
+    Raises:
+        UserError: for a training that cannot be sharded.
+    """
+    if config.run.sharding == "none":
+        return Replicated(accelerator)
+    if accelerator.num_processes == 1:
+        raise UserError(
+            "run.sharding=fsdp cuts a training up between processes, and there is one; start several with torchrun, "
+            "or pass --run.sharding none"
+        )
+    if config.optim.optimizer != "adamw":
+        raise UserError(
+            f"run.sharding=fsdp works with adamw alone, as {config.optim.optimizer} needs whole matrices; pass "
+            "--optim.optimizer adamw, or --run.sharding none"
+        )
+    if isinstance(objective, CodebookObjective) and objective.restarts.patience:
+        raise UserError(
+            "run.sharding=fsdp cannot move idle codebook entries; pass --loss.restart-after 0, or --run.sharding none"
+        )
+    return Sharded(accelerator)
+
+
+def shard(model: nn.Module, root: nn.Module, mesh: DeviceMesh, beside: set[nn.Parameter]) -> None:
+    """Cut up the parameters of ``model``, block by block.
+
+    Args:
+        model: what is cut up.
+        root: what is called, in which ``model`` is.
+        mesh: the processes.
+        beside: parameters of ``root`` that stay whole.
+    """
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(root, mesh=mesh, ignored_params=beside)
+    for module in root.modules():
+        if isinstance(module, FSDPModule) and mesh.device_type == "cpu":
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+
+
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What stands in lists of modules, without what is inside of that."""
+    for child in model.children():
+        if isinstance(model, nn.ModuleList) and not isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from blocks(child)
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """A tensor as a whole, on every process."""
+    plain = tensor.detach()
+    whole: Tensor = plain.full_tensor() if isinstance(plain, DTensor) else plain
+    return whole
+
+
+def share(whole: Tensor, own: Tensor | None) -> Tensor:
+    """Of ``whole`` what this process holds where it holds ``own``."""
+    if not isinstance(own, DTensor):
+        return whole
+    part = torch.empty_like(own.detach())
+    # A copy, as a part that looked into the whole would keep all of it in the device's memory.
+    return part.copy_(distribute_tensor(whole.to(part.device), own.device_mesh, own.placements, src_data_rank=None))
