@@ -42,6 +42,14 @@ class QueryPrefixLossConfig(PrefixLossConfig):
     given: float = 0.5
     """Share of the queries whose true rectangle is given, so that describing one is learned before finding it."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prefixes_per_image != 1 or self.distillation:
+            raise UserError(
+                "training with queries cuts one prefix per image and has no distillation: "
+                "leave out --loss.prefixes-per-image and --loss.distillation"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class QDoveTrainConfig(DoveTrainConfig):

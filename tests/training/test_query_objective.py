@@ -12,6 +12,7 @@ from PIL import Image
 from dove.config import BackboneConfig, OptimConfig, QDoveConfig, RunConfig, VQGANConfig
 from dove.data.annotations import convert
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
 from dove.losses.reconstruction import squared_error
 from dove.models.query_config import QueryConfig, RegionConfig
@@ -172,3 +173,9 @@ def test_annotated_images_train_by_the_papers_recipe_and_resume(
     assert "16 times a query was left out" in capsys.readouterr().out
     run_training(replace(config, run=replace(config.run, steps=6)))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) >= 6
+
+
+@pytest.mark.parametrize("wrong", [{"prefixes_per_image": 2}, {"distillation": 0.5}])
+def test_settings_without_a_part_in_query_training_are_refused(wrong: dict) -> None:
+    with pytest.raises(UserError, match="one prefix per image"):
+        QueryPrefixLossConfig(**PLAIN, **wrong)

@@ -144,7 +144,7 @@ class QueryPrefixObjective(PrefixObjective):
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         reached = psnr_inside(reconstruction.detach(), images, asked.boxes, asked.image_of)
         errors = self.foresight_errors(output.eos, lengths, reached, perceptual[0])
-        total = relevant.mean() + loss.irrelevant * irrelevant.mean() + loss.locate * locate
+        total = self.average(relevant) + loss.irrelevant * irrelevant.mean() + loss.locate * locate
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
         metrics |= {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
