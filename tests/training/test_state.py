@@ -10,7 +10,15 @@ from torch import nn
 
 from dove.errors import UserError
 from dove.training import state
-from dove.training.state import BackgroundWriter, checkpoints, load_state, map_tensors, module_on_cpu, on_cpu, save_state
+from dove.training.state import (
+    BackgroundWriter,
+    checkpoints,
+    load_state,
+    map_tensors,
+    module_on_cpu,
+    on_cpu,
+    save_state,
+)
 
 
 def test_the_newest_are_kept_and_each_says_what_it_holds(tmp_path: Path) -> None:

@@ -66,15 +66,17 @@ def test_resuming_equals_never_stopping_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_with_twice_the_batch(training: VLMTrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_train_like_one_with_twice_the_batch(
+    sharding: str, training: VLMTrainConfig, tmp_path: Path
+) -> None:
     one = replace(training, run=replace(training.run, steps=3, batch_size=8))
     run_vlm_training(one)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
     arguments = ["vlm", "train", "--config", str(Path(one.output) / "config.yaml"), "--output", str(tmp_path / "two")]
+    arguments += ["--run.batch-size", "4", "--run.sharding", sharding]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *arguments, "--run.batch-size", "4"], capture_output=True, text=True, env=environment, timeout=500
-    )
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     expected, found = weights(one.output), weights(tmp_path / "two")
     for name, tensor in expected.items():

@@ -121,7 +121,8 @@ class AnswerTrainer(Trainer):
         super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model, examples=samples)
         self.questions = holdout
         self.optimizer = make_optimizer(config, objective.model)
-        self._attend(training=True)
+        for model in (objective.model, self.average.module):
+            self._attend(model, training=True)
 
     def _set_rates(self, step: int) -> None:
         share = learning_rate(self.config.optim, step, self.config.run.steps) / self.config.optim.lr
@@ -138,22 +139,24 @@ class AnswerTrainer(Trainer):
     @torch.no_grad()
     def _accuracy(self) -> dict[str, Tensor]:
         """Share of the held-out questions that the moving average answers right, by length policy."""
-        model = self.average.module.eval()
+        model = self.layout.whole(self.average)
+        if model is None:
+            return {}
         assert isinstance(model, VisionLanguageModel)
-        self._attend(training=False)
+        model.eval()
+        self._attend(model, training=False)
         requests = [name for name in dict.fromkeys(self.config.num_tokens) if name != PREFIX] or ["auto"]
         answers = answer_questions(model, as_questions(self.questions), requests)
-        self._attend(training=True)
+        self._attend(model, training=True)
         return {
             f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.answers) for one in found]))
             for request, found in answers.items()
         }
 
-    def _attend(self, *, training: bool) -> None:
+    def _attend(self, model: nn.Module, *, training: bool) -> None:
         """On a CPU the fused attention's backward is slow (see ``dove.models.attention``)."""
         if self.accelerator.device.type == "cpu":
-            for model in (self.objective.model, self.average.module):
-                model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
+            model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
