@@ -1,5 +1,6 @@
 """Optimizers by name: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,8 +72,17 @@ def make_optimizer(config: OptimConfig, model: nn.Module, lr: float) -> torch.op
     return MuonAndAdamW(muon, make_adamw(config, rest, lr))
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer | MuonAndAdamW, state: dict[str, Any]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer | MuonAndAdamW,
+    state: dict[str, Any],
+    own: Callable[[torch.optim.Optimizer, dict[str, Any]], dict[str, Any]] = lambda _, state: state,
+) -> None:
     """Take over the state of an optimizer in a checkpoint.
+
+    Args:
+        optimizer: gets the state.
+        state: from the checkpoint.
+        own: gives what this process holds of a state.
 
     Raises:
         UserError: if that was of another kind.
@@ -80,7 +90,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer | MuonAndAdamW, state: dict[
     found, expected = ("muon" if "muon" in kind else "adamw" for kind in (state, optimizer.state_dict()))
     if found != expected:
         raise UserError(f"the checkpoint to resume from was trained by {found}; pass --optim.optimizer {found}")
-    optimizer.load_state_dict(state)
+    if isinstance(optimizer, MuonAndAdamW):
+        parts = {"muon": optimizer.muon, "adamw": optimizer.adamw}
+        optimizer.load_state_dict({name: own(part, state[name]) for name, part in parts.items()})
+    else:
+        optimizer.load_state_dict(own(optimizer, state))
 
 
 def make_adamw(config: OptimConfig, parameters: list[nn.Parameter], lr: float) -> torch.optim.AdamW:

@@ -268,7 +268,7 @@ class Trainer:
         state = load_state(found[-1])
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
             module.load_state_dict(self.layout.own_weights(module, weights))
-        load_optimizer(self.optimizer, self.layout.own_moments(self.optimizer, state["optimizer"]))
+        load_optimizer(self.optimizer, state["optimizer"], self.layout.own_moments)
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])
