@@ -29,12 +29,13 @@ class Replicated:
         self.accelerator = accelerator
 
     def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
-        """Lay out an objective and the moving average of its model, before there is an optimizer.
+        """Lay out an objective and the moving average of its model on the device, before there is an optimizer.
 
         Returns:
             What to call in the objective's place.
         """
-        wrapped: nn.Module = self.accelerator.prepare_model(objective)
+        average.to(self.accelerator.device)
+        wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
         return wrapped
 
     def whole(self, average: AveragedModel) -> nn.Module | None:
@@ -79,13 +80,20 @@ class Sharded(Replicated):
         """The model without its weights, where it is put together again."""
 
     def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
+        device = self.accelerator.device
         for _, tensor in named_tensors(objective):
-            distributed.broadcast(tensor.detach(), 0)  # as DDP does
+            first = tensor.detach().to(device)
+            distributed.broadcast(first, 0)  # as DDP does
+            tensor.detach().copy_(first)
         if self.accelerator.is_main_process:
             empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in named_tensors(average.module)}
             self.outline = copy_around(average.module, empty)
         trained = {id(parameter) for parameter in objective.model.parameters()}
         beside = {parameter for parameter in objective.parameters() if id(parameter) not in trained}
+        for child in objective.children():
+            if child is not objective.model:
+                child.to(device)
+        # The model is not moved before: a block at a time comes to the device, and a share of it stays.
         shard(objective.model, objective, self.mesh, beside)
         shard(average.module, average.module, self.mesh, set())
         # Nobody changes a step's result in place, which is what a view is warned of.

@@ -65,7 +65,7 @@ class Trainer:
         self.output = Path(config.output)
         self.accelerator = make_accelerator(config)
         set_seed(config.run.seed)
-        self.objective = objective.to(self.accelerator.device)
+        self.objective = objective
         use_attention_for(objective.model, self.accelerator.device, training=True)
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
         self.layout = make_layout(config, objective, self.accelerator)
