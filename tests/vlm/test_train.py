@@ -66,11 +66,13 @@ def test_resuming_equals_never_stopping_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+@pytest.mark.parametrize(("sharding", "tokenizer_learns"), [("none", False), ("none", True), ("fsdp", True)])
 def test_two_processes_train_like_one_with_twice_the_batch(
-    sharding: str, training: VLMTrainConfig, tmp_path: Path
+    sharding: str, tokenizer_learns: bool, training: VLMTrainConfig, tmp_path: Path
 ) -> None:
     one = replace(training, run=replace(training.run, steps=3, batch_size=8))
+    if tokenizer_learns:  # to whom the longest sequence of a batch matters, and so they are all as long
+        one = replace(one, train_tokenizer=True, cache_tokens=False, num_tokens=("16",))
     run_vlm_training(one)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
     arguments = ["vlm", "train", "--config", str(Path(one.output) / "config.yaml"), "--output", str(tmp_path / "two")]

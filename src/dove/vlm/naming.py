@@ -167,6 +167,7 @@ class NamingObjective(Objective):
     """
 
     model: NamingModel
+    has_idle_weights = True  # of the tokenizer, those that rebuild images
 
     def __init__(self, model: NamingModel, teacher: Dove):
         super().__init__(model, NO_IMAGES)

@@ -52,6 +52,7 @@ class AnswerObjective(Objective):
     def __init__(self, model: VisionLanguageModel):
         super().__init__(model, NO_IMAGES)
         learns = model.trained_tokenizer
+        self.has_idle_weights = learns is not None  # no answer depends on what rebuilds images
         if learns is not None and not isinstance(learns, Dove):
             raise UserError("train_tokenizer works with DOVE checkpoints alone; leave it out for other tokenizers")
         # In a tuple, so that it is neither trained nor saved.
