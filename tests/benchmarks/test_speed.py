@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from dove.tokenizer import Dove
 
@@ -55,6 +56,27 @@ def test_ratios_are_medians_of_quotients_within_a_round(speed):
         "encode_vs_titok_s128": 2,
         "vqgan_encode_vs_titok_s128": 0.5,
     }
+
+
+def test_the_picture_shows_what_was_measured(speed):
+    import speed_picture
+
+    def row(system: str, work: str, precision: str, tokens: int, size: int = 8) -> dict:
+        found = speed.Measurement(
+            system=system, work=work, precision=precision, batch_size=size, tokens=tokens, run=list, seconds=[tokens]
+        )
+        return found.row(1.0)
+
+    rows = [row("composition", work, "fp32", 4) for work in ("encode", "decode")]
+    rows += [row("ours", "encode", "bf16", tokens) for tokens in (1, 2, 4)]
+    rows += [row("ours", "decode", "bf16", 4), row("titok", "encode", "fp32", 2), row("ours", "encode", "fp32", 4, 1)]
+    left, right = Figure().subplots(1, 2)
+    speed_picture.plot_lengths(left, rows)
+    assert [list(line.get_ydata()) for line in left.lines] == [[0.25, 0.5, 1.0]]
+    speed_picture.plot_systems(right, rows)
+    assert [text.get_text() for text in right.get_yticklabels()] == ["composition, fp32", "dove-base, bf16"]
+    assert [bar.get_width() for bar in right.patches] == [1.0] * 4
+    assert speed_picture.picture(rows).startswith(b"\x89PNG")
 
 
 def test_round_trips_need_both_directions(speed):

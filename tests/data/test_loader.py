@@ -1,12 +1,14 @@
 """Batches keep the order, and collect what cannot be read from every worker."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from dove.data.images import open_images
-from dove.data.loader import ImageLoader
+from dove.data.loader import ImageLoader, read_ahead
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 
@@ -28,3 +30,29 @@ def test_batches_without_the_bad_ones(num_workers: int, mixed_folder: Path) -> N
 def test_raises_when_asked_to(mixed_folder: Path) -> None:
     with pytest.raises(UserError, match="empty"):
         list(ImageLoader(open_images(mixed_folder), ImageProcessor(8)))
+
+
+def test_the_next_batch_is_made_while_the_caller_has_the_present_one() -> None:
+    second_made = threading.Event()
+
+    def batches() -> Iterator[int]:
+        yield 1
+        second_made.set()
+        yield 2
+        raise UserError("the third is bad")
+
+    coming = read_ahead(batches())
+    assert next(coming) == 1
+    assert second_made.wait(10)
+    assert next(coming) == 2
+    with pytest.raises(UserError, match="third"):
+        next(coming)
+
+
+def test_reading_ahead_keeps_the_order_and_can_be_left() -> None:
+    assert list(read_ahead(iter(range(7)))) == list(range(7))
+    assert list(read_ahead(iter([]))) == []
+    for number in read_ahead(iter(range(1000))):
+        if number == 3:
+            break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]

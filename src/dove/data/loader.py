@@ -1,9 +1,10 @@
 """Batches of model input in the order of the source, for every command that reads images once."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,8 @@ _Item = tuple[str, Tensor, dict[str, Any]]
 class ImageLoader:
     """Iterates over a source in batches; unreadable records (``on_error="skip"``) are collected, not returned.
 
+    The next batch is read, decoded and resized by a thread while the caller works on the present one.
+
     Args:
         dataset: the source; to go on where another run stopped, pass ``dataset.select(range(done, len(dataset)))``.
         processor: makes the pictures one size.
@@ -58,7 +61,7 @@ class ImageLoader:
         self.unreadable = []
         items = _Processed(self.dataset, self.processor)
         loader = DataLoader(items, self.batch_size, num_workers=self.num_workers, collate_fn=list)
-        for batch in relay_errors(loader):
+        for batch in read_ahead(relay_errors(loader)):
             self.unreadable += [item for item in batch if isinstance(item, Unreadable)]
             readable = [item for item in batch if not isinstance(item, Unreadable)]
             if readable:
@@ -78,6 +81,18 @@ class _Processed(Dataset[_Item | Unreadable]):
         if isinstance(record, Unreadable):
             return record
         return record.key, self.processor.preprocess(record.image), record.metadata
+
+
+def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next one of which is made by a thread while the caller has the present one."""
+    end = object()
+    # The first comes by the caller's own thread: processes of a DataLoader are watched by signals, which need the main one.
+    batch = next(batches, end)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        while batch is not end:
+            coming = reader.submit(next, batches, end)
+            yield cast(Batch, batch)
+            batch = coming.result()
 
 
 def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
