@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 class Restarts:
@@ -12,6 +12,9 @@ class Restarts:
 
     Without it the codebooks of models trained from scratch die: a few entries are near the first latents, only these are
     trained, and all images become the same code.
+
+    With several processes an entry is idle where none of them has chosen it, and moves to a latent of the first one's, so
+    that the codebook stays the same on all.
 
     Args:
         size: entries V.
@@ -36,12 +39,18 @@ class Restarts:
         """
         if not self.patience:
             return 0
-        self.idle += 1
-        self.idle[ids.flatten().cpu()] = 0
+        together = distributed.is_available() and distributed.is_initialized()
+        used = torch.zeros(len(self.idle), dtype=torch.int32, device=ids.device)
+        used[ids.flatten()] = 1
+        if together:
+            distributed.all_reduce(used, distributed.ReduceOp.MAX)
+        self.idle = torch.where(used.cpu() > 0, 0, self.idle + 1)
         stale = (self.idle >= self.patience).nonzero()[:, 0]
         pool = latents.detach().flatten(0, -2)
         stale = stale[: len(pool)]
         chosen = pool[torch.randperm(len(pool))[: len(stale)].to(pool.device)].to(entries)
+        if together and len(stale):
+            distributed.broadcast(chosen, 0)
         # Behind autograd's back: nobody chose these rows in this step, so their gradient is 0 whatever they hold.
         entries.data[stale.to(entries.device)] = chosen
         self.idle[stale] = 0
