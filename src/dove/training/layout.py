@@ -84,7 +84,7 @@ class Sharded(Replicated):
     def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
         device = self.accelerator.device
         for _, tensor in named_tensors(objective):
-            first = tensor.detach().to(device)
+            first = tensor.detach().to(device).contiguous()
             distributed.broadcast(first, 0)  # as DDP does
             tensor.detach().copy_(first)
         if self.accelerator.is_main_process:
