@@ -359,5 +359,6 @@ class PrefixTrainConfig(TokenizerTrainConfig):
         if self.model.quality_perceptual not in ("none", network):
             raise UserError(
                 f"--model.quality-perceptual {self.model.quality_perceptual} is taught by the perceptual loss, whose "
-                f"network is {network}; pass --loss.perceptual-network {self.model.quality_perceptual} with a weight"
+                f"network is {network}; pass --loss.perceptual-network {self.model.quality_perceptual} with a weight, or "
+                "--model.quality-perceptual none"
             )

@@ -79,7 +79,6 @@ TINY_MODEL = DoveConfig(
     token_basis="bands",
     eos_head="quality",
     quality_target=25.0,
-    quality_perceptual="squeezenet",
 )
 
 TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
@@ -88,14 +87,14 @@ DOVE_BASE = DoveTrainConfig(preset="dove-base")
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
     model=TINY_MODEL,
-    loss=PrefixLossConfig(gan=0.0, perceptual_network="squeezenet", average="geometric", whole=0.25, quality=1.0),
+    loss=PrefixLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
     start="components",
 )
 DOVE_TINY_PAPER = DoveTrainConfig(
     preset="dove-tiny-paper",
-    model=replace(TINY_MODEL, eos_head="binary", quality_perceptual="none"),
+    model=replace(TINY_MODEL, eos_head="binary"),
     loss=DoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
@@ -119,7 +118,7 @@ QDOVE_TINY = QueryPrefixTrainConfig(
 # Both of the paper's start from the weights of a DOVE: pass --checkpoint.
 QDOVE_TINY_PAPER = QDoveTrainConfig(
     preset="qdove-tiny-paper",
-    model=replace(QDOVE_TINY.model, eos_head="binary", quality_perceptual="none", region=RegionConfig()),
+    model=replace(QDOVE_TINY.model, eos_head="binary", region=RegionConfig()),
     loss=QDoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
