@@ -374,7 +374,7 @@ def make_bench(options: argparse.Namespace) -> Bench:
         bench.add_dove("patch", bench.patch, beside=False)
     small = min(bench.batches)
     if "titok" in parts:
-        for name in bench.titoks:
+        for name in bench.titoks[: options.titoks]:
             sizes = list(bench.batches) if name == bench.titoks[0] else [small]
             bench.add_rival(name, make_titok(TITOKS[name]), sizes)
     if "alit" in parts:
@@ -387,6 +387,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the report")
     parser.add_argument("--scale", choices=SCALES, default="base")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--titoks", type=int, default=3, help="how many of them, from the smallest on")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--no-small-batch", dest="small_batch", action="store_false", help="leave out batches of one")
     parser.add_argument("--repetitions", type=int, default=3, help="rounds after the warm-up")
