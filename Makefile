@@ -26,7 +26,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: install
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults tests/faults tests/vlm
 
 # Seconds for each of the fuzzers.
 FUZZ_SECONDS ?= 120
