@@ -60,6 +60,7 @@ def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
         ({"bounding_box": []}, "entry 1: bounding_box is []"),
         ({"bounding_box": [[0, 0, 5, 5], [1, 1, 0, 4]]}, "entry 1: bounding_box 1 is .* area"),
         ({"bounding_box": [[0, 0, float("nan"), 5]]}, "entry 1: bounding_box 0 is .* finite"),
+        ({"bounding_box": [[0, 0, 10**400, 5]]}, "entry 1: bounding_box 0 is .* finite"),
         ({"bounding_box": [[-3, 0, 5, 5]]}, "entry 1: bounding_box 0 is .* outside"),
         ({"bounding_box": [[0, 0, 5]]}, "entry 1: bounding_box 0 is .* four numbers"),
         ({"bounding_box": [["0", 0, 5, 5]]}, "four numbers"),

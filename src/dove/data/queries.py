@@ -5,7 +5,7 @@ pixels of the stored image. The parquet has one row for each image: ``image`` ``
 a list of ``{question, answer, bounding_box}``.
 """
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def _check_box(box: Any, where: str) -> Box:
     numbers = isinstance(box, Sequence) and not isinstance(box, str) and len(box) == 4
     if not numbers or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in box):
         raise UserError(f"{where} is {box!r}; it must be four numbers [x, y, width, height]")
-    if not all(math.isfinite(value) for value in box):
+    if not all(abs(value) <= sys.float_info.max for value in box):  # nor whole numbers that no float holds
         raise UserError(f"{where} is {box}; its numbers must be finite")
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
