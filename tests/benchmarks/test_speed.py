@@ -58,6 +58,12 @@ def test_ratios_are_medians_of_quotients_within_a_round(speed):
     }
 
 
+def test_the_fastest_rounds_leave_disturbances_out(speed):
+    rows = [measured(speed, "ours", "bf16", [1, 60]), measured(speed, "composition", "fp32", [90, 4])]
+    found = speed.ratios(rows, 2, "titok-s128", speed.fastest_quotient)
+    assert found == {"encode_vs_fp32_composition": 4}
+
+
 def test_the_picture_shows_what_was_measured(speed):
     import speed_picture
 
