@@ -10,14 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.errors import UserError
+from dove.models.bands import cell_frequencies, cosines
 from dove.models.token_decoder import BandTokenDecoder
 from dove.models.token_generator import BandTimestamps
 from dove.models.vqgan import VQGAN, ShortcutVQGAN
 from dove.tokenizer import Dove
 
-BAND_GAIN = 0.1
-"""Bands enter the residual stream this small, so that the layer norms, whose scale the position code then sets, are nearly
-linear in them."""
+BAND_SHARE = 0.01
+"""Squared norm of a band in the residual stream, as a share of that of the position code beside it: so little that the layer
+norms, whose scale the code then sets, are nearly linear in the bands."""
 
 
 def principal_components(
@@ -41,12 +42,47 @@ def start_from_patches(vqgan: VQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
     Raises:
         UserError: if the image ends have no shortcut.
     """
+    shortcut = _shortcut(vqgan)
+    cells = nn.functional.unfold(images, shortcut.cell, stride=shortcut.cell).transpose(1, 2).flatten(0, 1)
+    _set_shortcut(shortcut, *principal_components(cells, vqgan.config.channels))
+
+
+@torch.no_grad()
+def start_from_cosines(vqgan: VQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Set the linear shortcut to cosine coefficients of the cells, luma and two chromas, and their inverse.
+
+    Luma and chroma are the principal components of the images' colours; which frequencies are held says
+    :func:`dove.models.bands.cell_frequencies`.
+
+    Args:
+        vqgan: image ends with a linear shortcut.
+        images: a few thousand, in [-1, 1].
+
+    Raises:
+        UserError: if the image ends have no shortcut.
+    """
+    shortcut = _shortcut(vqgan)
+    mean, colours = principal_components(images.transpose(0, 1).flatten(1).T, 3)
+    waves = cosines(shortcut.cell).float()
+    filters = [
+        torch.einsum("c,uy,vx->cyxuv", colour, waves[:rows], waves[:columns]).flatten(3).flatten(0, 2)
+        for colour, (rows, columns) in zip(
+            colours.T, cell_frequencies(shortcut.cell, vqgan.config.channels), strict=True
+        )
+    ]
+    directions = torch.cat(filters, dim=1)
+    unused = vqgan.config.channels - directions.shape[1]
+    _set_shortcut(shortcut, mean.repeat_interleave(shortcut.cell**2), nn.functional.pad(directions, (0, unused)))
+
+
+def _shortcut(vqgan: VQGAN) -> ShortcutVQGAN:
     if not isinstance(vqgan, ShortcutVQGAN):
         raise UserError("start=components needs a VQGAN with linear_shortcut=True")
-    cell = vqgan.cell
-    cells = nn.functional.unfold(images, cell, stride=cell).transpose(1, 2).flatten(0, 1)  # (M * N, 3 * cell**2)
-    mean, directions = principal_components(cells, vqgan.config.channels)
-    filters = directions.T.reshape(-1, 3, cell, cell)
+    return vqgan
+
+
+def _set_shortcut(vqgan: ShortcutVQGAN, mean: Float[Tensor, " P"], directions: Float[Tensor, "P C"]) -> None:
+    filters = directions.T.reshape(-1, 3, vqgan.cell, vqgan.cell)
     assert vqgan.embed.bias is not None
     assert vqgan.unembed.bias is not None
     vqgan.embed.weight.copy_(filters)
@@ -54,6 +90,12 @@ def start_from_patches(vqgan: VQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
     vqgan.unembed.weight.copy_(filters)
     # Only the mean colour comes back: a transposed convolution has one bias a channel, not one a pixel.
     vqgan.unembed.bias.copy_(mean.view(3, -1).mean(1))
+
+
+def zero_mean_isometry(count: int) -> Float[Tensor, "width count"]:
+    """The orthonormal columns, each of mean zero, that are nearest to those of the identity."""
+    last = (count + 1) ** -0.5
+    return torch.cat([torch.eye(count) - (1 - last) / count, torch.full((1, count), -last)])
 
 
 @torch.no_grad()
@@ -65,27 +107,30 @@ def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
     """
     generator, decoder = model.generator, model.token_decoder
     if not (isinstance(generator.timestamps, BandTimestamps) and isinstance(decoder, BandTokenDecoder)):
-        raise UserError("start=components needs a model with token_basis=bands")
+        raise UserError("start=components needs a model with token_basis=bands or cosines")
     channels, width = model.config.vqgan.channels, model.config.generator.hidden_size
-    if len({width, model.config.token_dim, model.config.decoder.hidden_size}) > 1 or channels + 4 > width:
+    if len({width, model.config.token_dim, model.config.decoder.hidden_size}) > 1 or channels + 5 > width:
         raise UserError(
-            f"start=components needs token_dim and both hidden sizes equal and 4 above the {channels} latent channels"
+            f"start=components needs token_dim and both hidden sizes equal and 5 above the {channels} latent channels"
         )
     latents = torch.cat([model.latents(part) for part in images.split(256)])
     for bands in (generator.timestamps.bands, decoder.bands):
         bands.fit(latents)
 
-    # The position code behind the band is (c, -c): zero mean and the same norm at every position, so the layer norms only
-    # ever divide by a constant.
-    half = (width - channels) // 4 * 2
-    codes = slice(channels, channels + half), slice(channels + half, channels + 2 * half)
+    # Layer norms take the mean away and divide by a norm. The band goes in where it has no mean; the position code behind
+    # it is (c, -c), with the same norm at every position, so they only ever divide by about a constant.
+    spread = zero_mean_isometry(channels)
+    half = (width - channels - 1) // 4 * 2
+    gain = (BAND_SHARE * half / channels) ** 0.5
+    start = channels + 1
+    codes = slice(start, start + half), slice(start + half, start + 2 * half)
     generator.timestamps.projection.weight.zero_()
     generator.timestamps.projection.bias.zero_()
-    generator.timestamps.projection.weight[:channels, width:] = BAND_GAIN * torch.eye(channels)
+    generator.timestamps.projection.weight[:start, width:] = gain * spread
     decoder.positions.zero_()
     for sign, code in zip((1, -1), codes, strict=True):
         generator.timestamps.projection.weight[code, :half] = sign * torch.eye(half)
-        decoder.positions[:, code] = sign * BAND_GAIN * generator.timestamps.encodings[:, :half]
+        decoder.positions[:, code] = sign * gain * generator.timestamps.encodings[:, :half]
     for projection in (generator.token_projection, decoder.token_projection):
         projection.weight.copy_(torch.eye(width))
         projection.bias.zero_()
@@ -94,7 +139,9 @@ def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
             for last in (layer.attention.dense, layer.mlp.dense_4h_to_h):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
-    spread = (half / width) ** 0.5  # standard deviation of (c, -c), whose squares sum to half
+    # The layer norms divide by these on average: of the code's squares, which sum to half, and of the band's.
+    generated = ((half + gain**2 * channels) / width) ** 0.5
+    decoded = ((half * (1 / generated + gain) ** 2 + channels * (gain / generated) ** 2) / width) ** 0.5
     decoder.latent_projection.weight.zero_()
-    decoder.latent_projection.weight[:, :channels] = spread * (1 + BAND_GAIN * spread) / BAND_GAIN * torch.eye(channels)
+    decoder.latent_projection.weight[:, :start] = generated * decoded / gain * spread.T
     decoder.latent_projection.bias.zero_()

@@ -89,9 +89,10 @@ class DoveConfig:
     token_fineness: float = added(0.8)
     """How far a step of one level moves the picture, in the root of summed squared pixels in [-1, 1], where a training
     chooses the levels of ``fsq`` tokens."""
-    token_basis: Literal["grid", "bands"] = "grid"
-    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i of the latents, the
-    i-th most important group of their cosine coefficients. With "bands", timestamp i also reads band i."""
+    token_basis: Literal["grid", "bands", "cosines"] = "grid"
+    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i, the i-th most important
+    group of cosine coefficients: of the latents' grid ("bands") or of the whole picture ("cosines", for latents that start
+    as cosine coefficients of their cells, with ``start`` components). With either, timestamp i also reads band i."""
     token_decoder: Literal["all", "kept"] = added("all")
     """Positions that the token decoder's blocks run on: all K, as in the paper, or those of the kept tokens alone, which
     the others read once at the end, so that few tokens are decoded in little time."""
@@ -118,8 +119,8 @@ class QDoveConfig(DoveConfig):
     """How a query picks a region that the tokens describe first."""
 
     def __post_init__(self) -> None:
-        if self.region.kind != "none" and self.token_basis != "bands":
-            raise UserError("--model.region.kind rectangle needs --model.token-basis bands")
+        if self.region.kind != "none" and self.token_basis == "grid":
+            raise UserError("--model.region.kind rectangle needs --model.token-basis bands or cosines")
         if self.region.kind != "none" and self.token_decoder != "all":
             raise UserError("--model.region.kind rectangle needs --model.token-decoder all")
         if self.token_kind == "fsq":

@@ -17,13 +17,13 @@ from dove.tokens import Tokens
 LENGTHS = torch.tensor([2, 16, 7])
 
 
-@pytest.fixture(params=["grid", "bands"])
+@pytest.fixture(params=["grid", "bands", "cosines"])
 def decoder(tiny_config: DoveConfig, request: pytest.FixtureRequest) -> KeptTokenDecoder:
     """One that has left its start, at which nothing is read."""
     torch.manual_seed(0)
     made = make_token_decoder(replace(tiny_config, token_decoder="kept", token_basis=request.param))
     assert isinstance(made, KeptTokenDecoder)
-    assert isinstance(made, KeptBandTokenDecoder) == (request.param == "bands")
+    assert isinstance(made, KeptBandTokenDecoder) == (request.param != "grid")
     torch.nn.init.normal_(made.reader.output.weight)
     return made.eval()
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from dove.config import DoveConfig
 from dove.models.backbone import Backbone
-from dove.models.bands import LatentBands
+from dove.models.bands import make_bands
 
 
 class TokenDecoder(nn.Module):
@@ -85,7 +85,7 @@ class BandTokenDecoder(TokenDecoder):
 
     def __init__(self, config: DoveConfig):
         super().__init__(config)
-        self.bands = LatentBands(config.vqgan.grid_size, config.vqgan.channels)
+        self.bands = make_bands(config)
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
         return self.bands.merge(super().forward(values))
@@ -95,14 +95,11 @@ class KeptBandTokenDecoder(BandTokenDecoder, KeptTokenDecoder):
     """Both: blocks on the kept tokens alone, and bands at their positions."""
 
 
-DECODERS = {
-    ("grid", "all"): TokenDecoder,
-    ("bands", "all"): BandTokenDecoder,
-    ("grid", "kept"): KeptTokenDecoder,
-    ("bands", "kept"): KeptBandTokenDecoder,
-}
+GRID_DECODERS: dict[str, type[TokenDecoder]] = {"all": TokenDecoder, "kept": KeptTokenDecoder}
+BAND_DECODERS: dict[str, type[TokenDecoder]] = {"all": BandTokenDecoder, "kept": KeptBandTokenDecoder}
 
 
 def make_token_decoder(config: DoveConfig) -> TokenDecoder:
     """The token decoder for the basis and the positions that ``config`` names."""
-    return DECODERS[config.token_basis, config.token_decoder](config)
+    kinds = GRID_DECODERS if config.token_basis == "grid" else BAND_DECODERS
+    return kinds[config.token_decoder](config)

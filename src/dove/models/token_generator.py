@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dove.config import DoveConfig
 from dove.models.backbone import Backbone
-from dove.models.bands import LatentBands
+from dove.models.bands import make_bands
 from dove.models.eos import EosHead, EosScores, make_eos_head
 
 
@@ -50,7 +50,7 @@ class BandTimestamps(SinusoidalTimestamps):
     def __init__(self, config: DoveConfig):
         super().__init__(config)
         width = config.generator.hidden_size
-        self.bands = LatentBands(config.vqgan.grid_size, config.vqgan.channels)
+        self.bands = make_bands(config)
         self.projection = nn.Linear(width + config.vqgan.channels, width)
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
@@ -94,7 +94,7 @@ class TokenGenerator(nn.Module):
         self.backbone = Backbone(config.generator, causal=True)
         self.latent_projection = nn.Linear(config.vqgan.channels, width)
         self.grid_positions = nn.Parameter(torch.randn(grid_positions, width) * config.generator.initializer_range)
-        self.timestamps = (BandTimestamps if config.token_basis == "bands" else SinusoidalTimestamps)(config)
+        self.timestamps = (SinusoidalTimestamps if config.token_basis == "grid" else BandTimestamps)(config)
         self.token_projection = nn.Linear(width, config.token_dim)
         self.rounding: nn.Module = nn.Identity()
         """What is done to the tokens of the first positions at last; discrete tokens go to their levels."""

@@ -19,7 +19,7 @@ from dove.baselines.train_config import (
 )
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
-from dove.closed_form import start_from_bands, start_from_patches
+from dove.closed_form import start_from_bands, start_from_cosines, start_from_patches
 from dove.config import QDoveConfig, TokenizerTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.initialization import import_backbones, import_vqgan
@@ -56,7 +56,8 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     if config.start == "components":
         images = sample()
         if not config.vqgan_checkpoint:
-            start_from_patches(model.vqgan, images)
+            start_ends = start_from_cosines if config.model.token_basis == "cosines" else start_from_patches
+            start_ends(model.vqgan, images)
         start_from_bands(model, images)
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
