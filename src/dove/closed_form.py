@@ -19,6 +19,8 @@ from dove.tokenizer import Dove
 BAND_SHARE = 0.01
 """Squared norm of a band in the residual stream, as a share of that of the position code beside it: so little that the layer
 norms, whose scale the code then sets, are nearly linear in the bands."""
+STREAM_SCALE = 1.0
+"""What both have in the residual stream, as a factor: what the blocks add while they learn disturbs a larger stream less."""
 
 
 def principal_components(
@@ -126,13 +128,13 @@ def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
     codes = slice(start, start + half), slice(start + half, start + 2 * half)
     generator.timestamps.projection.weight.zero_()
     generator.timestamps.projection.bias.zero_()
-    generator.timestamps.projection.weight[:start, width:] = gain * spread
+    generator.timestamps.projection.weight[:start, width:] = STREAM_SCALE * gain * spread
     decoder.positions.zero_()
     for sign, code in zip((1, -1), codes, strict=True):
-        generator.timestamps.projection.weight[code, :half] = sign * torch.eye(half)
-        decoder.positions[:, code] = sign * gain * generator.timestamps.encodings[:, :half]
-    for projection in (generator.token_projection, decoder.token_projection):
-        projection.weight.copy_(torch.eye(width))
+        generator.timestamps.projection.weight[code, :half] = STREAM_SCALE * sign * torch.eye(half)
+        decoder.positions[:, code] = STREAM_SCALE * sign * generator.timestamps.encodings[:, :half]
+    for projection, scale in ((generator.token_projection, 1.0), (decoder.token_projection, STREAM_SCALE)):
+        projection.weight.copy_(scale * torch.eye(width))
         projection.bias.zero_()
     for backbone in (generator.backbone, decoder.backbone):
         for layer in backbone.model.layers:
@@ -141,7 +143,7 @@ def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
                 nn.init.zeros_(last.bias)
     # The layer norms divide by these on average: of the code's squares, which sum to half, and of the band's.
     generated = ((half + gain**2 * channels) / width) ** 0.5
-    decoded = ((half * (1 / generated + gain) ** 2 + channels * (gain / generated) ** 2) / width) ** 0.5
+    decoded = ((half * (1 / generated + 1) ** 2 + channels * (gain / generated) ** 2) / width) ** 0.5
     decoder.latent_projection.weight.zero_()
     decoder.latent_projection.weight[:, :start] = generated * decoded / gain * spread.T
     decoder.latent_projection.bias.zero_()

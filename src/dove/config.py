@@ -204,9 +204,10 @@ class PrefixLossConfig(TokenizerLossConfig):
     """Weight of the squared error against the model's own reconstruction from all tokens, which gets no gradient."""
     whole: float = added(0.0)
     """Share of the prefixes that are the whole sequence."""
-    average: Literal["arithmetic", "geometric"] = added("arithmetic")
-    """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate, or the
-    logarithm of their geometric mean, in which a gain of 1% counts alike at every length."""
+    average: Literal["arithmetic", "root", "geometric"] = added("arithmetic")
+    """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate; the logarithm
+    of their geometric mean, in which a gain of 1% counts alike at every length; or, between the two, the logarithm of the
+    mean of their square roots."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,9 +215,10 @@ class PrefixLossConfig(TokenizerLossConfig):
         if min(shares.values()) < 0 or sum(shares.values()) > 1:
             named = ", ".join(f"loss.{name}={share}" for name, share in shares.items())
             raise UserError(f"{named} are shares of the prefixes; pass numbers from 0 on that sum to at most 1")
-        if self.average == "geometric" and self.gan:
+        if self.average != "arithmetic" and self.gan:
             raise UserError(
-                "loss.average=geometric needs losses above 0, and the adversarial term is not: pass --loss.gan 0, or arithmetic"
+                f"loss.average={self.average} needs losses above 0, and the adversarial term is not: pass --loss.gan 0, or "
+                "arithmetic"
             )
         if self.prefixes_per_image < 1:
             raise UserError(f"loss.prefixes_per_image={self.prefixes_per_image} leaves nothing; pass at least 1")

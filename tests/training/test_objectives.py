@@ -1,5 +1,6 @@
 """What one step changes, and that the recipe can learn."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -187,6 +188,7 @@ def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, e
         {"powers": -0.1},
         {"prefixes_per_image": 0},
         {"average": "geometric", "gan": 1e-9},
+        {"average": "root", "gan": 1e-9},
     ],
 )
 def test_impossible_draws_are_refused(prefix_training: PrefixTrainConfig, wrong: dict) -> None:
@@ -214,13 +216,23 @@ def test_several_prefixes_cost_one_encoding_and_give_the_mean_loss(prefix_traini
     torch.testing.assert_close(result.loss, torch.stack(expected).mean())
 
 
-def test_geometric_average_is_the_mean_logarithm(prefix_training: PrefixTrainConfig) -> None:
-    loss = replace(prefix_training.loss, average="geometric", quality=0.0)
+@pytest.mark.parametrize(
+    ("average", "expected"),
+    [
+        ("arithmetic", lambda losses: losses.mean()),
+        ("root", lambda losses: 2 * losses.sqrt().mean().log()),
+        ("geometric", lambda losses: losses.log().mean()),
+    ],
+)
+def test_losses_are_averaged_as_asked(
+    prefix_training: PrefixTrainConfig, average: str, expected: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    loss = replace(prefix_training.loss, average=average, quality=0.0)
     objective = make_prefix(replace(prefix_training, loss=loss))
     images = batch(4)
     result = objective(images, 1)
     terms = objective.reconstruction_terms(result.reconstruction, images)
-    assert result.loss.item() == pytest.approx(terms["rec"].log().mean().item())
+    assert result.loss.item() == pytest.approx(expected(terms["rec"]).item())
 
 
 def test_distillation_pulls_prefixes_and_leaves_the_whole_alone(prefix_training: PrefixTrainConfig) -> None:

@@ -7,6 +7,7 @@ tokenizer needs an objective and no new loop.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from dove.lengths import Auto
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.length import RunningThreshold, eos_loss, eos_weight
 from dove.losses.perceptual import make_perceptual
-from dove.losses.reconstruction import log_loss, reconstruction_loss, squared_error
+from dove.losses.reconstruction import log_power_mean, reconstruction_loss, squared_error
 from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
 from dove.models.eos import EosScores
@@ -31,6 +32,7 @@ from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.codebook import Restarts
+from dove.training.draws import length_shares, spread_draws
 
 LEAST_DISTANCE = 1e-4
 """Perceptual distances below this count as this where their logarithm is learned."""
@@ -232,7 +234,11 @@ class PrefixObjective(TokenizerObjective):
     def __init__(self, config: PrefixTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
-        averages: dict[str, Callable[[Tensor], Tensor]] = {"arithmetic": torch.mean, "geometric": log_loss}
+        averages: dict[str, Callable[[Tensor], Tensor]] = {
+            "arithmetic": torch.mean,
+            "root": partial(log_power_mean, power=0.5),
+            "geometric": partial(log_power_mean, power=0.0),
+        }
         self.average = averages[config.loss.average]
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
@@ -283,22 +289,18 @@ class PrefixObjective(TokenizerObjective):
             errors["perceptual"] = foreseen(eos.perceptual).log10() - measured.log10()
         return errors
 
-    def draw_lengths(self, count: int, step: int) -> Int[Tensor, " B"]:
-        """Numbers of tokens from 1 to K, the same ones whenever a run comes to this step on this lane.
+    def draw_lengths(self, count: int, step: int) -> Int[Tensor, " M"]:
+        """Numbers of tokens from 1 to K for M prefixes, the same ones whenever a run comes to this step on this lane.
 
-        A share ``log_uniform`` is log-uniform, a share ``powers`` a power of two, a share ``whole`` K, the rest uniform.
+        Args:
+            count: M, a multiple of ``prefixes_per_image``: all first prefixes, then all second ones.
+            step: of the training.
         """
         draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
-        capacity = self.model.config.max_tokens
-        uniform = torch.rand(count, generator=draws)
-        short = (capacity + 1) ** uniform  # log-uniform on [1, K + 1)
-        even = 1 + capacity * uniform
-        power = 2 ** (uniform * capacity.bit_length()).floor()
-        pick = torch.rand(count, generator=draws)
-        shares = self.config.loss
-        drawn = torch.where(pick < shares.log_uniform + shares.powers, power, even)
-        drawn = torch.where(pick >= 1 - shares.whole, torch.full_like(drawn, capacity), drawn)
-        return torch.where(pick < shares.log_uniform, short, drawn).long().clamp(1, capacity)
+        loss = self.config.loss
+        shares = length_shares(self.model.config.max_tokens, loss.log_uniform, loss.powers, loss.whole)
+        prefixes = loss.prefixes_per_image
+        return spread_draws(shares, count // prefixes, prefixes, draws).flatten()
 
 
 def code_metrics(ids: Int[Tensor, "..."], moved: int) -> dict[str, Tensor]:
