@@ -76,12 +76,19 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
 def start_from_checkpoint(model: Dove, source: str) -> None:
     """Take over the weights of another tokenizer; what it lacks keeps its start.
 
+    Of a head that predicts a perceptual distance beside the PSNR, a model that predicts the PSNR alone takes that part.
+
     Raises:
         UserError: if there is no such checkpoint, or it has weights that ``model`` has no place for.
     """
     if not source:
         raise UserError("start=checkpoint needs --checkpoint with a model folder or a shipped name")
-    load_weights(model, model.state_dict() | Dove.from_pretrained(source).state_dict(), source)
+    other = Dove.from_pretrained(source)
+    own, weights = model.state_dict(), other.state_dict()
+    if model.config.eos_head == other.config.eos_head == "quality":
+        for name in ("generator.eos_head.projection.weight", "generator.eos_head.projection.bias"):
+            weights[name] = weights[name][: len(own[name])]
+    load_weights(model, own | weights, source)
 
 
 def start_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) -> MaskgitTokenizer:

@@ -1,0 +1,38 @@
+"""Trainings that start from another tokenizer's weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dove.config import DoveConfig, TokenizerTrainConfig
+from dove.presets import PRESETS
+from dove.qdove import QDove
+from dove.tokenizer import Dove
+from dove.training.starts import start_from_checkpoint
+
+
+def test_a_head_that_predicts_the_distance_too_gives_its_part(
+    tiny_config: DoveConfig, images: torch.Tensor, tmp_path: Path
+) -> None:
+    both = Dove(replace(tiny_config, eos_head="quality", quality_perceptual="squeezenet")).eval()
+    both.save_pretrained(tmp_path)
+    alone = Dove(replace(tiny_config, eos_head="quality")).eval()
+    start_from_checkpoint(alone, str(tmp_path))
+    expected, found = (model.generate(model.latents(images)).eos for model in (both, alone))
+    torch.testing.assert_close(found.quality, expected.quality)
+    assert found.perceptual is None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, preset in PRESETS.items() if getattr(preset, "checkpoint", "") == "dove-tiny"]
+)
+def test_presets_fit_the_shipped_checkpoint_that_they_start_from(name: str) -> None:
+    config = PRESETS[name]
+    assert isinstance(config, TokenizerTrainConfig)
+    model = (QDove if name.startswith("q") else Dove)(config.model)
+    start_from_checkpoint(model, config.checkpoint)
+    shipped = Dove.from_pretrained("dove-tiny")
+    for part in ("vqgan.embed.weight", "generator.backbone.model.layers.0.mlp.dense_h_to_4h.weight"):
+        torch.testing.assert_close(model.state_dict()[part], shipped.state_dict()[part])
