@@ -16,10 +16,10 @@ from dove.models.token_generator import BandTimestamps
 from dove.models.vqgan import VQGAN, ShortcutVQGAN
 from dove.tokenizer import Dove
 
-BAND_SHARE = 0.01
+BAND_SHARE = 0.1
 """Squared norm of a band in the residual stream, as a share of that of the position code beside it: so little that the layer
 norms, whose scale the code then sets, are nearly linear in the bands."""
-STREAM_SCALE = 1.0
+STREAM_SCALE = 10.0
 """What both have in the residual stream, as a factor: what the blocks add while they learn disturbs a larger stream less."""
 
 

@@ -70,16 +70,18 @@ PATCH_VQGAN = VQGANConfig(
 
 TINY_OPTIM = OptimConfig(lr=3e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
 TINY_RUN = RunConfig(steps=2000, batch_size=32, sample_every=250, checkpoint_every=100)
+# 176 channels: all frequencies of luma in a cell of 8 x 8 pixels and 7 x 8 of each chroma.
 TINY_MODEL = DoveConfig(
-    vqgan=TINY_VQGAN,
+    vqgan=replace(TINY_VQGAN, latent_channels=176),
     generator=TINY_BACKBONE,
     decoder=TINY_BACKBONE,
     max_tokens=64,
     token_dim=192,
-    token_basis="bands",
+    token_basis="cosines",
     eos_head="quality",
     quality_target=25.0,
 )
+TINY_PREFIXES = PrefixLossConfig(gan=0.0, perceptual_network="squeezenet")
 
 TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
 
@@ -87,14 +89,14 @@ DOVE_BASE = DoveTrainConfig(preset="dove-base")
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
     model=TINY_MODEL,
-    loss=PrefixLossConfig(gan=0.0, perceptual_network="squeezenet"),
+    loss=replace(TINY_PREFIXES, average="root", prefixes_per_image=2, whole=0.1, quality=1.0),
     optim=TINY_OPTIM,
     run=TINY_RUN,
     start="components",
 )
 DOVE_TINY_PAPER = DoveTrainConfig(
     preset="dove-tiny-paper",
-    model=replace(TINY_MODEL, eos_head="binary"),
+    model=replace(TINY_MODEL, vqgan=TINY_VQGAN, token_basis="bands", eos_head="binary"),
     loss=DoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
@@ -177,6 +179,7 @@ PRESETS: dict[str, TrainConfig] = {
         DOVE_TINY,
         preset="dove-tiny-gaussian",
         model=replace(TINY_MODEL, token_kind="gaussian"),
+        loss=TINY_PREFIXES,
         start="checkpoint",
         checkpoint="dove-tiny",
     ),
@@ -184,6 +187,7 @@ PRESETS: dict[str, TrainConfig] = {
         DOVE_TINY,
         preset="dove-tiny-fsq",
         model=replace(TINY_MODEL, token_kind="fsq"),
+        loss=TINY_PREFIXES,
         start="checkpoint",
         checkpoint="dove-tiny",
         optim=replace(TINY_OPTIM, warmup_steps=20, ema_decay=0.98),

@@ -38,4 +38,4 @@ def test_the_preset_differs_from_dove_tiny_in_the_kind_of_tokens_alone() -> None
     assert isinstance(fsq, PrefixTrainConfig)
     assert isinstance(plain, PrefixTrainConfig)
     assert replace(fsq.model, token_kind="point") == plain.model
-    assert (fsq.start, fsq.checkpoint, fsq.loss) == ("checkpoint", "dove-tiny", plain.loss)
+    assert (fsq.start, fsq.checkpoint) == ("checkpoint", "dove-tiny")
