@@ -86,6 +86,12 @@ def test_cosines_of_the_picture_rebuild_more_than_those_of_the_grid() -> None:
     assert errors["cosines"] < 0.9 * errors["bands"]
 
 
+def test_latents_too_narrow_for_colours_are_refused() -> None:
+    narrow = replace(CONFIG, token_basis="cosines", vqgan=replace(CONFIG.vqgan, latent_channels=2))
+    with pytest.raises(UserError, match="3 latent channels"):
+        Dove(narrow)
+
+
 def test_models_without_bands_or_shortcut_are_refused() -> None:
     images = smooth_images(4)
     plain = Dove(replace(CONFIG, token_basis="grid", vqgan=replace(CONFIG.vqgan, linear_shortcut=False)))

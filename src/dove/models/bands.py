@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.config import DoveConfig
+from dove.errors import UserError
 
 CHROMA_ENERGY = 0.1
 """How much less chroma than luma is expected to hold where the frequencies of a cell are chosen."""
@@ -172,8 +173,16 @@ class PictureBands(LatentBands):
 
 
 def make_bands(config: DoveConfig) -> LatentBands:
-    """The bands that ``token_basis`` names."""
+    """The bands that ``token_basis`` names.
+
+    Raises:
+        UserError: if latents are too narrow for luma and two chromas.
+    """
     vqgan = config.vqgan
     if config.token_basis == "cosines":
+        if vqgan.channels < 3:
+            raise UserError(
+                f"token_basis=cosines needs 3 latent channels or more, for luma and two chromas; got {vqgan.channels}"
+            )
         return PictureBands(vqgan.grid_size, vqgan.channels, vqgan.image_size // vqgan.grid_size)
     return LatentBands(vqgan.grid_size, vqgan.channels)
