@@ -21,7 +21,7 @@ def some_images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(count)) * 2 - 1
 
 
-@pytest.fixture(params=[("grid", "binary"), ("bands", "quality")], ids="-".join)
+@pytest.fixture(params=[("grid", "binary"), ("bands", "quality"), ("cosines", "quality")], ids="-".join)
 def model(request: pytest.FixtureRequest, tiny_config: DoveConfig) -> Dove:
     """The two kinds of generator and of EOS head, with ends of many lengths."""
     basis, head = request.param

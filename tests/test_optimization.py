@@ -21,6 +21,7 @@ VARIANTS = {
     "paper": {"eos_head": "vocab"},
     "one logit": {"eos_head": "binary"},
     "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
+    "cosines and quality": {"eos_head": "quality", "token_basis": "cosines"},
     "gaussian": {"token_kind": "gaussian"},
     "fsq": {"token_kind": "fsq"},
     "kept": {"token_decoder": "kept"},

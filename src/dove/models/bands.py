@@ -150,7 +150,7 @@ class PictureBands(LatentBands):
         found, start = [], 0
         for rows, columns in self.frequencies:
             part = grid[..., start : start + rows * columns].unflatten(3, (rows, columns))
-            lines = part.permute(0, 1, 3, 2, 4).reshape(len(latents), self.side * rows, self.side * columns)
+            lines = part.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
             found.append((self.line(rows) @ lines @ self.line(columns).T).flatten(1))
             start += rows * columns
         return torch.cat([*found, grid[..., start:].flatten(1)], dim=1)
