@@ -97,3 +97,14 @@ def test_round_trips_need_both_directions(speed):
 def test_memory_is_that_of_the_call(speed):
     taken = speed.memory_of(lambda: torch.ones(64 * 2**20 // 4), torch.device("cpu"))
     assert taken == 0 or 48 * 2**20 < taken < 160 * 2**20  # 0 where the kernel does not tell
+
+
+def test_the_profile_accounts_for_every_convolution(tiny_config, images, speed):
+    import time_profile
+
+    model = Dove(replace(tiny_config, vqgan=replace(tiny_config.vqgan, patch_size=1, block_out_channels=(8, 8, 16)))).eval()
+    shapes = time_profile.convolutions(model, lambda: model.encode(images, 4))
+    everything = speed.count_operations(lambda: model.latents(images))
+    assert sum(shape.operations * shape.calls for shape in shapes.values()) == pytest.approx(everything, rel=0.05)
+    assert all(shape.seconds > 0 for shape in shapes.values())
+    assert time_profile.least([{"a": 1, "b": 5}, {"a": 2, "b": 3}]) == {"a": 1, "b": 3}
