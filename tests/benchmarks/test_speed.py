@@ -102,7 +102,9 @@ def test_memory_is_that_of_the_call(speed):
 def test_the_profile_accounts_for_every_convolution(tiny_config, images, speed):
     import time_profile
 
-    model = Dove(replace(tiny_config, vqgan=replace(tiny_config.vqgan, patch_size=1, block_out_channels=(8, 8, 16)))).eval()
+    model = Dove(
+        replace(tiny_config, vqgan=replace(tiny_config.vqgan, patch_size=1, block_out_channels=(8, 8, 16)))
+    ).eval()
     shapes = time_profile.convolutions(model, lambda: model.encode(images, 4))
     everything = speed.count_operations(lambda: model.latents(images))
     assert sum(shape.operations * shape.calls for shape in shapes.values()) == pytest.approx(everything, rel=0.05)
