@@ -5,9 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dove.closed_form import principal_components, start_from_bands, start_from_cosines, start_from_patches
+from dove.closed_form import (
+    principal_components,
+    spread_waves,
+    start_from_bands,
+    start_from_cosines,
+    start_from_patches,
+)
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
+from dove.models.token_generator import sinusoidal_encoding
 from dove.tokenizer import Dove
 
 BACKBONE = BackboneConfig(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=96, max_positions=64)
@@ -84,6 +91,16 @@ def test_cosines_of_the_picture_rebuild_more_than_those_of_the_grid() -> None:
         model = start(basis)
         errors[basis] = (model.decode(model.encode(images, num_tokens=2)) - images).square().mean().item()
     assert errors["cosines"] < 0.9 * errors["bands"]
+
+
+@pytest.mark.parametrize(("length", "width", "count"), [(64, 192, 3), (256, 512, 8), (16, 64, 2)])
+def test_a_linear_map_reads_the_position_from_the_waves(length: int, width: int, count: int) -> None:
+    encodings = sinusoidal_encoding(length, width)
+    code = torch.cat([encodings[:, spread_waves(encodings, count)], torch.ones(length, 1)], dim=1)
+    positions = torch.arange(1.0, length + 1)[:, None]
+    errors = code @ torch.linalg.lstsq(code, positions).solution - positions
+    assert errors.abs().max() < 0.15 * length
+    assert (code.square().sum(1) - count - 1).abs().max() < 1e-4
 
 
 def test_latents_too_narrow_for_colours_are_refused() -> None:

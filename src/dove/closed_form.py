@@ -5,8 +5,10 @@ latents' bands, and the transformers start as the identity on top: token i is a 
 model already rebuilds an image as well as k bands can, and training starts from there.
 """
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dove.errors import UserError
@@ -100,6 +102,19 @@ def zero_mean_isometry(count: int) -> Float[Tensor, "width count"]:
     return torch.cat([torch.eye(count) - (1 - last) / count, torch.full((1, count), -last)])
 
 
+def spread_waves(encodings: Float[Tensor, "K D"], count: int) -> Int[Tensor, " W"]:
+    """Columns of sinusoidal timestamp encodings that hold ``count`` waves: sine and cosine of each, W = 2 count.
+
+    Spread on a logarithmic scale from the fastest to half a turn over all K steps: fast waves tell neighbours apart, slow
+    ones the start from the end.
+    """
+    sine, cosine = encodings[0, : encodings.shape[1] // 2 * 2].view(-1, 2).T
+    frequencies = torch.atan2(sine, cosine).log()
+    wanted = torch.linspace(float(frequencies[0]), math.log(math.pi / len(encodings)), count)
+    nearest = (frequencies - wanted[:, None]).abs().argmin(1)
+    return torch.stack([2 * nearest, 2 * nearest + 1], dim=1).flatten()
+
+
 @torch.no_grad()
 def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
     """Sort the bands by what ``images`` (a few thousand, in [-1, 1]) hold in them and start the transformers as the identity.
@@ -126,13 +141,14 @@ def start_from_bands(model: Dove, images: Float[Tensor, "M 3 S S"]) -> None:
     gain = (BAND_SHARE * half / channels) ** 0.5
     start = channels + 1
     codes = slice(start, start + half), slice(start + half, start + 2 * half)
+    waves = spread_waves(generator.timestamps.encodings, half // 2)
     generator.timestamps.projection.weight.zero_()
     generator.timestamps.projection.bias.zero_()
     generator.timestamps.projection.weight[:start, width:] = STREAM_SCALE * gain * spread
     decoder.positions.zero_()
     for sign, code in zip((1, -1), codes, strict=True):
-        generator.timestamps.projection.weight[code, :half] = STREAM_SCALE * sign * torch.eye(half)
-        decoder.positions[:, code] = STREAM_SCALE * sign * generator.timestamps.encodings[:, :half]
+        generator.timestamps.projection.weight[code, :width] = STREAM_SCALE * sign * torch.eye(width)[waves]
+        decoder.positions[:, code] = STREAM_SCALE * sign * generator.timestamps.encodings[:, waves]
     for projection, scale in ((generator.token_projection, 1.0), (decoder.token_projection, STREAM_SCALE)):
         projection.weight.copy_(scale * torch.eye(width))
         projection.bias.zero_()
