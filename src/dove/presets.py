@@ -39,12 +39,13 @@ from dove.qdove_config import (
     QueryPrefixTrainConfig,
 )
 
+# 176 channels: all frequencies of luma in a cell of 8 x 8 pixels and 7 x 8 of each chroma.
 TINY_VQGAN = VQGANConfig(
     image_size=64,
     patch_size=4,
     block_out_channels=(48, 96),
     layers_per_block=1,
-    latent_channels=160,
+    latent_channels=176,
     codebook_size=1024,
     norm_groups=16,
     linear_shortcut=True,
@@ -70,9 +71,8 @@ PATCH_VQGAN = VQGANConfig(
 
 TINY_OPTIM = OptimConfig(lr=3e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
 TINY_RUN = RunConfig(steps=2000, batch_size=32, sample_every=250, checkpoint_every=100)
-# 176 channels: all frequencies of luma in a cell of 8 x 8 pixels and 7 x 8 of each chroma.
 TINY_MODEL = DoveConfig(
-    vqgan=replace(TINY_VQGAN, latent_channels=176),
+    vqgan=TINY_VQGAN,
     generator=TINY_BACKBONE,
     decoder=TINY_BACKBONE,
     max_tokens=64,
@@ -96,7 +96,7 @@ DOVE_TINY = PrefixTrainConfig(
 )
 DOVE_TINY_PAPER = DoveTrainConfig(
     preset="dove-tiny-paper",
-    model=replace(TINY_MODEL, vqgan=TINY_VQGAN, token_basis="bands", eos_head="binary"),
+    model=replace(TINY_MODEL, eos_head="binary"),
     loss=DoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
@@ -206,7 +206,7 @@ PRESETS: dict[str, TrainConfig] = {
     # As many parameters as dove-tiny; the image ends of dove-tiny alone have 2 million.
     "vqgan-tiny-wide": VQGANTrainConfig(
         preset="vqgan-tiny-wide",
-        model=replace(TINY_VQGAN, block_out_channels=(80, 160), linear_shortcut=False),
+        model=replace(TINY_VQGAN, block_out_channels=(80, 160), latent_channels=160, linear_shortcut=False),
         loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet", continuous=0.0),
         optim=TINY_OPTIM,
         run=TINY_RUN,
