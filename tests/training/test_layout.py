@@ -117,12 +117,12 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The same entries of the same types and shapes, with nearly the same numbers."""
+    """The same entries of the same types and shapes, with nearly the same numbers: AdamW moves each by up to 3e-4 a step."""
     for (name, one), (other_name, other) in zip(leaves(found), leaves(expected), strict=True):
         assert name == other_name
         assert type(one) is type(other), name
         if isinstance(one, Tensor):
-            torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4, msg=name)
+            torch.testing.assert_close(one, other, atol=5e-6, rtol=1e-4, msg=name)
         else:
             assert one == (pytest.approx(other, rel=1e-4) if isinstance(one, float) else other), name
 
