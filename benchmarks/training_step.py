@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
-from speed import memory_of, peak_work
+from speed import median_quotient, memory_of, peak_work
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -116,11 +116,6 @@ def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Te
     return Step(run=run)
 
 
-def quotient(ours: list[float], other: list[float]) -> float:
-    """How many times as fast: the median over rounds."""
-    return round(statistics.median(b / a for a, b in zip(ours, other, strict=True)), 3)
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """First steps, rounds, and the report."""
     config: Any = PRESETS[options.preset]
@@ -163,7 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "repetitions": options.repetitions,
         "ratios": {
-            f"ours_vs_{name.replace(' ', '_')}": quotient(ours.seconds, step.seconds)
+            f"ours_vs_{name.replace(' ', '_')}": round(median_quotient(ours.seconds, step.seconds), 3)
             for name, step in steps.items()
             if ours and step is not ours
         },
