@@ -243,11 +243,8 @@ class Bench:
             "scale": self.options.scale,
             "batch_size": self.options.batch_size,
             "repetitions": self.options.repetitions,
-            "threads": torch.get_num_threads(),
             "device": str(self.device),
-            "hardware": hardware(),
-            "versions": versions(),
-            "commit": git_commit(),
+            **surroundings(),
         }
 
 
@@ -294,6 +291,25 @@ def peak_work(device: torch.device, scale: str) -> Iterator[tuple[str, int, Call
         )
         run = torch.no_grad()(partial(F.conv2d, images, weight, padding=1))
         yield f"{name} convolution", 2 * 9 * 256 * 256 * cells**2, run
+
+
+def bf16_peak(device: torch.device, scale: str) -> float:
+    """Operations a second of the faster of a large bf16 product and convolution, each at its best of five."""
+    return max(
+        operations / min(stopwatch(work, device) for _ in range(5))
+        for name, operations, work in peak_work(device, scale)
+        if "bf16" in name
+    )
+
+
+def surroundings() -> dict[str, Any]:
+    """What every report says of where it comes from."""
+    return {
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
 
 
 def memory_of(run: Callable[[], object], device: torch.device) -> int:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import SCALES, dove_operations, peak_work
+from speed import SCALES, bf16_peak, dove_operations, surroundings
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from dove.evaluation.common import git_commit, hardware, versions
 from dove.evaluation.speed import stopwatch
 from dove.optimization import optimize
 from dove.tokenizer import Dove
@@ -152,11 +151,7 @@ def main() -> None:
     count = model.max_tokens
     images = torch.rand(options.batch_size, 3, model.image_size, model.image_size) * 2 - 1
     tokens = model.encode(images, count)
-    peak = max(
-        operations / min(stopwatch(work, CPU) for _ in range(5))
-        for name, operations, work in peak_work(CPU, options.scale)
-        if "bf16" in name
-    )
+    peak = bf16_peak(CPU, options.scale)
     runs = {"encode": lambda: model.encode(images, count), "decode": lambda: model.decode(tokens)}
     report = {
         work: account(model, run, dove_operations(model, work, count) * len(images), peak, options.repetitions)
@@ -166,10 +161,7 @@ def main() -> None:
         "scale": options.scale,
         "batch_size": options.batch_size,
         "repetitions": options.repetitions,
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(),
-        "versions": versions(),
-        "commit": git_commit(),
+        **surroundings(),
     }
     text = json.dumps(report, indent=2)
     print(text)

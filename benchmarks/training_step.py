@@ -23,14 +23,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
-from speed import median_quotient, memory_of, peak_work
+from speed import bf16_peak, median_quotient, memory_of, surroundings
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import squeezenet1_0
 
 from dove.config import DoveTrainConfig, PrefixTrainConfig
-from dove.evaluation.common import git_commit, hardware, versions
 from dove.evaluation.speed import stopwatch
 from dove.losses.perceptual import SQUEEZENET_VARIABLE
 from dove.losses.reconstruction import reconstruction_loss, squared_error
@@ -129,11 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for step in steps.values():
         step.first_seconds = stopwatch(step.run, device)
         step.memory = memory_of(step.run, device)
-    peak = max(
-        operations / min(stopwatch(work, device) for _ in range(5))
-        for name, operations, work in peak_work(device, "base")
-        if "bf16" in name
-    )
+    peak = bf16_peak(device, "base")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         next(iter(steps.values())).run()
     for _ in range(options.repetitions):
@@ -165,10 +160,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "rows": rows,
         "gflop_per_image": round(counter.get_total_flops() / options.batch_size / 1e9, 1),
         "peak_gflops": round(peak / 1e9),
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(),
-        "versions": versions(),
-        "commit": git_commit(),
+        **surroundings(),
     }
 
 
