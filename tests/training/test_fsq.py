@@ -33,7 +33,7 @@ def test_a_continuous_tokenizer_becomes_a_discrete_one(prefix_training: PrefixTr
     assert torch.equal(model.token_grid.values(model.token_grid.ids(tokens.values)), tokens.values)
 
 
-def test_the_preset_differs_from_dove_tiny_in_the_kind_of_tokens_alone() -> None:
+def test_the_preset_is_dove_tiny_with_another_kind_of_tokens() -> None:
     fsq, plain = PRESETS["dove-tiny-fsq"], PRESETS["dove-tiny"]
     assert isinstance(fsq, PrefixTrainConfig)
     assert isinstance(plain, PrefixTrainConfig)
