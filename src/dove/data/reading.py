@@ -1,4 +1,4 @@
-"""One picture from whatever is handed in: decoded, upright, 8-bit RGB, or one line that says what is wrong."""
+"""One picture from whatever is handed in: decoded, upright, 8-bit sRGB, or one line that says what is wrong."""
 
 import io
 import logging
@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dove.data.colour import PROFILE, convert_to_srgb
 from dove.errors import UserError
 
 MAX_PIXELS = 178_956_970
@@ -50,10 +51,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
-    """The picture as upright RGB.
+    """The picture as upright RGB, in sRGB.
 
-    EXIF rotation is applied, transparency is composited on white, 16-bit and floating-point values are scaled (never
-    clipped) to 8 bits, of an animation the first frame is taken.
+    EXIF rotation is applied, an embedded colour profile is converted to sRGB (one that is damaged is ignored with a warning),
+    transparency is composited on white, 16-bit and floating-point values are scaled (never clipped) to 8 bits, of an
+    animation the first frame is taken.
 
     Args:
         source: path, encoded bytes, or an open binary file.
@@ -83,15 +85,24 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
             raise UserError(f"{name}: damaged or truncated image ({reason}); replace it or leave it out") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An 8-bit RGB copy of a picture in any mode; transparency on white."""
+def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
+    """An 8-bit RGB copy of a picture in any mode, in sRGB; transparency on white.
+
+    Args:
+        image: the picture, with its colour profile in ``info`` as Pillow leaves it there.
+        name: what a warning about the profile calls the picture; None for its file, if it has one.
+    """
+    name = name or str(getattr(image, "filename", "")) or "image"
+    profile = image.info.get(PROFILE)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _scale_to_8_bits(image)
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode.upper())
+    colours = convert_to_srgb(image, profile, name)
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    if image.mode == "La":  # Pillow knows no direct way from here
-        image = image.convert("LA")
-    overlay = image.convert("RGBA")
+        return colours
+    overlay = colours.convert("RGBA")
+    overlay.putalpha(image.convert("RGBA").getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
 
 
@@ -102,7 +113,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
             raise _too_large(name, f"{width}x{height}")
         image.load()
         transpose = _ORIENTATIONS.get(_orientation(image))
-        upright = to_rgb(image)
+        upright = to_rgb(image, name)
     return upright if transpose is None else upright.transpose(transpose)
 
 

@@ -1,0 +1,73 @@
+"""Colours of embedded ICC profiles (Display P3, Adobe RGB, CMYK of a press, ...) in sRGB, which all models work in."""
+
+import io
+import logging
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+PROFILE = "icc_profile"
+"""Key under which Pillow keeps a picture's profile."""
+_CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's mode for each kind of profile that photos come with."""
+_GREY_MODES = ("1", "L", "LA")
+
+_logger = logging.getLogger(__name__)
+
+
+def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
+    """The colours of a picture of 8 bits a channel as RGB in sRGB, without its transparency and its profile.
+
+    Args:
+        image: in any mode of 8 bits.
+        profile: ICC profile that says what the numbers mean; None for sRGB. One that is damaged, or of other channels than the
+            picture, is ignored with a warning.
+        name: what the warning calls the picture.
+    """
+    converted = None
+    if profile:
+        try:
+            converted = _apply(image, profile)
+        except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _logger.warning("%s: its colour profile cannot be used (%s); its numbers are taken for sRGB", name, reason)
+    converted = image.convert("RGB") if converted is None else converted
+    converted.info.pop(PROFILE, None)  # or the next reader would convert once more
+    return converted
+
+
+def _apply(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """The picture in sRGB; None where its numbers are that already.
+
+    Raises:
+        OSError, ValueError, ImageCms.PyCMSError: if the profile is damaged or does not fit the picture.
+    """
+    mode = _profile_mode(profile)
+    if (mode == "CMYK") != (image.mode == "CMYK") or mode == "L" and image.mode not in _GREY_MODES:
+        raise ValueError(f"a profile for {mode}, a picture in {image.mode}")
+    transform = _transform(profile, mode)
+    if transform is None:
+        return None
+    return ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
+
+
+def _profile_mode(profile: bytes) -> str:
+    space = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+    if space not in _CHANNELS:
+        raise ValueError(f"a profile for {space}")
+    return _CHANNELS[space]
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """What brings pixels to sRGB; None for profiles that say sRGB in other words, within a level of 255."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode == "CMYK":
+        return transform
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
+    probe = Image.fromarray(grid if mode == "RGB" else grid[..., 0].copy())
+    moved = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int) - np.asarray(probe.convert("RGB"))
+    return transform if np.abs(moved).max() > 1 else None
