@@ -23,7 +23,6 @@ VARIANTS = {
     "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
     "cosines and quality": {"eos_head": "quality", "token_basis": "cosines"},
     "gaussian": {"token_kind": "gaussian"},
-    "fsq": {"token_kind": "fsq"},
     "kept": {"token_decoder": "kept"},
 }
 

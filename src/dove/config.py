@@ -83,12 +83,8 @@ class DoveConfig:
     """Capacity K. The token decoder turns position i into grid position i, so K is the number of grid positions."""
     token_dim: int = 512
     """Width D of a token."""
-    token_kind: Literal["point", "gaussian", "fsq"] = added("point")
-    """Tokens as vectors; as means and variances of a Gaussian (Appendix D), of which inference takes the mean; or as
-    vectors on a grid of levels (finite scalar quantization)."""
-    token_fineness: float = added(0.8)
-    """How far a step of one level moves the picture, in the root of summed squared pixels in [-1, 1], where a training
-    chooses the levels of ``fsq`` tokens."""
+    token_kind: Literal["point", "gaussian"] = added("point")
+    """Tokens as vectors, or as means and variances of a Gaussian (Appendix D), of which inference takes the mean."""
     token_basis: Literal["grid", "bands", "cosines"] = "grid"
     """What position i of the token decoder's output is: grid cell i, as in the paper, or band i, the i-th most important
     group of cosine coefficients: of the latents' grid ("bands") or of the whole picture ("cosines", for latents that start
@@ -123,8 +119,6 @@ class QDoveConfig(DoveConfig):
             raise UserError("--model.region.kind rectangle needs --model.token-basis bands or cosines")
         if self.region.kind != "none" and self.token_decoder != "all":
             raise UserError("--model.region.kind rectangle needs --model.token-decoder all")
-        if self.token_kind == "fsq":
-            raise UserError("a tokenizer that takes queries has no fsq tokens; pass --model.token-kind point")
 
 
 @dataclass(frozen=True, kw_only=True)

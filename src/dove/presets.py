@@ -183,16 +183,6 @@ PRESETS: dict[str, TrainConfig] = {
         start="checkpoint",
         checkpoint="dove-tiny",
     ),
-    "dove-tiny-fsq": replace(
-        DOVE_TINY,
-        preset="dove-tiny-fsq",
-        model=replace(TINY_MODEL, token_kind="fsq"),
-        loss=TINY_PREFIXES,
-        start="checkpoint",
-        checkpoint="dove-tiny",
-        optim=replace(TINY_OPTIM, warmup_steps=20, ema_decay=0.98),
-        run=replace(TINY_RUN, steps=200, batch_size=16),
-    ),
     "dove-tiny-paper": DOVE_TINY_PAPER,
     **{config.preset: config for config in (QDOVE_TINY, QDOVE_TINY_PAPER, QDOVE_BASE)},
     "vqgan-tiny": VQGANTrainConfig(

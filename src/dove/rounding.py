@@ -1,18 +1,13 @@
-"""What rounding a token costs in the picture, and levels chosen by that."""
+"""Sensitivity of the picture to a change of a token."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dove.models.fsq import FsqTokenGenerator
 from dove.tokenizer import Dove
 
 PROBES = 4
 """Random directions in image space that a decoder's sensitivity is estimated from, for every batch."""
-FIT_IMAGES = 1024
-"""Images, at most, that levels are fitted to."""
-FIT_PROBED = 128
-"""Those of them at which sensitivity is measured."""
 
 
 def token_sensitivity(
@@ -33,21 +28,3 @@ def token_sensitivity(
                 total += gradient.square().sum(0)
                 count += len(part)
     return (total / count).sqrt()
-
-
-@torch.no_grad()
-def fit_grid(model: Dove, images: Float[Tensor, "M 3 S S"], seed: int = 0) -> None:
-    """Set the levels of a model with FSQ tokens to what its unrounded tokens of ``images`` ([-1, 1]) need.
-
-    Args:
-        model: with the weights it starts from.
-        images: a few hundred or more; at most 1024 of them, evenly spaced, are used.
-        seed: of the directions in which sensitivity is measured.
-    """
-    generator = model.generator
-    assert isinstance(generator, FsqTokenGenerator)
-    images = images[:: -(-len(images) // FIT_IMAGES)]
-    values = torch.cat([generator.unrounded(model.latents(part)) for part in images.split(64)])
-    draws = torch.Generator().manual_seed(seed)
-    probed = values[:: -(-len(values) // FIT_PROBED)]
-    generator.rounding.fit(values, token_sensitivity(model, probed, draws), model.config.token_fineness)

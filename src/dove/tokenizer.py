@@ -20,7 +20,6 @@ from dove.checkpoint import (
 from dove.config import DoveConfig, QDoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, Trial, parse_length_policy
-from dove.models.fsq import TokenGrid
 from dove.models.generators import make_token_generator
 from dove.models.token_decoder import TokenDecoder, make_token_decoder
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
@@ -96,17 +95,6 @@ class Dove(
     def token_counts(self) -> tuple[int, ...]:
         """The numbers of tokens an image can have: all up to the capacity."""
         return tuple(range(1, self.max_tokens + 1))
-
-    @property
-    def token_grid(self) -> TokenGrid:
-        """Levels of discrete tokens: ``ids(tokens.values)`` numbers them, ``values(ids)`` goes back, ``bits`` is their price.
-
-        Raises:
-            UserError: if the tokens are continuous.
-        """
-        if not isinstance(self.generator.rounding, TokenGrid):
-            raise UserError(f"tokens of kind {self.config.token_kind!r} are continuous; ids need a model of kind 'fsq'")
-        return self.generator.rounding
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ from PIL import Image
 from scipy.integrate import quad
 
 from dove.cli import main
-from dove.config import DoveConfig
-from dove.evaluation.rate import LevelCounts, ScalarQuantizer
-from dove.rounding import fit_grid, token_sensitivity
+from dove.evaluation.rate import ScalarQuantizer
+from dove.rounding import token_sensitivity
 from dove.tokenizer import Dove
 
 
@@ -112,32 +110,3 @@ def test_bad_options_are_named(
         raise SystemExit(main(["evaluate", "rate", *common, *flags]))
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_frequencies_are_those_of_the_training_images_with_half_a_count_more() -> None:
-    ids = torch.tensor([0, 0, 0, 2])[:, None, None]
-    bits = LevelCounts.fit(ids, torch.tensor([[3]])).bits(torch.tensor([0, 1, 2])[:, None, None])
-    assert bits.flatten().tolist() == pytest.approx([-math.log2(share / 5.5) for share in (3.5, 0.5, 1.5)])
-
-
-def test_levels_that_are_not_there_take_no_share() -> None:
-    ids = torch.tensor([[[0, 3]], [[0, 1]]])
-    assert LevelCounts.fit(ids, torch.tensor([[1, 4]])).bits(ids)[0].tolist() == pytest.approx([-math.log2(1.5 / 4)])
-
-
-def test_discrete_tokens_are_priced_as_they_are(tiny_config: DoveConfig, photos: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = Dove(replace(tiny_config, token_kind="fsq", token_fineness=0.01)).eval()
-    fit_grid(model, torch.rand(20, 3, 16, 16) * 2 - 1)
-    model.save_pretrained(tmp_path / "model")
-    flags = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out"), "--num-tokens", "2", "16"]
-    more = ["--train-data", str(photos), "--fineness", "1", "--qualities", "50", "--batch-size", "3"]
-    assert main(["evaluate", "rate", "--data", str(photos), *flags, *more]) == 0
-    rows = json.loads((tmp_path / "out" / "rate.json").read_text())["rows"]
-    tokens = {(row["num_tokens"], row["setting"]): row for row in rows if row["num_tokens"]}
-    assert set(tokens) == {(f"{k} tokens", kind) for k in (2, 16) for kind in ("fixed length", "frequencies")}
-    for k in (2, 16):
-        fixed, counted = tokens[f"{k} tokens", "fixed length"], tokens[f"{k} tokens", "frequencies"]
-        assert 8 * fixed["bytes_per_image"] == pytest.approx(float(model.token_grid.bits[:k].sum()) + 4, rel=1e-4)
-        assert counted["bytes_per_image"] < fixed["bytes_per_image"]
-        assert counted["psnr"] == fixed["psnr"]

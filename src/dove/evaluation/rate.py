@@ -1,7 +1,7 @@
 """Bits per image against quality: tokens as an image file would hold them, beside JPEG and WebP on the same images."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,6 @@ from dove.tokens import Tokens
 
 START_OF_SCAN = b"\xff\xda"
 """In a JPEG file, what stands between its tables and the picture itself."""
-
-Prices = Callable[[Tensor], Iterator[tuple[Tensor, dict[float | str, Tensor]]]]
-"""From all tokens (B, K, D) of images: these as they would be decoded, with their bits (B, K) by a setting's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,26 +75,6 @@ class ScalarQuantizer:
         return -torch.log2(probability.clamp(min=2**-32)).sum(-1).float()
 
 
-@dataclass(frozen=True, eq=False)
-class LevelCounts:
-    """Prices the ids of discrete tokens by how often each level came up in training images (ideal arithmetic coding)."""
-
-    probability: Float[Tensor, "K D V"]
-
-    @classmethod
-    def fit(cls, ids: Int[Tensor, "M K D"], levels: Int[Tensor, "K D"]) -> "LevelCounts":
-        """Frequencies by position and dimension, with half a count more for every level, as none is impossible."""
-        there = torch.arange(int(levels.max()), device=ids.device) < levels[..., None]
-        counts = 0.5 * there
-        counts.scatter_add_(2, ids.permute(1, 2, 0), torch.ones_like(ids, dtype=counts.dtype).permute(1, 2, 0))
-        return cls(counts / counts.sum(-1, keepdim=True))
-
-    def bits(self, ids: Int[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
-        """What each token costs, in bits."""
-        found = self.probability.expand(len(ids), -1, -1, -1).gather(3, ids[..., None])[..., 0]
-        return -found.log2().sum(-1)
-
-
 @torch.no_grad()
 def rate_of_tokens(
     subject: Subject,
@@ -109,13 +86,11 @@ def rate_of_tokens(
     batch_size: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows of a model: bits and PSNR by number of tokens and, for continuous tokens, by fineness of the levels.
-
-    Discrete tokens have their own levels. They are priced twice: at the fixed length of their ids, and by frequencies.
+    """Rows of a model: bits and PSNR by number of tokens and by fineness of the levels.
 
     Args:
         subject: a DOVE.
-        training: images that the quantizer or the frequencies are fitted to.
+        training: images that the quantizer is fitted to.
         images: that are measured.
         lengths: numbers of tokens.
         fineness: sizes of a level's step in the picture, in root summed squared pixels ([-1, 1]).
@@ -134,53 +109,26 @@ def rate_of_tokens(
         )
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
     known = torch.cat([_all_tokens(model, batch.pixels.to(subject.device)) for batch in batches])
-    prices = (
-        _discrete_prices(model, known)
-        if model.config.token_kind == "fsq"
-        else _continuous_prices(model, known, fineness, seed, batch_size)
-    )
-    sums: dict[tuple[int, float | str], NDArray[np.float64]] = {}
+    generator = torch.Generator().manual_seed(seed)
+    quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
+    sums: dict[tuple[int, float], NDArray[np.float64]] = {}
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
-        for rounded, priced in prices(_all_tokens(model, pixels)):
+        values = _all_tokens(model, pixels)
+        for size in fineness:
+            levels = quantizer.levels(values, size)
+            rounded, bits = quantizer.values(levels, size), quantizer.bits(levels, size)
             for k in lengths:
                 cut = Tokens.cut(rounded, torch.full((len(rounded),), k, device=subject.device))
                 quality = float(psnr(model.decode(cut), pixels).sum())
-                for setting, bits in priced.items():
-                    spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
-                    found = np.array([len(rounded), float(spent.sum()), quality])
-                    sums[k, setting] = sums.get((k, setting), np.zeros(3)) + found
+                spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
+                found = np.array([len(rounded), float(spent.sum()), quality])
+                sums[k, size] = sums.get((k, size), np.zeros(3)) + found
     area = model.image_size**2
     return [
-        _row(subject.name, f"{k} tokens", setting, bits / count, area, quality / count)
-        for (k, setting), (count, bits, quality) in sums.items()
+        _row(subject.name, f"{k} tokens", size, bits / count, area, quality / count)
+        for (k, size), (count, bits, quality) in sums.items()
     ]
-
-
-def _continuous_prices(
-    model: Dove, known: Float[Tensor, "M K D"], fineness: Sequence[float], seed: int, batch_size: int
-) -> Prices:
-    """Tokens rounded at each fineness."""
-    generator = torch.Generator().manual_seed(seed)
-    quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
-
-    def prices(values: Float[Tensor, "B K D"]) -> Iterator[tuple[Tensor, dict[float | str, Tensor]]]:
-        for size in fineness:
-            levels = quantizer.levels(values, size)
-            yield quantizer.values(levels, size), {size: quantizer.bits(levels, size)}
-
-    return prices
-
-
-def _discrete_prices(model: Dove, known: Float[Tensor, "M K D"]) -> Prices:
-    """Tokens as they are."""
-    grid = model.token_grid
-    counts = LevelCounts.fit(grid.ids(known), grid.levels)
-
-    def prices(values: Float[Tensor, "B K D"]) -> Iterator[tuple[Tensor, dict[float | str, Tensor]]]:
-        yield values, {"fixed length": grid.bits.expand(len(values), -1), "frequencies": counts.bits(grid.ids(values))}
-
-    return prices
 
 
 def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
@@ -216,9 +164,7 @@ def _encoded(picture: Image.Image, kind: str, quality: int, options: dict[str, A
     return buffer.getvalue()
 
 
-def _row(
-    model: str, tokens: str, setting: float | int | str, bits: float, pixels: int, quality: float
-) -> dict[str, Any]:
+def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
     return {
         "model": model,
         "num_tokens": tokens,
@@ -230,12 +176,10 @@ def _row(
 
 
 def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PSNR against bytes per image: a line for each file format, for each number of tokens of each model, and for each
-    price of discrete tokens, along which their number grows."""
+    """PSNR against bytes per image: a line for each file format and for each number of tokens of each model."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        kind = row["setting"] if isinstance(row["setting"], str) else row["num_tokens"]
-        name = f"{row['model']}, {kind}" if kind else row["model"]
+        name = f"{row['model']}, {row['num_tokens']}" if row["num_tokens"] else row["model"]
         lines.setdefault(name, []).append((row["bytes_per_image"], row["psnr"]))
     with style():
         figure, (panel,) = panels(1, 1, width=6.4, height=4.4)

@@ -1,14 +1,12 @@
 """Token generators by the kind of their tokens."""
 
 from dove.config import DoveConfig
-from dove.models.fsq import FsqTokenGenerator
 from dove.models.gaussian import GaussianTokenGenerator
 from dove.models.token_generator import TokenGenerator
 
 GENERATORS: dict[str, type[TokenGenerator]] = {
     "point": TokenGenerator,
     "gaussian": GaussianTokenGenerator,
-    "fsq": FsqTokenGenerator,
 }
 
 

@@ -195,7 +195,7 @@ class InferenceGenerator(TokenGenerator):
             if end < num_tokens and settled(eos).all():
                 break
         assert eos is not None
-        return GeneratorOutput(self.rounding(torch.cat(values, dim=1)), eos)
+        return GeneratorOutput(torch.cat(values, dim=1), eos)
 
 
 class InferenceVocabularyEosHead(VocabularyEosHead):

@@ -96,8 +96,6 @@ class TokenGenerator(nn.Module):
         self.grid_positions = nn.Parameter(torch.randn(grid_positions, width) * config.generator.initializer_range)
         self.timestamps = (SinusoidalTimestamps if config.token_basis == "grid" else BandTimestamps)(config)
         self.token_projection = nn.Linear(width, config.token_dim)
-        self.rounding: nn.Module = nn.Identity()
-        """What is done to the tokens of the first positions at last; discrete tokens go to their levels."""
         self.eos_head: EosHead = make_eos_head(config)
         self.register_buffer("mask", prefix_mask(grid_positions, config.max_tokens), persistent=False)
 
@@ -105,7 +103,7 @@ class TokenGenerator(nn.Module):
         """Tokens and EOS scores of the first ``num_tokens`` timestamps (None: all K)."""
         num_tokens = num_tokens or self.config.max_tokens
         hidden = self.hidden_states(latents, num_tokens)[:, latents.shape[1] :]
-        return GeneratorOutput(self.rounding(self.token_projection(hidden)), self.eos_head(hidden))
+        return GeneratorOutput(self.token_projection(hidden), self.eos_head(hidden))
 
     def until(
         self,

@@ -23,11 +23,9 @@ from dove.closed_form import start_from_bands, start_from_cosines, start_from_pa
 from dove.config import QDoveConfig, TokenizerTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.initialization import import_backbones, import_vqgan
-from dove.models.fsq import FsqTokenGenerator
 from dove.models.query import RegionTokenGenerator
 from dove.models.vqgan import VQGAN, make_vqgan
 from dove.qdove import QDove
-from dove.rounding import fit_grid
 from dove.tokenizer import Dove
 
 Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
@@ -61,8 +59,6 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
         start_from_bands(model, images)
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
-    if isinstance(model.generator, FsqTokenGenerator) and not model.generator.rounding.fitted:
-        fit_grid(model, sample())
     if (
         isinstance(model, QDove)
         and isinstance(model.generator, RegionTokenGenerator)
