@@ -220,11 +220,8 @@ class PrefixLossConfig(TokenizerLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, or Muon beside it, with linear warm-up and cosine decay."""
+    """AdamW with linear warm-up and cosine decay."""
 
-    optimizer: Literal["adamw", "muon"] = added("adamw")
-    """AdamW for all weights, or Muon for the matrices inside the transformers' blocks and AdamW for the rest, both at one
-    learning rate and weight decay."""
     lr: float = 1e-4
     """Peak learning rate."""
     final_lr: float = 0.0

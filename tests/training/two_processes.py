@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dove.commands.train import parse
-from dove.training.optimizers import MuonAndAdamW
 from dove.training.setup import run_training
 from dove.training.trainer import Trainer
 
@@ -41,9 +40,7 @@ def local(tensors: Iterable[Tensor | None]) -> list[Tensor]:
 def held(trainer: Trainer) -> dict[str, int]:
     """Numbers in the memory of this process."""
     weights = list(trainer.objective.model.parameters())
-    optimizer = trainer.optimizer
-    parts = [optimizer.muon, optimizer.adamw] if isinstance(optimizer, MuonAndAdamW) else [optimizer]
-    moments = [value for part in parts for kept in part.state.values() for value in kept.values()]
+    moments = [value for kept in trainer.optimizer.state.values() for value in kept.values()]
     kinds = {
         "weights": weights,
         "gradients": [weight.grad for weight in weights],

@@ -25,7 +25,7 @@ from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
 from dove.training.objectives import Objective, StepResult
-from dove.training.optimizers import MuonAndAdamW, load_optimizer, make_adamw, make_optimizer
+from dove.training.optimizers import make_adamw
 from dove.training.schedule import learning_rate
 from dove.training.state import (
     BackgroundWriter,
@@ -70,7 +70,7 @@ class Trainer:
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
         self.layout = make_layout(config, objective, self.accelerator)
         self.wrapped = self.layout.spread(self.objective, self.average)
-        self.optimizer = make_optimizer(config.optim, objective.model, config.optim.lr)
+        self.optimizer = make_adamw(config.optim, list(objective.model.parameters()), config.optim.lr)
         self.adversary = (
             make_adamw(config.optim, list(objective.discriminator.parameters()), config.optim.discriminator_lr)
             if objective.discriminator is not None
@@ -189,7 +189,7 @@ class Trainer:
     def _update(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | MuonAndAdamW,
+        optimizer: torch.optim.Optimizer,
         step: int,
         losses: dict[str, Float[Tensor, ""]],
     ) -> None:
@@ -200,7 +200,7 @@ class Trainer:
         at_fault = ~torch.stack([value.detach().float().isfinite() for value in values.values()]).all()
         left_out = self.accelerator.reduce(at_fault.float(), reduction="sum").clamp(max=1)
         # The fused kernel looks at this on the device, as it does for a gradient scaler, and leaves the update out.
-        optimizer.found_inf = left_out  # type: ignore[union-attr]
+        optimizer.found_inf = left_out  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad()
         self.guard.watch(step, left_out, values)
@@ -268,7 +268,7 @@ class Trainer:
         state = load_state(found[-1])
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
             module.load_state_dict(self.layout.own_weights(module, weights))
-        load_optimizer(self.optimizer, state["optimizer"], self.layout.own_moments)
+        self.optimizer.load_state_dict(self.layout.own_moments(self.optimizer, state["optimizer"]))
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])

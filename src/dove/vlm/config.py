@@ -149,8 +149,6 @@ class VLMTrainConfig(TrainConfig):
         require_known("query", self.query, QUERIES)
         if not self.num_tokens:
             raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
-        if self.optim.optimizer != "adamw":
-            raise UserError(f"vision-language models are trained by adamw alone, not by {self.optim.optimizer}")
         if self.answer_balance < 0:
             raise UserError(f"answer_balance={self.answer_balance} must be at least 0")
         if self.answer_balance and self.questions_per_image is None:
