@@ -176,8 +176,6 @@ class DoveLossConfig(TokenizerLossConfig):
     """lambda_eos at the end of its ramp."""
     eos_warmup_steps: int = 300
     """Steps over which lambda_eos rises from 0."""
-    eos_loss: Literal["linear"] = "linear"
-    """Form of Eq. 3."""
     threshold_window: int = 100
     """Steps over which the threshold of Eq. 3 averages L_rec."""
 
@@ -190,14 +188,10 @@ class PrefixLossConfig(TokenizerLossConfig):
     """Weight of the squared error, in bels (10 dB), of the PSNR that the ``quality`` head predicts."""
     log_uniform: float = 0.5
     """Share of the prefixes cut at a log-uniform length, which is short more often."""
-    powers: float = 0.0
-    """Share of the prefixes cut at a power of two, each as often; what the three shares leave is cut uniformly."""
     prefixes_per_image: int = 1
     """Prefixes that every image is rebuilt from in a step; it is encoded once for all of them."""
-    distillation: float = 0.0
-    """Weight of the squared error against the model's own reconstruction from all tokens, which gets no gradient."""
     whole: float = added(0.0)
-    """Share of the prefixes that are the whole sequence."""
+    """Share of the prefixes that are the whole sequence; what the two shares leave is cut uniformly."""
     average: Literal["arithmetic", "root", "geometric"] = added("arithmetic")
     """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate; the logarithm
     of their geometric mean, in which a gain of 1% counts alike at every length; or, between the two, the logarithm of the
@@ -205,7 +199,7 @@ class PrefixLossConfig(TokenizerLossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shares = {"log_uniform": self.log_uniform, "powers": self.powers, "whole": self.whole}
+        shares = {"log_uniform": self.log_uniform, "whole": self.whole}
         if min(shares.values()) < 0 or sum(shares.values()) > 1:
             named = ", ".join(f"loss.{name}={share}" for name, share in shares.items())
             raise UserError(f"{named} are shares of the prefixes; pass numbers from 0 on that sum to at most 1")

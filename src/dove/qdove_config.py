@@ -44,11 +44,8 @@ class QueryPrefixLossConfig(PrefixLossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prefixes_per_image != 1 or self.distillation:
-            raise UserError(
-                "training with queries cuts one prefix per image and has no distillation: "
-                "leave out --loss.prefixes-per-image and --loss.distillation"
-            )
+        if self.prefixes_per_image != 1:
+            raise UserError("training with queries cuts one prefix per image: leave out --loss.prefixes-per-image")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,11 +91,6 @@ def test_half_precision_probabilities_give_a_float32_loss():
     assert eos_loss(probability, torch.tensor([3]), torch.tensor([0.0]), 1.0).dtype == torch.float32
 
 
-def test_an_unknown_form_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="'cubic'; choose one of linear"):
-        eos_loss(torch.zeros(1, 2), torch.tensor([1]), torch.zeros(1), 1.0, kind="cubic")
-
-
 @settings(deadline=None)  # the first call warms torch up
 @given(
     steps=st.lists(st.lists(st.floats(0, 4, width=32), min_size=1, max_size=3), min_size=1, max_size=12),

@@ -165,12 +165,12 @@ def test_recipes_refuse_heads_they_cannot_train(
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [
-        ({"log_uniform": 0.0, "powers": 1.0}, {1: 0.2, 2: 0.2, 3: 0.0, 4: 0.2, 5: 0.0, 8: 0.2, 16: 0.2}),
-        ({"log_uniform": 0.0, "powers": 0.0}, {1: 1 / 16, 3: 1 / 16, 16: 1 / 16}),
+        ({"log_uniform": 0.0}, {1: 1 / 16, 3: 1 / 16, 16: 1 / 16}),
+        ({"log_uniform": 0.0, "whole": 1.0}, {1: 0.0, 3: 0.0, 15: 0.0, 16: 1.0}),
         # P(length 1) = log 2 / log 17, P(length 16) = log(17 / 16) / log 17
-        ({"log_uniform": 1.0, "powers": 0.0}, {1: 0.2447, 16: 0.0214}),
-        ({"log_uniform": 0.0, "powers": 0.5}, {1: 0.1 + 1 / 32, 3: 1 / 32, 16: 0.1 + 1 / 32}),
-        ({"log_uniform": 0.0, "powers": 0.25, "whole": 0.5}, {1: 0.05 + 1 / 64, 3: 1 / 64, 16: 0.55 + 1 / 64}),
+        ({"log_uniform": 1.0}, {1: 0.2447, 16: 0.0214}),
+        ({"log_uniform": 0.0, "whole": 0.5}, {1: 1 / 32, 3: 1 / 32, 16: 0.5 + 1 / 32}),
+        ({"log_uniform": 0.5, "whole": 0.25}, {1: 0.1223 + 1 / 64, 16: 0.0107 + 0.25 + 1 / 64}),
     ],
 )
 def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, expected: dict) -> None:
@@ -183,9 +183,8 @@ def test_shares_of_the_draws(prefix_training: PrefixTrainConfig, shares: dict, e
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"log_uniform": 0.6, "powers": 0.6},
         {"log_uniform": 0.5, "whole": 0.6},
-        {"powers": -0.1},
+        {"whole": -0.1},
         {"prefixes_per_image": 0},
         {"average": "geometric", "gan": 1e-9},
         {"average": "root", "gan": 1e-9},
@@ -233,20 +232,6 @@ def test_losses_are_averaged_as_asked(
     result = objective(images, 1)
     terms = objective.reconstruction_terms(result.reconstruction, images)
     assert result.loss.item() == pytest.approx(expected(terms["rec"]).item())
-
-
-def test_distillation_pulls_prefixes_and_leaves_the_whole_alone(prefix_training: PrefixTrainConfig) -> None:
-    plain = make_prefix(prefix_training)
-    taught = make_prefix(replace(prefix_training, loss=replace(prefix_training.loss, distillation=0.7)))
-    images = batch(4)
-    without, with_teacher = plain(images, 1), taught(images, 1)
-    output = plain.model.generate(plain.model.latents(images))
-    whole = plain.model.reconstruct_from(output.values)
-    distance = (without.reconstruction - whole).square().mean()
-    assert distance > 0
-    torch.testing.assert_close(with_teacher.loss, without.loss + 0.7 * distance)
-    taught.draw_lengths = lambda count, step: torch.full((count,), 16)  # then the prefix is its own teacher
-    assert taught(images, 1).metrics["distillation"] == 0
 
 
 class BrightnessDistance(torch.nn.Module):

@@ -3,15 +3,12 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, distributed
 
 from dove.errors import UserError
-
-EosLossKind = Literal["linear"]
 
 
 def mean_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -86,28 +83,11 @@ class RunningThreshold:
         self._means.extend(state["means"])
 
 
-def _linear(
-    probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"]
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Eq. 3 as printed. Position m has index ``lengths``; the m - 1 positions before it have the indices below."""
-    index = torch.arange(probability.shape[1], device=probability.device)
-    at_eos = index == lengths[:, None]  # no index where no EOS was emitted
-    earlier = index < lengths[:, None]
-    postpone = (probability * at_eos).sum(dim=1)
-    advance = -(probability * earlier).sum(dim=1) / lengths.clamp(min=1)
-    return postpone, advance
-
-
-_FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"linear": _linear}
-"""Each form gives (loss that postpones the EOS, loss that advances it), (B,) each."""
-
-
 def eos_loss(
     probability: Float[Tensor, "B K"],
     lengths: Int[Tensor, " B"],
     losses: Float[Tensor, " B"],
     threshold: float,
-    kind: str = "linear",
 ) -> Float[Tensor, " B"]:
     """Eq. 3 per sample.
 
@@ -124,18 +104,15 @@ def eos_loss(
         lengths: (B,) tokens kept, EOS excluded, 0 to K: m - 1. K means that no EOS was emitted.
         losses: (B,) L_rec. Only compared: no gradient flows into it.
         threshold: What ``losses`` is compared with.
-        kind: Which form; "linear" is the paper's.
 
     Returns:
         (B,) in float32, in [-1, 1].
-
-    Raises:
-        UserError: If ``kind`` is not a known form.
     """
-    if kind not in _FORMS:
-        raise UserError(f"unknown EOS loss {kind!r}; choose one of {', '.join(get_args(EosLossKind))}")
-    can_end = torch.arange(probability.shape[1], device=probability.device) > 0
-    postpone, advance = _FORMS[kind](probability.float() * can_end, lengths)
+    # Position m has index ``lengths``, and the m - 1 positions before it have the indices below.
+    index = torch.arange(probability.shape[1], device=probability.device)
+    probability = probability.float() * (index > 0)
+    postpone = (probability * (index == lengths[:, None])).sum(dim=1)
+    advance = -(probability * (index < lengths[:, None])).sum(dim=1) / lengths.clamp(min=1)
     return torch.where(losses.detach() > threshold, postpone, advance)
 
 

@@ -5,21 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def length_shares(
-    capacity: int, log_uniform: float = 0.0, powers: float = 0.0, whole: float = 0.0
-) -> Float[Tensor, " K"]:
+def length_shares(capacity: int, log_uniform: float = 0.0, whole: float = 0.0) -> Float[Tensor, " K"]:
     """How often each length from 1 to ``capacity`` is drawn.
 
     Args:
         capacity: K, at least 1.
         log_uniform: share of log-uniform lengths, which are short more often.
-        powers: share of powers of two, each as often.
-        whole: share of K itself. What the three leave is uniform.
+        whole: share of K itself. What the two leave is uniform.
     """
     lengths = torch.arange(1, capacity + 1)
-    doublings = ((lengths & (lengths - 1)) == 0).float()
     shares = log_uniform * torch.log1p(1 / lengths) / torch.log(torch.tensor(capacity + 1.0))
-    shares = shares + powers * doublings / doublings.sum() + (1 - log_uniform - powers - whole) / capacity
+    shares = shares + (1 - log_uniform - whole) / capacity
     shares[-1] += whole
     return shares
 

@@ -216,7 +216,7 @@ class DoveObjective(TokenizerObjective):
     ) -> Float[Tensor, ""]:
         """Eq. 3 against the mean of the previous steps; this step's L_rec joins that mean."""
         threshold = self.threshold.step(rec, step)
-        return eos_loss(probability, lengths, rec, threshold, kind=self.config.loss.eos_loss).mean()
+        return eos_loss(probability, lengths, rec, threshold).mean()
 
     def extra_state(self) -> dict[str, Any]:
         return {"threshold": self.threshold.state_dict()}
@@ -253,12 +253,6 @@ class PrefixObjective(TokenizerObjective):
         loss = self.average(terms["rec"]) + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
         loss = loss + self.config.loss.kl * divergence
         metrics = {name: term.detach().mean() for name, term in terms.items()}
-        if self.config.loss.distillation:
-            with torch.no_grad():
-                whole = self.model.reconstruct_from(output.values).repeat(prefixes, 1, 1, 1)
-            distance = squared_error(reconstruction, whole).mean()
-            loss = loss + self.config.loss.distillation * distance
-            metrics |= {"distillation": distance.detach()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         metrics |= {"length": Auto().lengths(output.eos).float().mean(), "kl": divergence.detach()}
         return StepResult(loss, reconstruction[: len(images)], metrics)
@@ -298,7 +292,7 @@ class PrefixObjective(TokenizerObjective):
         """
         draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
         loss = self.config.loss
-        shares = length_shares(self.model.config.max_tokens, loss.log_uniform, loss.powers, loss.whole)
+        shares = length_shares(self.model.config.max_tokens, loss.log_uniform, loss.whole)
         prefixes = loss.prefixes_per_image
         return spread_draws(shares, count // prefixes, prefixes, draws).flatten()
 
