@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dove.cancellation import Cancelled, cancellable
     from dove.config import BackboneConfig, DoveConfig, VQGANConfig
     from dove.errors import UserError
     from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
@@ -21,7 +20,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "Auto": "dove.lengths",
     "BackboneConfig": "dove.config",
-    "Cancelled": "dove.cancellation",
     "Dove": "dove.tokenizer",
     "DoveConfig": "dove.config",
     "Fixed": "dove.lengths",
@@ -30,7 +28,6 @@ _HOMES = {
     "Tokens": "dove.tokens",
     "UserError": "dove.errors",
     "VQGANConfig": "dove.config",
-    "cancellable": "dove.cancellation",
     "optimize": "dove.optimization",
     "parse_length_policy": "dove.lengths",
 }
@@ -38,7 +35,6 @@ _HOMES = {
 __all__ = [
     "Auto",
     "BackboneConfig",
-    "Cancelled",
     "Dove",
     "DoveConfig",
     "Fixed",
@@ -48,7 +44,6 @@ __all__ = [
     "UserError",
     "VQGANConfig",
     "__version__",
-    "cancellable",
     "optimize",
     "parse_length_policy",
 ]

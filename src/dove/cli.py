@@ -52,7 +52,6 @@ COMMANDS: dict[str, Command] = {
     "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "demo": Command("dove.commands.demo", "serve a web page to try a tokenizer on photos of your own"),
     "doctor": Command("dove.commands.doctor", "say what is installed here and whether it works"),
-    "completion": Command("dove.commands.completion", "print a script that completes commands in bash or zsh"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
 }
 

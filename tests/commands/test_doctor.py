@@ -1,13 +1,11 @@
-"""What a machine can do, and completion in a shell."""
+"""What a machine can do."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from dove.cli import COMMANDS, main
+from dove.cli import main
 from dove.commands import doctor
 
 
@@ -33,26 +31,3 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert doctor.extras() == [
         doctor.Finding("extra made-up", None, "missing no-such-package: pip install 'dove-encoder[made-up]'")
     ]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_is_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    assert "complete -o filenames -F _dove dove" in capsys.readouterr().out
-    assert main(["completion", "tcsh"]) == 2
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_commands_and_groups() -> None:
-    from dove.commands.completion import make_script
-
-    def complete(*words: str) -> list[str]:
-        line = " ".join(f"'{word}'" for word in words)
-        code = (
-            f"{make_script(COMMANDS)}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _dove; echo ${{COMPREPLY[@]}}"
-        )
-        return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
-
-    assert complete("dove", "recon") == ["reconstruct"]
-    assert "evaluate" in complete("dove", "")
-    assert complete("dove", "evaluate", "leng") == ["lengths"]
