@@ -14,19 +14,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dove.config import DoveConfig
 from dove.errors import UserError
+from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_weights, weight_files
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 TYPE_KEY = "model_type"
 """Key of the config.json that says what kind of model it describes; a file without it is taken for what is asked for."""
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -68,13 +66,13 @@ def checkpoint_sha256(folder: Path) -> str:
         UserError: if one of them is missing.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for path in (folder / CONFIG_FILE, *weight_files(folder)):
         try:
-            with (folder / name).open("rb") as file:
+            with path.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise UserError(f"{folder} has no readable {name}; pass a complete checkpoint folder") from error
+            raise UserError(f"{folder} has no readable {path.name}; pass a complete checkpoint folder") from error
     return digest.hexdigest()
 
 
@@ -82,19 +80,13 @@ def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[st
     """Settings, as the dataclass ``kind``, and weights of a checkpoint folder; floats as fp32, on the CPU.
 
     Raises:
-        UserError: if a file is missing or damaged, naming it.
+        UserError: if a file is missing or damaged, naming it, or a weight is not finite.
     """
-    config_file, weights_file = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            pickles = sorted(found.name for found in folder.iterdir() if found.suffix in PICKLE_SUFFIXES)
-            advice = f"{pickles[0]} is a pickle: use `dove convert`" if pickles else "pass a complete checkpoint folder"
-            raise UserError(f"{folder} has no {file.name}; {advice}")
-    config = read_config(config_file, kind)
-    try:
-        weights = load_file(weights_file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{weights_file} is damaged ({error}); copy or download it again") from error
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
+    weight_files(folder)  # what is missing is told before what is wrong in the config
+    config = read_config(folder / CONFIG_FILE, kind)
+    weights = read_weights(folder)
     return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
@@ -140,7 +132,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     """Copy weights into a model that must have exactly these.
 
     Raises:
-        UserError: naming the first weights that are missing, left over or of another shape.
+        UserError: naming the first weights that are missing, left over, of another shape, or floats for integers.
     """
     expected = model.state_dict()
     problems = {
@@ -150,6 +142,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
             f"{name} {tuple(weights[name].shape)} for {tuple(tensor.shape)}"
             for name, tensor in expected.items()
             if name in weights and weights[name].shape != tensor.shape
+        ],
+        # Indices above 2048 are wrong once they were fp16, and 8-bit integers mean nothing without their scales.
+        "of another type": [
+            f"{name} {_type_name(weights[name])} for {_type_name(tensor)}"
+            for name, tensor in expected.items()
+            if name in weights and weights[name].is_floating_point() != tensor.is_floating_point()
         ],
     }
     if any(problems.values()):
@@ -266,7 +264,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _download(hub_id: str, **hub_options: Any) -> Path:
     try:
-        files = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, "*/*.json", "*/*.safetensors"]
+        files = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, "model-*.safetensors", CARD_FILE, "*/*.json", "*/*.safetensors"]
         return Path(snapshot_download(hub_id, allow_patterns=files, **hub_options))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -275,6 +273,10 @@ def _download(hub_id: str, **hub_options: Any) -> Path:
             f"cannot load {hub_id!r}: no such folder, and the hub gave no checkpoint ({reason}); "
             f"check the name and the network, or use a shipped one ({shipped})"
         ) from error
+
+
+def _type_name(tensor: Tensor) -> str:
+    return "floats" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def _first(names: list[str], count: int = 3) -> str:

@@ -1,6 +1,6 @@
 """Any tokenizer's checkpoint, by whatever its config says it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,28 @@ def _load(folder: Path, kind: type) -> nn.Module:
     return model.eval()
 
 
-LOADERS: dict[str, Callable[[Path], nn.Module]] = {
-    model_type(DoveConfig): Dove.from_pretrained,
-    model_type(QDoveConfig): QDove.from_pretrained,
-    model_type(VQGANConfig): VQGANTokenizer.from_pretrained,
-    **{model_type(kind): partial(_load, kind=kind) for kind in BUILDERS},
+_CLASSES: dict[type, Callable[[Path], nn.Module]] = {
+    DoveConfig: Dove.from_pretrained,
+    QDoveConfig: QDove.from_pretrained,
+    VQGANConfig: VQGANTokenizer.from_pretrained,
+    **{kind: partial(_load, kind=kind) for kind in BUILDERS},
 }
+LOADERS = {model_type(kind): loader for kind, loader in _CLASSES.items()}
 """What reads a checkpoint folder, by the ``model_type`` in its config."""
+SETTINGS = {model_type(kind): kind for kind in _CLASSES}
+"""What its config is read as, by the same."""
+
+
+def require_known_type(folder: Path, known: Iterable[str]) -> str:
+    """The kind of model in a checkpoint folder.
+
+    Raises:
+        UserError: if there is no readable config, or it describes a kind that is not among ``known``.
+    """
+    kind = read_model_type(folder)
+    if kind not in known:
+        raise UserError(f"{folder} holds a model of type {kind!r}; the known types are {', '.join(known)}")
+    return kind
 
 
 def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
@@ -53,9 +68,6 @@ def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
         UserError: if there is no such checkpoint, or it is damaged or of an unknown kind.
     """
     folder = resolve_checkpoint(name, **hub_options)
-    kind = read_model_type(folder)
-    if kind not in LOADERS:
-        raise UserError(f"{folder} holds a model of type {kind!r}; the known types are {', '.join(LOADERS)}")
-    tokenizer = LOADERS[kind](folder)
+    tokenizer = LOADERS[require_known_type(folder, LOADERS)](folder)
     assert isinstance(tokenizer, Tokenizer)
     return tokenizer

@@ -28,19 +28,18 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
     """Sizes, hash, settings and card of a checkpoint."""
     from dove.checkpoint import (
         CARD_FILE,
-        WEIGHTS_FILE,
         checkpoint_sha256,
         load_checkpoint,
         model_type,
-        read_model_type,
         resolve_checkpoint,
     )
-    from dove.config import DoveConfig
+    from dove.loading import SETTINGS, require_known_type
     from dove.vlm.config import VLMConfig
+    from dove.weight_files import weight_files
 
     folder = resolve_checkpoint(name)
-    kinds = {model_type(kind): kind for kind in (DoveConfig, VLMConfig)}
-    config, weights = load_checkpoint(folder, kinds.get(read_model_type(folder), DoveConfig))
+    kinds = {**SETTINGS, model_type(VLMConfig): VLMConfig}
+    config, weights = load_checkpoint(folder, kinds[require_known_type(folder, kinds)])
     parts: dict[str, int] = {}
     for key, tensor in weights.items():
         part = key.split(".")[0]
@@ -49,7 +48,7 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "folder": str(folder),
-        "megabytes": round((folder / WEIGHTS_FILE).stat().st_size / 1e6, 2),
+        "megabytes": round(sum(file.stat().st_size for file in weight_files(folder)) / 1e6, 2),
         "sha256": checkpoint_sha256(folder),
         "card": str(card) if card.is_file() else None,
         "parameters": {**parts, "total": sum(parts.values())},
