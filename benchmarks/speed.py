@@ -38,12 +38,12 @@ from dove.baselines.blocks import Codebook
 from dove.baselines.config import ALITS, TITOKS
 from dove.baselines.titok import make_titok
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
-from dove.evaluation.common import git_commit, hardware, versions
 from dove.evaluation.operations import count_operations, on_meta
+from dove.evaluation.report import git_commit, hardware, versions
 from dove.evaluation.speed import stopwatch
-from dove.optimization import optimize
-from dove.presets import PRESETS
+from dove.models.optimize import optimize
 from dove.tokenizer import Dove
+from dove.training.presets import PRESETS
 
 PARTS = ("ours", "composition", "patch", "titok", "alit", "lengths")
 TINY_BACKBONE = BackboneConfig(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from dove.evaluation.speed import stopwatch
-from dove.optimization import optimize
+from dove.models.optimize import optimize
 from dove.tokenizer import Dove
 
 CPU = torch.device("cpu")

@@ -29,15 +29,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import squeezenet1_0
 
-from dove.config import DoveTrainConfig, PrefixTrainConfig
 from dove.evaluation.speed import stopwatch
 from dove.losses.perceptual import SQUEEZENET_VARIABLE
 from dove.losses.reconstruction import reconstruction_loss, squared_error
 from dove.models.attention import use_attention_for
-from dove.presets import PRESETS
 from dove.tokenizer import Dove
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig
 from dove.training.objectives import DoveObjective, PrefixObjective, TokenizerObjective
 from dove.training.optimizers import make_adamw
+from dove.training.presets import PRESETS
 
 VARIANTS = {
     "plain fp32": "everything in fp32, images as they lie, torch's fused attention and its usual AdamW",

@@ -22,9 +22,9 @@ from dove.data.images import open_images
 from dove.data.mosaics import Mosaics
 from dove.data.query_batch import QueryBatch
 from dove.models.locator import cell_masks, rectangle_of_boxes
-from dove.models.query import RegionTokenGenerator
-from dove.models.query_config import QueryConfig, RegionConfig
-from dove.qdove import QDove
+from dove.query.config import QueryConfig, RegionConfig
+from dove.query.generator import RegionTokenGenerator
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 

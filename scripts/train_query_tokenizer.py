@@ -1,4 +1,4 @@
-"""Trains the byte-level BPE of short queries that ships as src/dove/models/query_tokenizer.json.
+"""Trains the byte-level BPE of short queries that ships as src/dove/query/words.json.
 
     python scripts/train_query_tokenizer.py --data data/tiny-imagenet-train-0.parquet data/cifar10-train.parquet \\
         data/coco128-train.parquet data/easy-vqa-train.parquet
@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from dove.data.mosaics import SYNONYMS, TEMPLATES
 
-OUTPUT = Path(__file__).parent.parent / "src/dove/models/query_tokenizer.json"
+OUTPUT = Path(__file__).parent.parent / "src/dove/query/words.json"
 
 
 def texts(path: str) -> set[str]:

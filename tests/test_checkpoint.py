@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from dove.checkpoint import config_from_dict, load_checkpoint, read_model_type, save_checkpoint, shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig, added
 from dove.errors import UserError
-from dove.loading import load_tokenizer
+from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
 from dove.vlm.model import VisionLanguageModel
 

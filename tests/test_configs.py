@@ -6,7 +6,7 @@ import pytest
 
 from dove.commands.train import parse
 from dove.errors import UserError
-from dove.presets import PRESETS
+from dove.training.presets import PRESETS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from dove import lengths
-from dove.baselines.protocol import Tokenizer
 from dove.cli import COMMANDS, Command, main
 from dove.data.dataset import ImageDataset, RawRecord, Record
 from dove.data.loader import ImageLoader
@@ -21,6 +20,7 @@ from dove.evaluation.reconstruction import evaluate_reconstruction
 from dove.lengths import LengthPolicy, parse_length_policy
 from dove.models.eos import EosScores
 from dove.processor import ImageProcessor
+from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dove.config import BackboneConfig, DoveConfig, VQGANConfig
     from dove.errors import UserError
     from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
-    from dove.optimization import optimize
+    from dove.models.optimize import optimize
     from dove.processor import ImageProcessor
     from dove.tokenizer import Dove
     from dove.tokens import Tokens
@@ -28,7 +28,7 @@ _HOMES = {
     "Tokens": "dove.tokens",
     "UserError": "dove.errors",
     "VQGANConfig": "dove.config",
-    "optimize": "dove.optimization",
+    "optimize": "dove.models.optimize",
     "parse_length_policy": "dove.lengths",
 }
 

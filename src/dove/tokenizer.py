@@ -214,7 +214,7 @@ class Dove(
         """
         folder = resolve_checkpoint(pretrained_model_name_or_path, **hub_options)
         if cls is Dove and read_model_type(folder) == model_type(QDoveConfig):
-            from dove.qdove import QDove
+            from dove.query.tokenizer import QDove
 
             return QDove.from_pretrained(folder)
         config, weights = load_checkpoint(folder, cls.settings)

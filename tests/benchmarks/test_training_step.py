@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dove.config import DoveConfig, PrefixLossConfig, PrefixTrainConfig
+from dove.config import DoveConfig
 from dove.tokenizer import Dove
+from dove.training.config import PrefixLossConfig, PrefixTrainConfig
 
 
 def test_both_layouts_give_the_same_loss(

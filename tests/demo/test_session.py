@@ -24,10 +24,10 @@ from dove.demo.session import (
 )
 from dove.errors import UserError
 from dove.metrics import psnr
-from dove.models.query_config import QueryConfig
 from dove.models.vqgan import make_vqgan
 from dove.processor import ImageProcessor
-from dove.qdove import QDove
+from dove.query.config import QueryConfig
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 

@@ -43,8 +43,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def asked_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page of a model that takes queries, which it has not learned to understand, beside dove-tiny."""
     from dove.demo.page import Demo, launch
-    from dove.models.query_config import QueryConfig
-    from dove.qdove import QDove
+    from dove.query.config import QueryConfig
+    from dove.query.tokenizer import QDove
     from dove.tokenizer import Dove
 
     dove = Dove.from_pretrained("dove-tiny")

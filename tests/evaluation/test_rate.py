@@ -12,7 +12,7 @@ from scipy.integrate import quad
 
 from dove.cli import main
 from dove.evaluation.rate import ScalarQuantizer
-from dove.rounding import token_sensitivity
+from dove.evaluation.rounding import token_sensitivity
 from dove.tokenizer import Dove
 
 

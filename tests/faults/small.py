@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dove.config import (
-    BackboneConfig,
-    DoveConfig,
-    DoveTrainConfig,
-    TokenizerTrainConfig,
-    VQGANConfig,
-    VQGANTrainConfig,
-)
-from dove.presets import PRESETS
+from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.training.config import DoveTrainConfig, TokenizerTrainConfig, VQGANTrainConfig
+from dove.training.presets import PRESETS
 
 BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
 VQGAN = VQGANConfig(

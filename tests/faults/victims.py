@@ -15,7 +15,7 @@ from typing import Any
 
 LOG = Path(tempfile.gettempdir()) / f"dove-victim-{os.getuid()}.log"
 """What the last program said."""
-MODULES = ["dove.cli", "dove.training.setup", "dove.commands.encode", "dove.commands.runtime", "dove.store", "victims"]
+MODULES = ["dove.cli", "dove.training.setup", "dove.commands.encode", "dove.runtime", "dove.store", "victims"]
 
 
 def train(config: Any) -> None:

@@ -9,9 +9,9 @@ from transformers import AutoImageProcessor, AutoModel
 
 import dove.integrations.automodel as automodel
 from dove.errors import UserError
-from dove.models.query_config import QueryConfig
 from dove.processor import ImageProcessor
-from dove.qdove import QDove
+from dove.query.config import QueryConfig
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from dove.config import DoveConfig, DoveTrainConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.losses.gaussian import divergence_from_standard_normal
 from dove.models.eos import EosScores
 from dove.models.gaussian import GaussianOutput
 from dove.models.token_generator import GeneratorOutput
 from dove.tokenizer import Dove
+from dove.training.config import DoveTrainConfig
 from dove.training.objectives import DoveObjective
 from dove.training.starts import start_from_checkpoint
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dove.models.locator import EMPTY, Locator, cell_masks
-from dove.models.query_config import RegionConfig
-from dove.presets import QDOVE_TINY
+from dove.query.config import RegionConfig
+from dove.training.presets import QDOVE_TINY
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from small import MODEL, VQGAN, paint, shrunk
 
-from dove.config import DoveTrainConfig, PrefixTrainConfig, TokenizerTrainConfig, TrainConfig, VQGANTrainConfig
-from dove.presets import PRESETS
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig, TokenizerTrainConfig, TrainConfig, VQGANTrainConfig
+from dove.training.presets import PRESETS
 
 QUALITY_MODEL = replace(MODEL, eos_head="quality", quality_target=20.0)
 

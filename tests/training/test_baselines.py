@@ -8,9 +8,12 @@ import torch
 
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
-from dove.baselines.protocol import Tokenizer
 from dove.baselines.titok import make_titok
-from dove.baselines.train_config import (
+from dove.errors import UserError
+from dove.models.attention import use_attention_for
+from dove.protocol import Tokenizer
+from dove.registry import load_tokenizer
+from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
     MaskgitVQGANTrainConfig,
@@ -19,16 +22,13 @@ from dove.baselines.train_config import (
     TiTokPixelsTrainConfig,
     TiTokTrainConfig,
 )
-from dove.config import OptimConfig, ReconstructionLossConfig, RunConfig
-from dove.errors import UserError
-from dove.loading import load_tokenizer
-from dove.models.attention import use_attention_for
 from dove.training.baseline_objectives import (
     ALITCodesObjective,
     ALITPixelsObjective,
     QuantizedObjective,
     TiTokCodesObjective,
 )
+from dove.training.config import OptimConfig, ReconstructionLossConfig, RunConfig
 from dove.training.setup import run_training
 from dove.training.starts import load_teacher
 

@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from small import settings
 from torch import Tensor, nn
 
-from dove.config import DoveTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
+from dove.training.config import DoveTrainConfig, VQGANTrainConfig
 from dove.training.layout import Replicated, blocks, make_layout
 from dove.training.objectives import VQGANObjective
 from dove.training.setup import run_training

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dove.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.lengths import Auto
 from dove.metrics import psnr
@@ -14,6 +13,7 @@ from dove.models.eos import EosScores, QualityEosHead
 from dove.models.vqgan import make_vqgan
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.training.objectives import DoveObjective, PrefixObjective, VQGANObjective
 
 

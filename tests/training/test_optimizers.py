@@ -2,8 +2,8 @@
 
 import torch
 
-from dove.config import OptimConfig
 from dove.tokenizer import Dove
+from dove.training.config import OptimConfig
 from dove.training.optimizers import make_adamw
 
 

@@ -9,22 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from dove.config import BackboneConfig, OptimConfig, QDoveConfig, RunConfig, VQGANConfig
+from dove.config import BackboneConfig, QDoveConfig, VQGANConfig
 from dove.data.annotations import convert
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
 from dove.losses.reconstruction import squared_error
-from dove.models.query_config import QueryConfig, RegionConfig
-from dove.qdove import QDove
-from dove.qdove_config import (
+from dove.query.config import QueryConfig, RegionConfig
+from dove.query.tokenizer import QDove
+from dove.tokenizer import Dove
+from dove.training.config import OptimConfig, RunConfig
+from dove.training.query_config import (
     QDoveLossConfig,
     QDoveTrainConfig,
     QueryDataConfig,
     QueryPrefixLossConfig,
     QueryPrefixTrainConfig,
 )
-from dove.tokenizer import Dove
 from dove.training.query_objective import QDoveObjective, QueryPrefixObjective, pick_queries, psnr_inside
 from dove.training.setup import run_training
 

@@ -1,6 +1,6 @@
 """Learning rate by step."""
 
-from dove.config import OptimConfig
+from dove.training.config import OptimConfig
 from dove.training.schedule import learning_rate
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dove.config import DoveConfig, TokenizerTrainConfig
-from dove.presets import PRESETS
-from dove.qdove import QDove
+from dove.config import DoveConfig
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
+from dove.training.config import TokenizerTrainConfig
+from dove.training.presets import PRESETS
 from dove.training.starts import start_from_checkpoint
 
 

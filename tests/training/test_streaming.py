@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dove.config import RunConfig
 from dove.data.augment import TrainingImages
 from dove.data.dataset import Record
 from dove.data.images import open_images
 from dove.training.batches import Batches
+from dove.training.config import RunConfig
 
 # Three loader processes are more than some machines have cores.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")

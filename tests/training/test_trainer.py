@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from dove.commands.train import parse
-from dove.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.training.objectives import DoveObjective, StepResult
 from dove.training.setup import run_training
 from dove.training.state import checkpoints, load_state

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dove.config import OptimConfig, RunConfig
 from dove.tokenizer import Dove
+from dove.training.config import OptimConfig, RunConfig
 from dove.vlm.checkpoint import small_language_model
 from dove.vlm.config import LanguageModelConfig, ViewsConfig, VLMConfig, VLMTrainConfig
 from dove.vlm.model import VisionLanguageModel

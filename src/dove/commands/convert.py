@@ -9,7 +9,7 @@ import tyro
 from dove.errors import UserError
 
 if TYPE_CHECKING:
-    from dove.convert import Conversion
+    from dove.integrations.convert import Conversion
 
 MOST_NAMES = 40
 """Names listed one by one; the rest is counted."""
@@ -40,8 +40,8 @@ def run(options: ConvertOptions) -> None:
         UserError: if the file cannot be read, its parts are not found or fit twice, or the folder cannot be written.
     """
     from dove.checkpoint import read_config
-    from dove.convert import convert
-    from dove.published import read_published
+    from dove.integrations.convert import convert
+    from dove.integrations.published import read_published
 
     mapping = dict(_split(entry) for entry in options.map)
     config = read_config(options.config) if options.config else None

@@ -42,8 +42,8 @@ def run(options: DecodeOptions) -> None:
     from tqdm import tqdm
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.commands.runtime import load_model, save_outputs
     from dove.processor import ImageProcessor
+    from dove.runtime import load_model, save_outputs
     from dove.store import TokenStore
 
     store = TokenStore.open(options.tokens)

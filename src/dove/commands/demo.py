@@ -42,10 +42,10 @@ def run(options: DemoOptions) -> None:
     require_gradio()
     from torch import nn
 
-    from dove.commands.runtime import load_model, select_device
     from dove.demo.page import Demo, scratch_folder, serve
     from dove.demo.session import parse_compared
-    from dove.loading import load_tokenizer
+    from dove.registry import load_tokenizer
+    from dove.runtime import load_model, select_device
 
     compared = parse_compared(options.compare)
     others = {}

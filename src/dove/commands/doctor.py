@@ -114,7 +114,7 @@ def weights() -> list[Finding]:
     """Whether the shipped checkpoints load, and whether the tokenizers among them rebuild a picture."""
     from dove.checkpoint import checkpoint_sha256, read_model_type, shipped_checkpoints
     from dove.errors import UserError
-    from dove.loading import LOADERS
+    from dove.registry import LOADERS
 
     found = []
     for name, folder in shipped_checkpoints().items():
@@ -138,8 +138,8 @@ def try_tokenizer(name: str) -> float:
     """
     import torch
 
-    from dove.loading import load_tokenizer
     from dove.metrics import psnr
+    from dove.registry import load_tokenizer
 
     model = load_tokenizer(name)
     ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)

@@ -124,16 +124,16 @@ class ShardEncoder:
     """
 
     def __init__(self, options: EncodeOptions):
-        from dove.commands.runtime import load_model
         from dove.data.images import open_images
         from dove.lengths import parse_length_policy
+        from dove.runtime import load_model
 
         self.dataset: ImageDataset = open_images(
             options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
         )
         self.model: Dove = load_model(options.model, options.device)
         if options.precision != "fp32":
-            from dove.optimization import optimize
+            from dove.models.optimize import optimize
 
             optimize(self.model, options.precision)
         self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.config.max_tokens)

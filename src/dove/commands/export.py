@@ -23,7 +23,7 @@ def run(options: ExportOptions) -> None:
     Raises:
         UserError: for a model or a file that doesn't do.
     """
-    from dove.export import export_encoder
+    from dove.integrations.onnx import export_encoder
     from dove.tokenizer import Dove
 
     model = Dove.from_pretrained(options.model)

@@ -33,7 +33,7 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         model_type,
         resolve_checkpoint,
     )
-    from dove.loading import SETTINGS, require_known_type
+    from dove.registry import SETTINGS, require_known_type
     from dove.vlm.config import VLMConfig
     from dove.weight_files import weight_files
 

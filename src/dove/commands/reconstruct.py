@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from dove.data.dataset import ImageDataset, Record, Unreadable
     from dove.lengths import LengthPolicy
-    from dove.picture import Cell
-    from dove.tile_picture import TiledRow
+    from dove.photos.picture import Cell
+    from dove.photos.tile_picture import TiledRow
     from dove.tokenizer import Dove
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -69,9 +69,9 @@ def run(options: ReconstructOptions) -> None:
     import torch
 
     from dove.commands.reconstruct_tiles import OVERLAP, reconstruct_tiles
-    from dove.commands.runtime import load_model, save_outputs
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
+    from dove.runtime import load_model, save_outputs
 
     check_options(options)
     dataset = open_images(
@@ -104,8 +104,8 @@ def require_queries(model: "Dove", query: str | None) -> None:
     Raises:
         UserError: for a query to a model that takes none, or an empty one.
     """
-    from dove.models.text import is_null
-    from dove.qdove import QDove
+    from dove.query.tokenizer import QDove
+    from dove.query.words import is_null
 
     if not is_null(query) and not isinstance(model, QDove):
         raise UserError(
@@ -158,8 +158,8 @@ def reconstruct_all(
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable
+    from dove.photos.reconstruction import choose_together, reconstruct
     from dove.processor import ImageProcessor
-    from dove.reconstruction import choose_together, reconstruct
 
     processor = ImageProcessor(model.config.vqgan.image_size)
     outcome = Outcome()
@@ -204,7 +204,7 @@ def describe(
 
 def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell]":
     """The original and its reconstructions with what is written below them."""
-    from dove.picture import Cell
+    from dove.photos.picture import Cell
 
     captions = [Path(result["path"]).name]
     for row in result["rows"]:
@@ -215,10 +215,10 @@ def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell
 
 def make_outputs(outcome: Outcome, options: ReconstructOptions) -> dict[Path, bytes]:
     """Contents of the files that were asked for."""
-    from dove.picture import encode_picture, side_by_side
+    from dove.photos.picture import encode_picture, side_by_side
 
     if options.tile:
-        from dove.tile_picture import draw_tiled
+        from dove.photos.tile_picture import draw_tiled
 
         picture = draw_tiled(outcome.tiled_rows)
     else:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from dove.commands.reconstruct import Outcome
     from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
-    from dove.tile_picture import TiledRow
-    from dove.tiled import TiledReconstructions
-    from dove.tiling import Tiling
+    from dove.photos.tile_picture import TiledRow
+    from dove.photos.tiled import TiledReconstructions
+    from dove.photos.tiling import Tiling
     from dove.tokenizer import Dove
 
 OVERLAP = 8
@@ -41,7 +41,7 @@ def reconstruct_tiles(
 
     from dove.commands.reconstruct import Outcome, describe
     from dove.data.dataset import Unreadable
-    from dove.tiled import passes, reconstruct_tiled, tile_photo
+    from dove.photos.tiled import passes, reconstruct_tiled, tile_photo
 
     outcome = Outcome()
     for record in dataset:
@@ -72,7 +72,7 @@ def tiled_row(photo: "Image", tiling: "Tiling", rebuilt: "TiledReconstructions",
     """The photo and its reconstructions with what is written below them."""
     from pathlib import Path
 
-    from dove.tile_picture import TiledRow, shrink
+    from dove.photos.tile_picture import TiledRow, shrink
 
     captions = [(Path(result["path"]).name, f"{photo.width} × {photo.height} px, {len(tiling)} tiles")]
     for row in result["rows"]:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
-from dove.config import TrainConfig
 from dove.errors import UserError
-from dove.presets import PRESETS
+from dove.training.config import TrainConfig
+from dove.training.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=TrainConfig)
 

@@ -12,7 +12,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from dove.baselines.protocol import Tokenizer  # noqa: E402
 from dove.demo.session import (  # noqa: E402
     Prefixes,
     compare,
@@ -23,7 +22,8 @@ from dove.demo.session import (  # noqa: E402
     write_tokens,
 )
 from dove.errors import UserError  # noqa: E402
-from dove.qdove import QDove  # noqa: E402
+from dove.protocol import Tokenizer  # noqa: E402
+from dove.query.tokenizer import QDove  # noqa: E402
 from dove.tokenizer import Dove  # noqa: E402
 
 FORGET_AFTER = 3600

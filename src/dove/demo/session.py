@@ -12,18 +12,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from dove.baselines.protocol import Tokenizer, encode_each
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.data.reading import read_image
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
 from dove.metrics import psnr
-from dove.picture import Cell, side_by_side
+from dove.photos.picture import Cell, side_by_side
+from dove.photos.tile_picture import TiledRow, draw_tiled, shrink
+from dove.photos.tiled import reconstruct_tiled, tile_photo
 from dove.processor import ImageProcessor
-from dove.qdove import QDove
+from dove.protocol import Tokenizer, encode_each
+from dove.query.tokenizer import QDove
 from dove.store import Manifest, Shard, TokenStore
-from dove.tile_picture import TiledRow, draw_tiled, shrink
-from dove.tiled import reconstruct_tiled, tile_photo
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

@@ -15,14 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from dove.baselines.protocol import encode_each
-from dove.commands.runtime import save_outputs
 from dove.data.dataset import Unreadable
 from dove.data.loader import ImageLoader
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, cache_folder
+from dove.evaluation.common import Images, Subject
 from dove.evaluation.features import hidden_grid_features
+from dove.evaluation.report import cache_folder
 from dove.processor import ImageProcessor
+from dove.protocol import encode_each
+from dove.runtime import save_outputs
 from dove.tokenizer import Dove
 
 SHARD = 512

@@ -12,14 +12,14 @@ from scipy.ndimage import laplace
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from dove.baselines.protocol import encode_each
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import mean_squared_error
 from dove.evaluation.plots import COLOURS, cloud, log_axis, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
-from dove.picture import Cell, encode_picture, side_by_side
+from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
+from dove.protocol import encode_each
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LUMA = np.array([0.299, 0.587, 0.114])

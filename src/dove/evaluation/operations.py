@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dove.baselines.adapter import FixedLength
-from dove.baselines.protocol import Tokenizer, device_of
 from dove.errors import UserError
+from dove.protocol import Tokenizer, device_of
 from dove.tokenizer import Dove
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.features import hidden_grid_features
-from dove.picture import Cell
+from dove.photos.picture import Cell
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 

@@ -16,12 +16,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from dove.baselines.protocol import Tokenizer
 from dove.errors import UserError
 from dove.evaluation.common import Subject
 from dove.evaluation.datasets import LabelledImages, require_learnable
 from dove.evaluation.feature_cache import LATENTS, TOKENS, FeatureCache, FeatureSource, PooledFeatures
 from dove.lengths import parse_length_policy
+from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
 
 HIDDEN = 512

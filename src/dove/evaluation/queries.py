@@ -13,10 +13,10 @@ from dove.data.query_batch import QueryBatch, QueryExample
 from dove.lengths import LengthPolicy
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import decibels, psnr
-from dove.models.query import RegionTokenGenerator
-from dove.picture import Cell, encode_picture, side_by_side
+from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
-from dove.qdove import QDove
+from dove.query.generator import RegionTokenGenerator
+from dove.query.tokenizer import QDove
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
 KINDS = ("query", "null", "wrong")

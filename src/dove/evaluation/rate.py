@@ -15,9 +15,9 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.evaluation.rounding import token_sensitivity
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
-from dove.rounding import token_sensitivity
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

@@ -14,10 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from dove.baselines.protocol import encode_each
-from dove.commands.runtime import save_outputs
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, cache_folder
+from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import (
     SMALLEST_MSE,
     FeatureStatistics,
@@ -27,8 +25,11 @@ from dove.evaluation.metrics import (
     ssim,
 )
 from dove.evaluation.networks import Judge, Measured
+from dove.evaluation.report import cache_folder
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
 from dove.processor import ImageProcessor
+from dove.protocol import encode_each
+from dove.runtime import save_outputs
 
 WORST_SHARE = 0.1
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-from dove.baselines.protocol import Tokenizer
 from dove.baselines.vqgan import VQGANTokenizer
 from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
@@ -24,8 +23,9 @@ from dove.evaluation.operations import decode_operations, encode_operations, lan
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
 from dove.models.vqgan import make_vqgan
 from dove.paper import load_experiment
-from dove.presets import PRESETS
+from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
+from dove.training.presets import PRESETS
 
 RANDOM, CHECKPOINT = "random weights", "checkpoint"
 META = torch.device("meta")

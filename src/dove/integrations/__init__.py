@@ -1,1 +1,1 @@
-"""What other libraries expect. Nothing in the package imports these modules; who wants one does."""
+"""Adapters to what other libraries and published files expect. Only commands and tests import these modules."""

@@ -19,7 +19,7 @@ from dove.checkpoint import CONFIG_FILE, TYPE_KEY, model_type, read_config, read
 from dove.config import DoveConfig, QDoveConfig
 from dove.errors import UserError
 from dove.processor import ImageProcessor
-from dove.qdove import QDove, Query
+from dove.query.tokenizer import QDove, Query
 from dove.tokenizer import Dove
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")

@@ -9,7 +9,7 @@ from dove.data.dataset import ImageDataset
 from dove.data.sources import TableImages
 from dove.errors import UserError
 from dove.processor import ImageProcessor
-from dove.qdove import QDove
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

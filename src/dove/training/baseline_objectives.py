@@ -11,15 +11,15 @@ from torch.nn import functional as F
 from dove.baselines.alit import ALIT
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
-from dove.baselines.train_config import (
+from dove.baselines.vqgan import MaskgitTokenizer
+from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     CodesLossConfig,
     PaintingTrainConfig,
     QuantizedTrainConfig,
     TwoStageTrainConfig,
 )
-from dove.baselines.vqgan import MaskgitTokenizer
-from dove.config import ReconstructionLossConfig
+from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import CodebookObjective, Objective, StepResult, code_metrics
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from dove.config import RunConfig
 from dove.data.augment import ResumableSampler
 from dove.data.dataset import ImageDataset
 from dove.data.loader import relay_errors
 from dove.errors import UserError
+from dove.training.config import RunConfig
 
 
 class Batches:

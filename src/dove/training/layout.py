@@ -13,8 +13,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dove.config import TrainConfig
 from dove.errors import UserError
+from dove.training.config import TrainConfig
 from dove.training.objectives import CodebookObjective, Objective
 from dove.training.state import copy_around, map_tensors, module_on_cpu, named_tensors, on_cpu
 

@@ -14,12 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dove.config import (
-    DoveTrainConfig,
-    PrefixTrainConfig,
-    ReconstructionLossConfig,
-    VQGANTrainConfig,
-)
 from dove.lengths import Auto
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.length import RunningThreshold, eos_loss, eos_weight
@@ -32,6 +26,7 @@ from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.codebook import Restarts
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig, ReconstructionLossConfig, VQGANTrainConfig
 from dove.training.draws import length_shares, spread_draws
 
 LEAST_DISTANCE = 1e-4

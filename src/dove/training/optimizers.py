@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dove.config import OptimConfig
+from dove.training.config import OptimConfig
 
 
 def make_adamw(config: OptimConfig, parameters: list[nn.Parameter], lr: float) -> torch.optim.AdamW:

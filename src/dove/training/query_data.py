@@ -4,7 +4,7 @@ from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.mosaics import Mosaics
 from dove.data.queries import AnnotatedImages
-from dove.qdove_config import QDoveTrainConfig, QueryPrefixTrainConfig
+from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
 
 def query_examples(

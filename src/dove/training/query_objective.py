@@ -22,13 +22,13 @@ from dove.losses.query import (
 )
 from dove.metrics import decibels
 from dove.models.locator import cell_masks, rectangle_of_boxes
-from dove.models.query import RegionTokenGenerator
-from dove.models.text import NULL, QueryTokens
 from dove.models.token_generator import GeneratorOutput
-from dove.qdove import QDove
-from dove.qdove_config import QDoveTrainConfig, QueryPrefixTrainConfig
+from dove.query.generator import RegionTokenGenerator
+from dove.query.tokenizer import QDove
+from dove.query.words import NULL, QueryTokens
 from dove.tokens import Tokens
 from dove.training.objectives import DoveObjective, PrefixObjective, StepResult
+from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
 
 @dataclass(frozen=True, eq=False)

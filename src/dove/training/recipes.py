@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from dove.baselines.train_config import (
+from dove.data.dataset import ImageDataset
+from dove.training import starts
+from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
     MaskgitVQGANTrainConfig,
@@ -16,10 +18,6 @@ from dove.baselines.train_config import (
     TiTokTrainConfig,
     TwoStageTrainConfig,
 )
-from dove.config import DoveTrainConfig, PrefixTrainConfig, TrainConfig, VQGANTrainConfig
-from dove.data.dataset import ImageDataset
-from dove.qdove_config import QDoveTrainConfig, QueryPrefixTrainConfig
-from dove.training import starts
 from dove.training.baseline_objectives import (
     ALITCodesObjective,
     ALITPixelsObjective,
@@ -27,7 +25,9 @@ from dove.training.baseline_objectives import (
     TiTokCodesObjective,
     TiTokPixelsObjective,
 )
+from dove.training.config import DoveTrainConfig, PrefixTrainConfig, TrainConfig, VQGANTrainConfig
 from dove.training.objectives import DoveObjective, Objective, PrefixObjective, VQGANObjective
+from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 from dove.training.query_data import query_examples
 from dove.training.query_objective import QDoveObjective, QueryPrefixObjective
 

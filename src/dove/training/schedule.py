@@ -2,7 +2,7 @@
 
 import math
 
-from dove.config import OptimConfig
+from dove.training.config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:

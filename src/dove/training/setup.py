@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.checkpoint import save_checkpoint, write_files
-from dove.config import TrainConfig
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
+from dove.training.config import TrainConfig
 from dove.training.recipes import RECIPES
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer

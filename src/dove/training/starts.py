@@ -11,22 +11,23 @@ from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
-from dove.baselines.train_config import (
+from dove.baselines.vqgan import MaskgitTokenizer
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
+from dove.closed_form import start_from_bands, start_from_cosines, start_from_patches
+from dove.config import QDoveConfig
+from dove.errors import UserError
+from dove.models.pretrained import import_backbones, import_vqgan
+from dove.models.vqgan import VQGAN, make_vqgan
+from dove.query.generator import RegionTokenGenerator
+from dove.query.tokenizer import QDove
+from dove.tokenizer import Dove
+from dove.training.baseline_config import (
     MaskgitVQGANTrainConfig,
     PaintingTrainConfig,
     TiTokTrainConfig,
     TwoStageTrainConfig,
 )
-from dove.baselines.vqgan import MaskgitTokenizer
-from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
-from dove.closed_form import start_from_bands, start_from_cosines, start_from_patches
-from dove.config import QDoveConfig, TokenizerTrainConfig, VQGANTrainConfig
-from dove.errors import UserError
-from dove.initialization import import_backbones, import_vqgan
-from dove.models.query import RegionTokenGenerator
-from dove.models.vqgan import VQGAN, make_vqgan
-from dove.qdove import QDove
-from dove.tokenizer import Dove
+from dove.training.config import TokenizerTrainConfig, VQGANTrainConfig
 
 Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
 """Some training images in [-1, 1], for starts that are computed from them; None where a run resumes, whose weights come

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from dove.config import TrainConfig
 from dove.data.augment import TrainingImages
 from dove.data.dataset import ImageDataset
 from dove.data.loader import loader_watched
 from dove.errors import UserError
 from dove.models.attention import use_attention_for
 from dove.training.batches import Batches
+from dove.training.config import TrainConfig
 from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog

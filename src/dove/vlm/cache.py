@@ -13,12 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from dove.baselines.protocol import Tokenizer, device_of
-from dove.commands.runtime import save_outputs
 from dove.data.dataset import ImageDataset
 from dove.errors import UserError
 from dove.evaluation.common import Subject, hash_images
 from dove.lengths import parse_length_policy
+from dove.protocol import Tokenizer, device_of
+from dove.runtime import save_outputs
 from dove.vlm.config import PREFIX, ViewsConfig
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels, load_view
 

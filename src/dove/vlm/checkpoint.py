@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from dove.baselines.protocol import Tokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
-from dove.loading import load_tokenizer
+from dove.protocol import Tokenizer
+from dove.registry import load_tokenizer
 from dove.vlm.config import LanguageModelConfig, LoraConfig, VLMConfig
 from dove.vlm.model import VisionLanguageModel
 
@@ -117,7 +117,7 @@ def save_vlm(
 
 def load_vlm(name: str | Path, *, tokenizer: str | None = None, device: str = "auto") -> VisionLanguageModel:
     """See ``VisionLanguageModel.from_pretrained``."""
-    from dove.commands.runtime import select_device
+    from dove.runtime import select_device
 
     target = select_device(device)
     folder = resolve_checkpoint(name)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from dove.config import OptimConfig, RunConfig, TrainConfig, added
+from dove.config import added
 from dove.errors import UserError
+from dove.training.config import OptimConfig, RunConfig, TrainConfig
 
 PROMPTS = ("plain", "vicuna", "chat")
 CONNECTORS = ("mlp", "mlp+places")

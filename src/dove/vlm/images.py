@@ -11,13 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from dove.baselines.protocol import Tokenizer, encode_each
 from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
 from dove.lengths import parse_length_policy
 from dove.models.eos import EosScores
 from dove.processor import central_square, pil_to_tensor, resize_box
+from dove.protocol import Tokenizer, encode_each
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.vlm.config import PREFIX, ViewsConfig

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dove.baselines.protocol import Tokenizer
 from dove.errors import UserError
+from dove.protocol import Tokenizer
 from dove.tokens import Tokens
 from dove.vlm.batch import Layout, lay_out
 from dove.vlm.config import VLMConfig

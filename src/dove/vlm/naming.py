@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dove.config import ReconstructionLossConfig
 from dove.data.dataset import ImageDataset
 from dove.errors import UserError
 from dove.tokenizer import Dove
+from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, StepResult
 from dove.training.trainer import Trainer
 from dove.vlm.config import VLMTrainConfig

@@ -2,7 +2,7 @@
 
 import torch
 
-from dove.picture import Cell, encode_picture, side_by_side
+from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.vlm.evaluate import Answered
 from dove.vlm.images import encode_glimpses, load_pixels

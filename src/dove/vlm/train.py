@@ -15,11 +15,11 @@ from accelerate.utils import reduce, set_seed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dove.baselines.protocol import Tokenizer, device_of
-from dove.commands.runtime import save_outputs
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.models.attention import NAME as MATMUL_ATTENTION
+from dove.protocol import Tokenizer, device_of
+from dove.runtime import save_outputs
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.objectives import Objective, StepResult

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
@@ -43,7 +43,7 @@ def run(options: CalibrationOptions) -> None:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
     from dove.evaluation.calibration import calibrate, plot_calibration, summarise
-    from dove.evaluation.common import evaluate, rows_to_text
+    from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         studies = [

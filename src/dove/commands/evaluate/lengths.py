@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
@@ -33,8 +33,8 @@ def run(options: LengthsOptions) -> None:
     Raises:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
-    from dove.evaluation.common import evaluate, rows_to_text
     from dove.evaluation.lengths import picture_extremes, plot_lengths, study_lengths, summarise
+    from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         studies = []

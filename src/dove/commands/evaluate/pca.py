@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
@@ -40,9 +40,9 @@ def run(options: PcaOptions) -> None:
     Raises:
         UserError: for options that cannot work, or images or features without components.
     """
-    from dove.evaluation.common import evaluate, rows_to_text
     from dove.evaluation.pca import evaluate_pca
-    from dove.picture import encode_picture, side_by_side
+    from dove.evaluation.report import evaluate, rows_to_text
+    from dove.photos.picture import encode_picture, side_by_side
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         rows, pictures = [], {}

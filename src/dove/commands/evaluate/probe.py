@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.evaluation.common import Subject
@@ -53,8 +53,9 @@ def run(options: ProbeOptions) -> None:
     Raises:
         UserError: for options, images or features that cannot work; for unreadable images, after all others are done.
     """
-    from dove.evaluation.common import load_subjects, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.common import load_subjects, set_seed
     from dove.evaluation.datasets import require_learnable, require_same_classes
+    from dove.evaluation.report import provenance, rows_to_text, write_report
 
     started = time.time()
     if options.kind == "mlp" and options.layer:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 SCENES = 200
 
@@ -41,9 +41,10 @@ def run(options: QueriesOptions) -> None:
     from dove.data.config import MosaicConfig
     from dove.data.mosaics import Mosaics
     from dove.data.queries import AnnotatedImages
-    from dove.evaluation.common import Images, load_subjects, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.common import Images, load_subjects, set_seed
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
-    from dove.qdove import QDove
+    from dove.evaluation.report import provenance, rows_to_text, write_report
+    from dove.query.tokenizer import QDove
 
     started = time.time()
     subjects = load_subjects(options.model, options.device)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
@@ -48,8 +48,9 @@ def run(options: RateOptions) -> None:
     Raises:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
-    from dove.evaluation.common import Images, evaluate, rows_to_text
+    from dove.evaluation.common import Images
     from dove.evaluation.rate import plot_rate, rate_of_files, rate_of_tokens
+    from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         training = Images(options.train_data, limit=options.train_limit, seed=options.seed)

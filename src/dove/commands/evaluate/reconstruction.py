@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +51,9 @@ def run(options: ReconstructionOptions) -> None:
     Raises:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
-    from dove.evaluation.common import evaluate, rows_to_text
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
+    from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         judges = make_judges(options, len(images), subjects[0].device)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 PRINTED = {
     "encode img/s": ("encode_images_per_second", 1.0),
@@ -59,11 +59,12 @@ def run(options: SpeedOptions) -> None:
 
     import torch
 
-    from dove.commands.runtime import select_device
     from dove.evaluation import speed
-    from dove.evaluation.common import Images, provenance, set_seed, write_report
+    from dove.evaluation.common import Images, set_seed
     from dove.evaluation.operations import make_language_model
+    from dove.evaluation.report import provenance, write_report
     from dove.evaluation.speed_plot import plot_speed
+    from dove.runtime import select_device
 
     started = time.time()
     set_seed(options.seed)
@@ -111,7 +112,7 @@ def refuse_unusable(options: SpeedOptions) -> None:
 
 def printed_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in units for reading."""
-    from dove.evaluation.common import rows_to_text
+    from dove.evaluation.report import rows_to_text
 
     shown = []
     for row in rows:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.options import EvaluationOptions
 from dove.errors import UserError
+from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.vlm.evaluate import Answered
@@ -56,7 +56,8 @@ def run(options: VlmOptions) -> None:
     import time
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.evaluation.common import make_slug, provenance, rows_to_text, set_seed, write_report
+    from dove.evaluation.common import make_slug, set_seed
+    from dove.evaluation.report import provenance, rows_to_text, write_report
     from dove.vlm.evaluate import answer_questions, summarise
     from dove.vlm.model import VisionLanguageModel
     from dove.vlm.picture import questions_picture

@@ -1,4 +1,4 @@
-"""What several commands do alike. Imported inside their ``run``, because it imports torch."""
+"""Devices, models and output files of commands and evaluations."""
 
 import os
 from collections.abc import Mapping

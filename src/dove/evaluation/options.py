@@ -1,4 +1,4 @@
-"""Options that several commands share. Imports no torch."""
+"""Options that all evaluations share. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -21,7 +21,7 @@ from torch import Tensor
 from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.published import NOT_NEEDED, Layer, Layout, find_layout, make_layers, read_config, read_layers
+from dove.integrations.published import NOT_NEEDED, Layer, Layout, find_layout, make_layers, read_config, read_layers
 from dove.tokenizer import Dove
 
 PARTS = ("vqgan.model.", "generator.backbone.model.", "token_decoder.backbone.model.")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dove.lengths import LengthPolicy
 from dove.metrics import LEAST_ERROR
-from dove.reconstruction import choose_together, encode_given
-from dove.tiling import Tiling
+from dove.photos.reconstruction import choose_together, encode_given
+from dove.photos.tiling import Tiling
 from dove.tokenizer import Dove
 
 BATCH_PIXELS = 2**18

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dove.errors import UserError
-from dove.tiling import Tiling, starts, weights
+from dove.photos.tiling import Tiling, starts, weights
 
 tilings = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 11)).map(
     lambda t: Tiling(height=t[0], width=t[1], tile=t[2], overlap=min(t[3], t[2] - 1))

@@ -14,7 +14,7 @@ from torch import Tensor
 from dove.errors import UserError
 
 TINY = "tiny"
-TINY_FILE = "query_tokenizer.json"
+TINY_FILE = "words.json"
 NULL = "null"
 """The word that asks for the whole image, as no query does."""
 
@@ -105,7 +105,7 @@ class QueryTokenizer:
 @lru_cache(maxsize=4)
 def _load(name: str) -> tuple[Encode, int]:
     if name == TINY:
-        text = (files("dove.models") / TINY_FILE).read_text(encoding="utf-8")
+        text = (files("dove.query") / TINY_FILE).read_text(encoding="utf-8")
         tiny = Tokenizer.from_str(text)
         # Lower case is enough for class names and questions, and halves what has to be learned.
         return (lambda query: tiny.encode(query.lower()).ids), tiny.get_vocab_size()

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
-from dove.config import CodebookLossConfig, ReconstructionLossConfig, TrainConfig
 from dove.errors import UserError
+from dove.training.config import CodebookLossConfig, ReconstructionLossConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from dove.picture import INK, PAPER
-from dove.tiling import Tiling
+from dove.photos.picture import INK, PAPER
+from dove.photos.tiling import Tiling
 
 DPI = 150
 PANEL = 480

@@ -10,8 +10,8 @@ import torch
 from dove.cli import main
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.export import export_encoder
-from dove.qdove import QDove
+from dove.integrations.onnx import export_encoder
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 TOLERANCE = 1e-3

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dove.tile_picture import PANEL, TiledRow, borders, draw_tiled, shrink
-from dove.tiling import Tiling
+from dove.photos.tile_picture import PANEL, TiledRow, borders, draw_tiled, shrink
+from dove.photos.tiling import Tiling
 
 
 def make_row(width: int, height: int, lengths: list[list[int]]) -> TiledRow:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.config import DoveLossConfig, DoveTrainConfig, PrefixLossConfig, PrefixTrainConfig, QDoveConfig
+from dove.config import QDoveConfig
 from dove.data.config import MosaicConfig
 from dove.errors import UserError
+from dove.training.config import DoveLossConfig, DoveTrainConfig, PrefixLossConfig, PrefixTrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

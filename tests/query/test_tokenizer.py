@@ -8,10 +8,10 @@ import torch
 
 from dove.config import DoveConfig, QDoveConfig
 from dove.errors import UserError
-from dove.models.query import RegionTokenGenerator
-from dove.models.query_config import QueryConfig, RegionConfig
-from dove.models.text import QueryTokenizer
-from dove.qdove import QDove, pair_queries
+from dove.query.config import QueryConfig, RegionConfig
+from dove.query.generator import RegionTokenGenerator
+from dove.query.tokenizer import QDove, pair_queries
+from dove.query.words import QueryTokenizer
 from dove.tokenizer import Dove
 
 QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig
 
 from dove.errors import UserError
-from dove.initialization import AMUSED, PYTHIA, from_pythia
+from dove.models.pretrained import AMUSED, PYTHIA, from_pythia
 from dove.tokenizer import Dove
 
 VOCABULARY = 40

@@ -4,7 +4,10 @@ from dataclasses import fields, replace
 
 from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
 from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
-from dove.baselines.train_config import (
+from dove.config import BackboneConfig, DoveConfig, QDoveConfig, VQGANConfig
+from dove.errors import UserError
+from dove.query.config import QueryConfig, RegionConfig
+from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
     MaskgitVQGANTrainConfig,
@@ -13,25 +16,19 @@ from dove.baselines.train_config import (
     TiTokPixelsTrainConfig,
     TiTokTrainConfig,
 )
-from dove.config import (
-    BackboneConfig,
-    DoveConfig,
+from dove.training.config import (
     DoveLossConfig,
     DoveTrainConfig,
     OptimConfig,
     PrefixLossConfig,
     PrefixTrainConfig,
-    QDoveConfig,
     ReconstructionLossConfig,
     RunConfig,
     TrainConfig,
-    VQGANConfig,
     VQGANLossConfig,
     VQGANTrainConfig,
 )
-from dove.errors import UserError
-from dove.models.query_config import QueryConfig, RegionConfig
-from dove.qdove_config import (
+from dove.training.query_config import (
     QDoveLossConfig,
     QDoveTrainConfig,
     QueryDataConfig,

@@ -11,10 +11,10 @@ from torch import Tensor
 from dove.cli import main
 from dove.commands.convert import ConvertOptions, describe, run
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
-from dove.convert import convert
 from dove.errors import UserError
+from dove.integrations.convert import convert
+from dove.integrations.published import read_published
 from dove.models.token_generator import sinusoidal_encoding
-from dove.published import read_published
 from dove.tokenizer import Dove
 
 

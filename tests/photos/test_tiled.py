@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dove import tiled
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import parse_length_policy
 from dove.metrics import psnr
-from dove.reconstruction import choose_together, encode_given, reconstruct
-from dove.tiled import passes, reconstruct_tiled, tile_photo
+from dove.photos import tiled
+from dove.photos.reconstruction import choose_together, encode_given, reconstruct
+from dove.photos.tiled import passes, reconstruct_tiled, tile_photo
 from dove.tokenizer import Dove
 
 REQUESTS = ["budget 5", "psnr>=7", "auto", "3", "search psnr>=6"]

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from dove.config import QDoveConfig
 from dove.models.locator import Locator
 from dove.models.region import RegionLayout, RegionMark, rectangle_code
-from dove.models.text import QueryTokens
 from dove.models.token_decoder import BandTokenDecoder
 from dove.models.token_generator import BandTimestamps, GeneratorOutput, TokenGenerator
+from dove.query.words import QueryTokens
 
 
 class QueryEmbedding(nn.Module):

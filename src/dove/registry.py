@@ -9,13 +9,13 @@ from torch import nn
 
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
-from dove.baselines.protocol import Tokenizer
 from dove.baselines.titok import make_titok
 from dove.baselines.vqgan import MaskgitTokenizer, VQGANTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, model_type, read_model_type, resolve_checkpoint
 from dove.config import DoveConfig, QDoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.qdove import QDove
+from dove.protocol import Tokenizer
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 BUILDERS: dict[type, Callable[[Any], nn.Module]] = {

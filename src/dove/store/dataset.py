@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.errors import UserError
-from dove.store import Shard, TokenStore
+from dove.store.shards import Shard, TokenStore
 from dove.tokens import Tokens
 
 

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 from dove.data.dataset import Unreadable
 from dove.errors import UserError
-from dove.store import Manifest, Shard, TokenStore
-from dove.token_dataset import TokenDataset
+from dove.store import Manifest, Shard, TokenDataset, TokenStore
 from dove.tokenizer import Dove
 
 WIDTH, CAPACITY = 3, 5

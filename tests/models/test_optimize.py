@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dove import optimization
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed, parse_length_policy
+from dove.models import optimize as optimization
 from dove.models.eos import EosScores
-from dove.models.query_config import QueryConfig
+from dove.models.optimize import optimize
 from dove.models.token_generator import GeneratorOutput
-from dove.optimization import optimize
-from dove.qdove import QDove
+from dove.query.config import QueryConfig
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 VARIANTS = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
 from dove.models.eos import EosScores
-from dove.qdove import QDove
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

@@ -1,0 +1,183 @@
+"""Write the report of an evaluation: its rows, where its numbers come from, and its files."""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import dove
+from dove.evaluation.common import Images, Subject, load_subjects, set_seed
+from dove.evaluation.options import EvaluationOptions
+from dove.runtime import save_outputs
+
+VERSIONED = ("torch", "torchvision", "transformers", "diffusers", "numpy", "scipy", "scikit-learn", "pillow")
+
+
+def cache_folder(name: str) -> Path:
+    """Where evaluations keep things: below the folder that DOVE_CACHE (in the environment) names, or ``~/.cache/dove``."""
+    return Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / name
+
+
+def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: int, started: float) -> dict[str, Any]:
+    """Where numbers come from, as a JSON object.
+
+    Args:
+        subjects: the models.
+        data: the images, by their role.
+        seed: of the run.
+        started: ``time.time()`` at its beginning.
+    """
+    return {
+        "command": shlex.join(["dove", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "commit": git_commit(),
+        "models": {subject.name: subject.sha256 for subject in subjects},
+        "data": {role: images.origin() for role, images in data.items()},
+        "seed": seed,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def summarise_provenance(origin: Mapping[str, Any]) -> str:
+    """The provenance in one line."""
+    models = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in origin["models"].items())
+    data = ", ".join(f"{item['images']} images {item['sha256'][:12]}" for item in origin["data"].values())
+    commit = (origin["commit"] or "unknown")[:12]
+    packages = origin["versions"]
+    return (
+        f"commit {commit} · {models} · {data} · seed {origin['seed']} · dove {packages['dove']}, "
+        f"torch {packages.get('torch')} · {origin['hardware']['device']} · {origin['seconds']:g} s"
+    )
+
+
+def git_commit() -> str | None:
+    """The commit of the package's sources, with ``-dirty`` behind it where they were changed; None if not under git."""
+    package = Path(dove.__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed copy may lie inside somebody else's repository
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Python, this package and what it computes with."""
+    found = {"python": platform.python_version(), "dove": dove.__version__}
+    for package in VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it matters to a measurement."""
+    processor = _processor_name()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    threads = torch.get_num_threads()
+    return {"device": gpu or f"{processor}, {threads} thread{'s' if threads > 1 else ''}", "cpu": processor, "gpu": gpu}
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def clean(value: Any) -> Any:
+    """A value for JSON: numbers that are not finite become None, arrays and numpy scalars plain Python."""
+    if isinstance(value, Mapping):
+        return {key: clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table with one column for every key that any row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def rows_to_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table for a terminal."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_report(
+    folder: Path, name: str, report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None
+) -> None:
+    """Write ``name.json``, ``name.csv`` (the report's ``rows``) and pictures by their file names, and say so.
+
+    Raises:
+        UserError: if one cannot be written.
+    """
+    cleaned = clean(report)
+    contents = {
+        f"{name}.json": (json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n").encode(),
+        f"{name}.csv": rows_to_csv(cleaned["rows"]),
+        **(pictures or {}),
+    }
+    save_outputs({folder / file: content for file, content in contents.items()})
+    print(summarise_provenance(report["provenance"]))
+    print(f"wrote {', '.join(contents)} to {folder}")
+
+
+def evaluate(
+    options: EvaluationOptions, measure: Callable[[list[Subject], Images], tuple[dict[str, Any], dict[str, bytes]]]
+) -> None:
+    """The frame of a command with one image source: load, measure, write, complain about what was left out.
+
+    Args:
+        options: the command's options.
+        measure: the report, with its ``rows``, and the pictures by file name.
+    """
+    started = time.time()
+    subjects = load_subjects(options.model, options.device)
+    images = Images(options.data, limit=options.limit, seed=options.seed)
+    set_seed(options.seed)
+    report, pictures = measure(subjects, images)
+    origin = provenance(subjects, {"data": images}, options.seed, started)
+    write_report(options.output, options.name, report | {"provenance": origin}, pictures)
+    images.complain()

@@ -1,0 +1,1 @@
+"""Pictures of reconstructions, and photos of any size as tiles."""

@@ -1,0 +1,1 @@
+"""Q-DOVE, a tokenizer that takes queries: settings, words, generator and the tokenizer itself."""

@@ -1,0 +1,241 @@
+"""Settings of trainings as frozen dataclasses. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dove.config import DoveConfig, VQGANConfig, added
+from dove.data.config import AugmentConfig
+from dove.errors import UserError
+from dove.losses.config import ReconstructionWeights
+from dove.models.discriminator_config import DiscriminatorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionLossConfig(ReconstructionWeights):
+    """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
+
+    perceptual_network: Literal["none", "squeezenet", "lpips"] = "lpips"
+    """The network behind the perceptual distance."""
+    perceptual_weights: str | None = None
+    """File with that network's weights; None downloads them where the network has a home."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.perceptual and self.perceptual_network == "none":
+            raise UserError(
+                f"loss.perceptual={self.perceptual} needs a network; pass --loss.perceptual 0 "
+                "or --loss.perceptual-network squeezenet"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookLossConfig:
+    """What trainings with a codebook in the data path have."""
+
+    codebook: float = 1.0
+    """Weight of the codebook and commitment loss."""
+    restart_after: int = 20
+    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANLossConfig(CodebookLossConfig, ReconstructionLossConfig):
+    """Losses of the VQGAN stage."""
+
+    continuous: float = 0.5
+    """Share of the images decoded from the latents themselves instead of from their codebook entries. DOVE decodes
+    continuous latents, so its VQGAN has to know both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLossConfig(ReconstructionLossConfig):
+    """Eq. 2 and the prior of the tokens."""
+
+    kl: float = 1e-4
+    """Weight of the KL divergence of Gaussian tokens from the standard normal distribution, per dimension."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveLossConfig(TokenizerLossConfig):
+    """Eq. 2 to 4."""
+
+    rec: float = 1.0
+    """lambda_rec."""
+    eos: float = 0.05
+    """lambda_eos at the end of its ramp."""
+    eos_warmup_steps: int = 300
+    """Steps over which lambda_eos rises from 0."""
+    threshold_window: int = 100
+    """Steps over which the threshold of Eq. 3 averages L_rec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixLossConfig(TokenizerLossConfig):
+    """Eq. 2 at random lengths, and the error of the predicted quality."""
+
+    quality: float = 0.1
+    """Weight of the squared error, in bels (10 dB), of the PSNR that the ``quality`` head predicts."""
+    log_uniform: float = 0.5
+    """Share of the prefixes cut at a log-uniform length, which is short more often."""
+    prefixes_per_image: int = 1
+    """Prefixes that every image is rebuilt from in a step; it is encoded once for all of them."""
+    whole: float = added(0.0)
+    """Share of the prefixes that are the whole sequence; what the two shares leave is cut uniformly."""
+    average: Literal["arithmetic", "root", "geometric"] = added("arithmetic")
+    """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate; the logarithm
+    of their geometric mean, in which a gain of 1% counts alike at every length; or, between the two, the logarithm of the
+    mean of their square roots."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shares = {"log_uniform": self.log_uniform, "whole": self.whole}
+        if min(shares.values()) < 0 or sum(shares.values()) > 1:
+            named = ", ".join(f"loss.{name}={share}" for name, share in shares.items())
+            raise UserError(f"{named} are shares of the prefixes; pass numbers from 0 on that sum to at most 1")
+        if self.average != "arithmetic" and self.gan:
+            raise UserError(
+                f"loss.average={self.average} needs losses above 0, and the adversarial term is not: pass --loss.gan 0, or "
+                "arithmetic"
+            )
+        if self.prefixes_per_image < 1:
+            raise UserError(f"loss.prefixes_per_image={self.prefixes_per_image} leaves nothing; pass at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    final_lr: float = 0.0
+    """Learning rate at the last step."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    discriminator_lr: float = 1e-4
+    """Constant learning rate of the discriminator's own AdamW."""
+    ema_decay: float = 0.999
+    """Decay of the weights' moving average, which is what gets saved as the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long, how large, how often."""
+
+    steps: int = 100_000
+    batch_size: int = 24
+    """Images of one forward pass on one process."""
+    accumulate: int = 1
+    """Batches of a step; their gradients are averaged, so that n batches equal one n times as large."""
+    sharding: Literal["none", "fsdp"] = added("none")
+    """Whether every process holds everything (DDP), or weights, gradients and the optimizer's state are cut up between the
+    processes (FSDP2), for models that are too large to hold."""
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    workers: int = 0
+    """Loader processes; 0 loads in the training process."""
+    shuffle_blocks: int = 0
+    """Row groups of parquet files, or .tar shards, that are shuffled together while all of them come in a random order, for
+    data that neither fit into memory nor lie on a fast disk; 0 shuffles all images."""
+    threads: int | None = None
+    """CPU threads of the training process; None leaves it to torch."""
+    holdout: int = 256
+    """Images at the end of the source that are kept out of training, for the curves and sample pictures."""
+    log: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """What shows the curves; metrics.jsonl and sample pictures are written in any case. wandb stays offline unless the
+    environment's WANDB_MODE says otherwise."""
+    log_every: int = 20
+    """Steps between lines of metrics."""
+    sample_every: int = 500
+    """Steps between sample pictures and held-out measurements."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; the last one is always written."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept for resuming."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What an infinite or undefined loss or gradient does: stop the run, or leave out that update and count it. Either way
+    the batch is named in the output folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"run.{name}={getattr(self, name)} must be at least 1")
+        if self.shuffle_blocks < 0:
+            raise UserError(f"run.shuffle_blocks={self.shuffle_blocks} must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every training has."""
+
+    preset: str
+    """Name of the preset that the other settings started from."""
+    data: str = ""
+    """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
+    output: str = ""
+    """Folder for the checkpoints, the model, metrics and pictures."""
+    resume: Literal["auto", "never"] = "auto"
+    """Go on from the last checkpoint in the output folder, or insist on an empty one."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANTrainConfig(TrainConfig):
+    """The VQGAN stage."""
+
+    model: VQGANConfig = field(default_factory=VQGANConfig)
+    loss: VQGANLossConfig = field(default_factory=VQGANLossConfig)
+    start: Literal["random", "components"] = "random"
+    """Random weights, or the linear shortcut set to principal components of the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrainConfig(TrainConfig):
+    """The whole tokenizer, all parts together, by whatever recipe."""
+
+    model: DoveConfig = field(default_factory=DoveConfig)
+    start: Literal["random", "components", "pretrained", "checkpoint"] = "pretrained"
+    """Random weights; a closed-form start from components of the training images; a language model and a VQGAN; or
+    another tokenizer."""
+    checkpoint: str = ""
+    """Model folder or shipped name of that tokenizer, for start=checkpoint."""
+    pretrained_backbone: str = "EleutherAI/pythia-70m"
+    """Folder or hub id of the language model, for start=pretrained."""
+    pretrained_vqgan: str = "mao1207/vqvae-amused"
+    """Folder or hub id of the diffusers VQModel, for start=pretrained."""
+    vqgan_checkpoint: str | None = None
+    """Model folder of a VQGAN stage, whose weights the image ends take, whatever the start of the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoveTrainConfig(TokenizerTrainConfig):
+    """The paper's recipe: Table 1, Eq. 2 to 4."""
+
+    loss: DoveLossConfig = field(default_factory=DoveLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.eos_head == "quality":
+            raise UserError("the paper's recipe trains an EOS probability; pass --model.eos-head binary or vocab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixTrainConfig(TokenizerTrainConfig):
+    """Random prefixes and a predicted quality in place of Eq. 3."""
+
+    loss: PrefixLossConfig = field(default_factory=PrefixLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.eos_head != "quality":
+            raise UserError("training on random prefixes needs --model.eos-head quality, which decides the lengths")
+        network = self.loss.perceptual_network if self.loss.perceptual else "none"
+        if self.model.quality_perceptual not in ("none", network):
+            raise UserError(
+                f"--model.quality-perceptual {self.model.quality_perceptual} is taught by the perceptual loss, whose "
+                f"network is {network}; pass --loss.perceptual-network {self.model.quality_perceptual} with a weight, or "
+                "--model.quality-perceptual none"
+            )
