@@ -202,7 +202,8 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     written: dict[Path, Path] = {}
     try:
         for name, content in contents.items():
-            descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            # The end of a long name is left out: with what mkstemp appends, it would be too long for the file system.
+            descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:50]}.")
             written[Path(temporary)] = folder / name
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

@@ -6,6 +6,7 @@ command is called, and imports torch inside ``run`` alone, so that help is quick
 """
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; ``argv`` without the program's name, None for ``sys.argv``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a hub out of reach is one line of ours, not ten of its retries
     try:
         return dispatch(list(sys.argv[1:] if argv is None else argv))

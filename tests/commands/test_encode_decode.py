@@ -1,6 +1,7 @@
 """Tokens on disk: complete, resumable, refused when they don't fit, readable without this package."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from dove.cli import main
 from dove.commands.decode import file_name
@@ -214,3 +216,28 @@ def test_file_names_stay_inside_and_apart() -> None:
     assert names[:2] == ["etc/x.png", "etc/x.png.png"]
     assert len(set(names)) == len(names)
     assert all(not name.startswith("/") and ".." not in name.split("/") for name in names)
+
+
+def test_names_that_are_no_text_or_too_long_go_through_encode_and_decode(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, tokens, output = tmp_path / "photos", tmp_path / "tokens", tmp_path / "images"
+    folder.mkdir()
+    long = "\u044f" * 125 + ".jpg"
+    for name in (b"bad\xff.jpg", long.encode(), b"zz.jpg"):
+        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+        Image.new("RGB", (20, 20), (90, 90, 90)).save(path)
+    assert main(["encode", str(folder), "--output", str(tokens), "--model", checkpoint, "--num-tokens", "2"]) == 0
+    assert keys(tokens) == ["bad\\xff.jpg", "zz.jpg", long]
+    assert main(["decode", str(tokens), "--output", str(output)]) == 0
+    written = sorted(path.name for path in output.rglob("*.png"))
+    assert len(written) == 3
+    assert "zz.png" in written
+    assert capsys.readouterr().out.count("names that were too long") == 1
+
+
+def test_a_picture_given_by_a_name_that_is_no_text(checkpoint: str, tmp_path: Path) -> None:
+    path = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"bad\xff.png"))
+    Image.new("RGB", (20, 20)).save(path)
+    assert main(["encode", path, "--output", str(tmp_path / "tokens"), "--model", checkpoint, "--num-tokens", "2"]) == 0
+    assert json.loads((tmp_path / "tokens" / "store.json").read_text())["source"] == [f"{tmp_path}/bad\\xff.png"]

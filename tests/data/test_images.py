@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dove.data import sources
+from dove.data.archives import TarImages
 from dove.data.dataset import ConcatImages
 from dove.data.images import ImageDataset, Record, Unreadable, open_images, summarise_unreadable
-from dove.data.sources import FileImages, ParquetImages, TarImages
+from dove.data.sources import FileImages, ParquetImages
 from dove.errors import UserError
 
 IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from dove.data.names import shorten
 from dove.errors import UserError
 
 
@@ -53,6 +54,7 @@ def run(options: DecodeOptions) -> None:
     model = load_model(name, options.device)
     processor = ImageProcessor(model.image_size)
     taken: set[str] = set()
+    shortened: list[str] = []
     with tqdm(total=store.manifest.records, unit="image", disable=None) as progress:
         for shard in store.shards():
             for start in range(0, len(shard.keys), options.batch_size):
@@ -63,14 +65,19 @@ def run(options: DecodeOptions) -> None:
                     buffer = io.BytesIO()
                     image.save(buffer, "PNG")
                     save_outputs({options.output / file_name(key, taken): buffer.getvalue()})
+                    shortened += [key] if shorten(relative_path(key)) != relative_path(key) else []
                 progress.update(len(keys))
     print(f"{len(taken)} images in {options.output}")
+    if shortened:
+        print(f"names that were too long are cut there: {len(shortened)}, the first {shortened[0][:60]}...")
 
 
 def file_name(key: str, taken: set[str]) -> str:
-    """A PNG's path, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins."""
-    parts = [part for part in PurePosixPath(key.replace("\\", "/")).parts if part not in ("/", "..", ".")]
-    path = PurePosixPath(*(part.replace(":", "_").replace("\0", "_") for part in parts or ["image"]))
+    """A PNG's path, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins.
+
+    Parts that no file system takes are shortened to a beginning and a hash.
+    """
+    path = shorten(relative_path(key))
     candidates = [str(path.with_suffix(".png")), f"{path}.png"]
     number = 2
     while candidates[0] in taken:
@@ -78,3 +85,9 @@ def file_name(key: str, taken: set[str]) -> str:
         number += 1
     taken.add(candidates[0])
     return candidates[0]
+
+
+def relative_path(key: str) -> PurePosixPath:
+    """A record's key as a path that stays below the folder it is used in."""
+    parts = [part for part in PurePosixPath(key.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    return PurePosixPath(*(part.replace(":", "_").replace("\0", "_") for part in parts or ["image"]))

@@ -95,6 +95,7 @@ def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
         UserError: for options that cannot work, or a folder with other tokens.
     """
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.data.names import readable
     from dove.store import Manifest, TokenStore
 
     encoder = ShardEncoder(options)
@@ -105,7 +106,7 @@ def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
         max_tokens=encoder.model.config.max_tokens,
         token_dim=encoder.model.config.token_dim,
         dtype=options.dtype,
-        source=list(options.images),
+        source=[readable(name) for name in options.images],
         records=len(encoder.dataset),
         shard_size=options.shard_size,
         precision=options.precision,

@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
+from dove.errors import one_line
+
 PROFILE = "icc_profile"
 """Key under which Pillow keeps a picture's profile."""
 _CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -30,8 +32,8 @@ def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Ima
         try:
             converted = _apply(image, profile)
         except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            _logger.warning("%s: its colour profile cannot be used (%s); its numbers are taken for sRGB", name, reason)
+            told = "%s: its colour profile cannot be used (%s); its numbers are taken for sRGB"
+            _logger.warning(told, name, one_line(error))
     converted = image.convert("RGB") if converted is None else converted
     converted.info.pop(PROFILE, None)  # or the next reader would convert once more
     return converted

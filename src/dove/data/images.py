@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dove.data.archives import TarImages
 from dove.data.dataset import ConcatImages, ImageDataset, OnError, Record, Unreadable, summarise_unreadable
 from dove.data.reading import SUFFIXES, read_image, to_rgb
-from dove.data.sources import FileImages, ParquetImages, TarImages, open_hub
+from dove.data.sources import FileImages, ParquetImages, open_hub
 from dove.errors import UserError
 
 __all__ = [

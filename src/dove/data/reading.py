@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dove.data.colour import PROFILE, convert_to_srgb
-from dove.errors import UserError
+from dove.data.names import readable
+from dove.errors import UserError, one_line
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused before they are decoded (the bound at which Pillow calls them a bomb)."""
@@ -81,8 +82,8 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
             raise _too_large(name, "the picture") from error
         # Damaged files make the decoders raise nearly every built-in exception.
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{name}: damaged or truncated image ({reason}); replace it or leave it out") from error
+            told = f"damaged or truncated image ({one_line(error)}); replace it or leave it out"
+            raise UserError(f"{name}: {told}") from error
 
 
 def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
@@ -183,7 +184,7 @@ def check_size(size: int, name: str, limit: int | None = None) -> None:
 
 def _name(source: ImageSource) -> str:
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        return readable(os.fspath(source))
     return str(getattr(source, "name", "image"))
 
 

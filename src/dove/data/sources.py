@@ -1,8 +1,6 @@
-"""The kinds of image sources: files, parquet, WebDataset tar, hub datasets."""
+"""Image sources that are files, rows of parquet, and hub datasets."""
 
-import json
 import os
-import tarfile
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dove.data.dataset import ImageDataset, RawRecord
-from dove.data.reading import SUFFIXES, check_size
-from dove.errors import UserError
+from dove.data.names import readable, readable_keys
+from dove.data.reading import check_size
+from dove.errors import UserError, one_line
 
 PARQUET_CACHE_BYTES = 1 << 30
 """Decompressed row groups that one process keeps; what fits is decompressed once, however it is shuffled."""
@@ -30,18 +29,23 @@ class FileImages(ImageDataset):
         self.paths, self.root = list(paths), root
         folders = sorted({name for path in self.paths if (name := self._class_name(path)) is not None})
         self.classes = {name: label for label, name in enumerate(folders)}
+        plain = all(readable(path) == path for path in self.paths)
+        self._keys = {} if plain else readable_keys([self._relative(path) for path in self.paths])
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def raw(self, index: int) -> RawRecord:
         path = self.paths[index]
-        key = path if self.root is None else Path(path).relative_to(self.root).as_posix()
+        key = self._relative(path)
         name = self._class_name(path)
         metadata: dict[str, Any] = {"path": path}
         if name is not None:
-            metadata |= {"label": self.classes[name], "name": name}
-        return RawRecord(key, path, path, metadata)
+            metadata |= {"label": self.classes[name], "name": readable(name)}
+        return RawRecord(self._keys.get(key, key), readable(path), path, metadata)
+
+    def _relative(self, path: str) -> str:
+        return path if self.root is None else Path(path).relative_to(self.root).as_posix()
 
     def _class_name(self, path: str) -> str | None:
         if self.root is None:
@@ -77,7 +81,9 @@ class ParquetImages(ImageDataset):
             rows += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = [0, *accumulate(rows)]
         root = os.path.dirname(os.path.commonprefix(self.paths))
-        self._stems = {path: os.path.relpath(path, root or ".").removesuffix(".parquet") for path in self.paths}
+        self._stems = {
+            path: readable(os.path.relpath(path, root or ".").removesuffix(".parquet")) for path in self.paths
+        }
         self._first_group = {path: group for group, (path, _) in reversed(list(enumerate(self._groups)))}
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._damaged: dict[int, str] = {}
@@ -105,7 +111,7 @@ class ParquetImages(ImageDataset):
                 metadata.setdefault("path", cell["path"])
         else:
             data = cell
-        return RawRecord(key, f"{path} row {row}", data, metadata)
+        return RawRecord(key, f"{readable(path)} row {row}", data, metadata)
 
     def _table(self, group: int) -> pa.Table:
         if group in self._cache:
@@ -122,7 +128,7 @@ class ParquetImages(ImageDataset):
             if len(table) != self._starts[group + 1] - self._starts[group]:
                 raise UserError(f"{path}: row group {number} has {len(table)} rows, its footer says otherwise")
         except (OSError, pa.ArrowException, MemoryError) as error:
-            self._damaged[group] = f"{path}: damaged parquet file ({_line(error)}); download or write it again"
+            self._damaged[group] = f"{path}: damaged parquet file ({one_line(error)}); download or write it again"
             raise UserError(self._damaged[group]) from error
         except UserError as error:
             self._damaged[group] = str(error)
@@ -131,54 +137,6 @@ class ParquetImages(ImageDataset):
         while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > PARQUET_CACHE_BYTES:
             self._cache.popitem(last=False)
         return table
-
-
-class TarImages(ImageDataset):
-    """WebDataset shards: files that share a name up to the first dot are one sample.
-
-    The headers are read once; pictures are then read from their place in the shard. Beside the picture, ``json``,
-    ``cls`` (an integer) and ``txt`` members become metadata; an object in ``json`` is merged into it.
-
-    Raises:
-        UserError: a shard is no plain tar file or holds no picture.
-    """
-
-    def __init__(self, paths: Sequence[str]):
-        self.samples: list[tuple[str, str, dict[str, tuple[int, int]]]] = []
-        self._starts = [0]
-        for path in paths:
-            samples = _index_tar(path)
-            if not samples:
-                raise UserError(f"{path}: holds no image files; a WebDataset shard has members like 000001.jpg")
-            self.samples += [(path, key, members) for key, members in samples.items()]
-            self._starts.append(len(self.samples))
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        return self._starts
-
-    def raw(self, index: int) -> RawRecord:
-        path, key, members = self.samples[index]
-        metadata: dict[str, Any] = {}
-        data: bytes | None = None
-        name = f"{path} sample {key}"
-        try:
-            with open(path, "rb") as file:
-                for extension, (offset, size) in members.items():
-                    check_size(size, f"{name}: its {extension} member")
-                    file.seek(offset)
-                    content = file.read(size)
-                    if _is_image(extension):
-                        data = content
-                    else:
-                        metadata |= _tar_metadata(extension, content, name)
-        except OSError as error:
-            raise UserError(f"{name}: cannot be read ({_line(error)}); check the shard") from error
-        stem = os.path.basename(path).removesuffix(".tar")
-        return RawRecord(f"{stem}/{key}", name, data, metadata)
 
 
 class TableImages(ImageDataset):
@@ -214,7 +172,7 @@ def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | No
     try:
         rows = datasets.load_dataset(repository, *config, split=split or "train")
     except Exception as error:  # the library raises dozens of kinds, from the network to the files
-        raise UserError(f"{name}: the hub dataset could not be opened ({_line(error)})") from error
+        raise UserError(f"{name}: the hub dataset could not be opened ({one_line(error)})") from error
     wanted = None if columns is None else [image_column, *columns]
     _check_columns(name, rows.column_names, wanted or [image_column])
     if wanted is not None:
@@ -265,7 +223,9 @@ def _open_parquet(path: str) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a readable parquet file ({_line(error)}); download or write it again") from error
+        raise UserError(
+            f"{path}: not a readable parquet file ({one_line(error)}); download or write it again"
+        ) from error
 
 
 def _check_columns(source: str, present: Sequence[str], wanted: Sequence[str]) -> None:
@@ -283,44 +243,3 @@ def _check_image_type(path: str, field: pa.Field) -> None:
         raise UserError(
             f"{path}: its column '{field.name}' holds {field.type}, no encoded images; name another with --image-column"
         )
-
-
-def _index_tar(path: str) -> dict[str, dict[str, tuple[int, int]]]:
-    """Samples of a shard with at least one image: key -> extension -> (offset, size) in bytes."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
-                if member.isfile() and stem and extension:
-                    key = f"{folder}/{stem}" if folder else stem
-                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{path}: not a readable, uncompressed tar file ({_line(error)}); write it again") from error
-    return {key: members for key, members in samples.items() if any(map(_is_image, members))}
-
-
-def _is_image(extension: str) -> bool:
-    """Whether a member such as ``jpg`` or ``left.png`` is a picture."""
-    return f".{extension.rpartition('.')[2]}" in SUFFIXES
-
-
-def _tar_metadata(extension: str, content: bytes, name: str) -> dict[str, Any]:
-    try:
-        if extension == "json":
-            value = json.loads(content)
-            return value if isinstance(value, dict) else {"json": value}
-        if extension == "cls":
-            return {"label": int(content)}
-        if extension == "txt":
-            return {"txt": content.decode()}
-    except ValueError as error:
-        raise UserError(f"{name}: its {extension} member is damaged ({_line(error)})") from error
-    return {}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

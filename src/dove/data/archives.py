@@ -1,0 +1,127 @@
+"""WebDataset shards: tar files of pictures with what belongs to them."""
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dove.data.dataset import ImageDataset, RawRecord
+from dove.data.names import readable, readable_keys
+from dove.data.reading import SUFFIXES, check_size
+from dove.errors import UserError, one_line
+
+Place = tuple[int, int]
+"""Where a member lies in its shard: offset and size in bytes."""
+_METADATA = ("json", "cls", "txt")
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of a shard with the members that speak of it."""
+
+    path: str
+    key: str
+    place: Place
+    metadata: dict[str, Place]
+    """By kind: json, cls, txt."""
+
+
+class TarImages(ImageDataset):
+    """WebDataset shards: files that share a name up to the first dot are one sample, each of its pictures one record.
+
+    A record's key is the picture's name up to the last dot. Members ``json``, ``cls`` (an integer) and ``txt`` become its
+    metadata where their name is that of the sample or the same up to the last dot; an object in ``json`` is merged into it.
+    The headers are read once; pictures are then read from their place in the shard.
+
+    Raises:
+        UserError: a shard is no plain tar file or holds no picture.
+    """
+
+    def __init__(self, paths: Sequence[str]):
+        self.pictures: list[_Picture] = []
+        self._starts = [0]
+        for path in paths:
+            self.pictures += _pictures(path, _index_tar(path))
+            if len(self.pictures) == self._starts[-1]:
+                raise UserError(f"{path}: holds no image files; a WebDataset shard has members like 000001.jpg")
+            self._starts.append(len(self.pictures))
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return self._starts
+
+    def raw(self, index: int) -> RawRecord:
+        picture = self.pictures[index]
+        name = f"{readable(picture.path)} sample {picture.key}"
+        metadata: dict[str, Any] = {}
+        try:
+            with open(picture.path, "rb") as file:
+                for kind, place in picture.metadata.items():
+                    metadata |= _metadata(kind, _read(file, place, f"{name}: its {kind} member"), name)
+                data = _read(file, picture.place, f"{name}: its picture")
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({one_line(error)}); check the shard") from error
+        stem = readable(os.path.basename(picture.path).removesuffix(".tar"))
+        return RawRecord(f"{stem}/{picture.key}", name, data, metadata)
+
+
+def _read(file: Any, place: Place, name: str) -> bytes:
+    offset, size = place
+    check_size(size, name)
+    file.seek(offset)
+    return bytes(file.read(size))
+
+
+def _index_tar(path: str) -> dict[str, dict[str, Place]]:
+    """Samples of a shard: name up to the first dot -> the rest in small letters -> place."""
+    samples: dict[str, dict[str, Place]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                folder, _, file = member.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                if member.isfile() and stem and extension:
+                    sample = f"{folder}/{stem}" if folder else stem
+                    samples.setdefault(sample, {})[extension.lower()] = (member.offset_data, member.size)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path}: not a readable, uncompressed tar file ({one_line(error)}); write it again") from error
+    return samples
+
+
+def _pictures(path: str, samples: dict[str, dict[str, Place]]) -> Iterator[_Picture]:
+    found = [
+        (sample, extension, members)
+        for sample, members in samples.items()
+        for extension in members
+        if f".{extension.rpartition('.')[2]}" in SUFFIXES
+    ]
+    names = [".".join(filter(None, (sample, extension.rpartition(".")[0]))) for sample, extension, _ in found]
+    taken: set[str] = set()
+    for number, (sample, extension, _) in enumerate(found):
+        if names[number] in taken:  # a.jpg and a.png
+            names[number] = f"{sample}.{extension}"
+        taken.add(names[number])
+    keys = readable_keys(names)
+    for name, (_, extension, members) in zip(names, found, strict=True):
+        own = extension.rpartition(".")[0]
+        metadata = {kind: members[kind] for kind in _METADATA if kind in members}
+        if own:
+            metadata |= {kind: members[f"{own}.{kind}"] for kind in _METADATA if f"{own}.{kind}" in members}
+        yield _Picture(path, keys.get(name, name), members[extension], metadata)
+
+
+def _metadata(kind: str, content: bytes, name: str) -> dict[str, Any]:
+    try:
+        if kind == "json":
+            value = json.loads(content)
+            return value if isinstance(value, dict) else {"json": value}
+        return {"label": int(content)} if kind == "cls" else {"txt": content.decode()}
+    except ValueError as error:
+        raise UserError(f"{name}: its {kind} member is damaged ({one_line(error)})") from error
