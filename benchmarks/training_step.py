@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import squeezenet1_0
 
 from dove.evaluation.speed import stopwatch
-from dove.losses.perceptual import SQUEEZENET_VARIABLE
+from dove.frozen.squeezenet import SQUEEZENET_VARIABLE
 from dove.losses.reconstruction import reconstruction_loss, squared_error
 from dove.models.attention import use_attention_for
 from dove.tokenizer import Dove

@@ -1,8 +1,13 @@
 """Models small enough to build anew in every test."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import squeezenet1_0
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.tokenizer import Dove
@@ -47,3 +52,19 @@ def tiny_dove(tiny_config: DoveConfig) -> Dove:
 def images() -> torch.Tensor:
     """Three 16 px images of noise in [-1, 1]."""
     return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture(scope="session")
+def squeezenet() -> nn.Module:
+    """An untrained SqueezeNet, rounded to half precision as a file may hold it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return squeezenet1_0().half().float().eval()
+
+
+@pytest.fixture(scope="session")
+def squeezenet_weights(squeezenet: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its weights file, in half precision."""
+    path = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
+    save_file({key: value.half().contiguous() for key, value in squeezenet.state_dict().items()}, path)
+    return path

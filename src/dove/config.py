@@ -94,8 +94,8 @@ class DoveConfig:
     that the tokens so far reach, with EOS where it meets ``quality_target``."""
     quality_target: float = 24.0
     """PSNR in dB at which the ``quality`` head ends a sequence."""
-    quality_perceptual: Literal["none", "squeezenet", "lpips"] = added("none")
-    """Network whose perceptual distance the ``quality`` head predicts beside the PSNR."""
+    quality_perceptual: str = added("none")
+    """Network, or several joined by +, whose perceptual distance the ``quality`` head predicts beside the PSNR."""
     vocab_size: int = 50304
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0

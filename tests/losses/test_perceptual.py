@@ -8,33 +8,24 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import squeezenet1_0, squeezenet1_1, vgg
+from torchvision.models import vgg
 
 from dove.errors import UserError
+from dove.frozen.squeezenet import SqueezeNet
 from dove.losses.perceptual import (
-    SQUEEZENET_VARIABLE,
+    FeatureDistance,
     LpipsPerceptual,
     PerceptualDistance,
-    SqueezeNetPerceptual,
     make_perceptual,
+    map_distance,
 )
 
 SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def squeezenet() -> nn.Module:
-    """An untrained SqueezeNet, rounded to half precision as a file may hold it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return squeezenet1_0().half().float().eval()
-
-
-@pytest.fixture(scope="module")
-def weights(squeezenet: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
-    save_file({key: value.half().contiguous() for key, value in squeezenet.state_dict().items()}, path)
-    return path
+def distance(squeezenet_weights: Path) -> FeatureDistance:
+    return FeatureDistance(SqueezeNet(squeezenet_weights))
 
 
 @pytest.fixture
@@ -68,25 +59,23 @@ def angle(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.acos((x @ y / (x.norm() * y.norm())).clamp(-1, 1))
 
 
-def test_agrees_with_a_plain_computation(squeezenet, weights, pair):
-    found = SqueezeNetPerceptual(weights)(*pair)
+def test_agrees_with_a_plain_computation(squeezenet, distance, pair):
+    found = distance(*pair)
     expected = [reference(squeezenet, a, b) for a, b in zip(*pair, strict=True)]
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
     assert min(expected) > 1e-3
 
 
-def test_equal_images_are_at_distance_0(weights, pair):
-    assert SqueezeNetPerceptual(weights)(pair[0], pair[0]).tolist() == [0, 0, 0]
+def test_equal_images_are_at_distance_0(distance, pair):
+    assert distance(pair[0], pair[0]).tolist() == [0, 0, 0]
 
 
-def test_maps_at_hand_give_the_same_distance(weights, pair):
-    distance = SqueezeNetPerceptual(weights)
-    assert torch.equal(distance.distance(*map(distance.maps, pair)), distance(*pair))
+def test_maps_at_hand_give_the_same_distance(distance, pair):
+    assert torch.equal(map_distance(*map(distance.network.maps, pair)), distance(*pair))
 
 
-def test_gradient_reaches_only_the_first_argument(weights, pair):
+def test_gradient_reaches_only_the_first_argument(distance, pair):
     reconstruction, images = (images.requires_grad_() for images in pair)
-    distance = SqueezeNetPerceptual(weights)
     distance(reconstruction, images).sum().backward()
     assert reconstruction.grad.isfinite().all()
     assert reconstruction.grad.count_nonzero() > 0
@@ -94,8 +83,7 @@ def test_gradient_reaches_only_the_first_argument(weights, pair):
     assert all(not parameter.requires_grad for parameter in distance.parameters())
 
 
-def test_a_step_along_the_gradient_lowers_the_distance(weights, pair):
-    distance = SqueezeNetPerceptual(weights)
+def test_a_step_along_the_gradient_lowers_the_distance(distance, pair):
     reconstruction, images = pair[0].requires_grad_(), pair[1]
     before = distance(reconstruction, images).sum()
     (gradient,) = torch.autograd.grad(before, reconstruction)
@@ -107,113 +95,32 @@ def test_silent_features_give_finite_gradients(squeezenet, tmp_path):
         {key: torch.zeros_like(value) for key, value in squeezenet.state_dict().items()}, tmp_path / "x.safetensors"
     )
     reconstruction = torch.ones(1, 3, SIZE, SIZE, requires_grad=True)
-    SqueezeNetPerceptual(tmp_path / "x.safetensors")(reconstruction, -reconstruction.detach()).sum().backward()
+    silent = FeatureDistance(SqueezeNet(tmp_path / "x.safetensors"))
+    silent(reconstruction, -reconstruction.detach()).sum().backward()
     assert reconstruction.grad.isfinite().all()
 
 
-def test_stays_in_eval_mode_inside_a_training_module(weights):
-    parent = nn.Sequential(SqueezeNetPerceptual(weights)).train()
+def test_stays_in_eval_mode_inside_a_training_module(distance):
+    parent = nn.Sequential(distance).train()
     assert not any(module.training for module in parent[0].modules())
 
 
-def test_loading_draws_no_random_numbers(weights):
-    before = torch.get_rng_state()
-    SqueezeNetPerceptual(weights)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_half_precision_files_become_float32(weights):
-    assert {parameter.dtype for parameter in SqueezeNetPerceptual(weights).parameters()} == {torch.float32}
-
-
-def test_runs_under_bfloat16_autocast(weights, pair):
-    distance = SqueezeNetPerceptual(weights)
+def test_runs_under_bfloat16_autocast(distance, pair):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = distance(*pair)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, distance(*pair), rtol=0.1, atol=1e-3)
 
 
-def test_the_classifier_may_be_missing(squeezenet, weights, tmp_path, pair):
-    state = {key: value for key, value in squeezenet.state_dict().items() if key.startswith("features.")}
-    save_file(state, tmp_path / "features.safetensors")
-    expected = SqueezeNetPerceptual(weights)(*pair)
-    assert torch.equal(SqueezeNetPerceptual(tmp_path / "features.safetensors")(*pair), expected)
-
-
-def test_the_environment_names_the_file_unless_an_argument_does(weights, monkeypatch, pair):
-    monkeypatch.setenv(SQUEEZENET_VARIABLE, str(weights))
-    assert torch.equal(make_perceptual("squeezenet")(*pair), SqueezeNetPerceptual(weights)(*pair))
-    monkeypatch.setenv(SQUEEZENET_VARIABLE, "nowhere")
-    SqueezeNetPerceptual(weights)
-
-
-def test_the_smallest_image_works_and_one_below_is_refused(weights):
-    distance = SqueezeNetPerceptual(weights)
-    size = distance.min_image_size
+def test_the_smallest_image_works_and_one_below_is_refused(distance):
+    size = distance.network.min_image_size
     assert distance(torch.zeros(1, 3, size, size), torch.ones(1, 3, size, size)).isfinite().all()
     with pytest.raises(UserError, match=f"20x{size} px are too small"):
         distance(torch.zeros(1, 3, size, 20), torch.ones(1, 3, size, 20))
 
 
-def test_reports_never_call_it_lpips():
-    assert SqueezeNetPerceptual.metric_name == "perceptual_squeezenet"
-
-
-def test_without_weights_it_says_how_to_give_them(monkeypatch):
-    monkeypatch.delenv(SQUEEZENET_VARIABLE, raising=False)
-    with pytest.raises(UserError, match=SQUEEZENET_VARIABLE):
-        SqueezeNetPerceptual()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("missing.safetensors", None, "no weights file at"),
-        ("text.safetensors", b"not weights", "is damaged"),
-        ("empty.safetensors", b"", "is damaged"),
-        ("text.pth", b"not weights", "is damaged"),
-    ],
-)
-def test_a_missing_or_damaged_file_is_one_clear_line(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        SqueezeNetPerceptual(tmp_path / name)
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_file_is_damaged(weights, tmp_path):
-    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="is damaged"):
-        SqueezeNetPerceptual(tmp_path / "cut.safetensors")
-
-
-def test_a_pickle_runs_nothing(tmp_path):
-    torch.save({"features.0.weight": Path("x")}, tmp_path / "object.pth")
-    with pytest.raises(UserError, match="is damaged"):
-        SqueezeNetPerceptual(tmp_path / "object.pth")
-
-
-def test_a_nested_checkpoint_is_refused(tmp_path):
-    torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "nested.pth")
-    with pytest.raises(UserError, match="flat state dict"):
-        SqueezeNetPerceptual(tmp_path / "nested.pth")
-
-
-@pytest.mark.parametrize("other", [squeezenet1_1, lambda: nn.Linear(2, 2)])
-def test_another_network_is_refused(tmp_path, other):
-    save_file(dict(other().state_dict()), tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="does not hold torchvision's squeezenet1_0"):
-        SqueezeNetPerceptual(tmp_path / "other.safetensors")
-
-
-def test_weights_that_are_not_finite_are_refused(squeezenet, tmp_path):
-    state = squeezenet.state_dict() | {"features.0.bias": torch.full((96,), torch.nan)}
-    save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(UserError, match="not finite"):
-        SqueezeNetPerceptual(tmp_path / "nan.safetensors")
+def test_reports_never_call_it_lpips(distance):
+    assert distance.metric_name == "perceptual_squeezenet"
 
 
 def test_none_gives_zeros_without_a_network(pair):
@@ -223,14 +130,40 @@ def test_none_gives_zeros_without_a_network(pair):
     assert not list(distance.parameters())
 
 
-def test_none_with_weights_is_a_contradiction(weights):
+def test_none_with_weights_is_a_contradiction(squeezenet_weights):
     with pytest.raises(UserError, match="takes no weights"):
-        make_perceptual("none", weights)
+        make_perceptual("none", squeezenet_weights)
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match="none, squeezenet, lpips"):
-        make_perceptual("vgg19")
+    with pytest.raises(UserError, match="'vgg19'; choose none, lpips, squeezenet, efficientnet-lite0"):
+        make_perceptual("squeezenet+vgg19")
+
+
+@pytest.mark.parametrize("name", ["squeezenet+squeezenet", "none+squeezenet", "timm:", ""])
+def test_names_that_make_no_sense_are_refused(name):
+    with pytest.raises(UserError, match="perceptual network"):
+        make_perceptual(name)
+
+
+def test_a_file_for_two_networks_that_read_one_is_refused(squeezenet_weights):
+    with pytest.raises(UserError, match="takes several weights files"):
+        make_perceptual("squeezenet+lpips", squeezenet_weights)
+
+
+def test_a_combination_is_the_mean(distance, squeezenet_weights, pair):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the align extra")
+    combined = make_perceptual("squeezenet+efficientnet-lite0", squeezenet_weights)
+    other = make_perceptual("efficientnet-lite0")
+    assert combined.metric_name == "perceptual_squeezenet+perceptual_efficientnet"
+    assert other.metric_name == "perceptual_efficientnet"
+    expected = (distance(*pair) + other(*pair)) / 2
+    torch.testing.assert_close(combined(*pair), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_samples_of_a_batch_do_not_see_each_other(distance, pair):
+    alone = torch.cat([distance(a[None], b[None]) for a, b in zip(*pair, strict=True)])
+    torch.testing.assert_close(distance(*pair), alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +204,9 @@ class TestLpips:
         assert distance(reconstruction, reconstruction).tolist() == [0, 0, 0]
 
     @pytest.mark.usefixtures("light_vgg")
-    def test_another_network_is_refused(self, weights):
+    def test_another_network_is_refused(self, squeezenet_weights):
         with pytest.raises(UserError, match="does not hold torchvision's vgg16"):
-            LpipsPerceptual(weights)
+            LpipsPerceptual(squeezenet_weights)
 
     @pytest.mark.usefixtures("layers")
     def test_unreachable_weights_say_what_to_give(self, monkeypatch):

@@ -1,11 +1,10 @@
-"""Frozen networks that judge images: distances between two images, and features for a Frechet distance of two sets."""
+"""Metrics by frozen networks: distances between two images, and features for a Frechet distance of two sets."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 from unittest.mock import patch
 
 import torch
@@ -13,28 +12,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.losses.perceptual import LpipsPerceptual, SqueezeNetPerceptual
+from dove.frozen.network import FrozenNetwork
+from dove.losses.perceptual import LpipsPerceptual, map_distance
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What a network says about a batch of images, kept so that originals are measured once for all lengths."""
+class ImageFeatures:
+    """Output of a network for a batch of images, kept so that originals pass it once for all lengths."""
 
     maps: Sequence[Tensor] = ()
-    """What its distance compares."""
-    features: Float[Tensor, "B F"] | None = None
+    """Tensors that the distance compares."""
+    pooled: Float[Tensor, "B F"] | None = None
     """One vector per image, for the Frechet distance."""
 
 
-class Judge(ABC):
-    """A frozen network. What it doesn't offer has no name."""
+class NetworkMetric(ABC):
+    """Distance and Frechet distance by one network. A column that it does not offer has no name."""
 
     distance_name: str | None = None
     """Column of its distance between two images."""
     frechet_name: str | None = None
     """Column of the Frechet distance of its features."""
-    width: ClassVar[int] = 0
+    width: int = 0
     """Features per image."""
+    min_image_size: int = 1
+    """Side in pixels below which the network cannot be used."""
 
     network: torch.nn.Module
 
@@ -44,64 +46,73 @@ class Judge(ABC):
         self.frechet_name = self.frechet_name if self.frechet_name in wanted else None
 
     def sha256(self) -> str:
-        """Of the network's weights."""
+        """Compute the SHA-256 of the network's weights."""
         digest = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @abstractmethod
-    def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:
-        """Measure images in [-1, 1]."""
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """Compute the features of images in [-1, 1]."""
 
-    def distance(self, reconstruction: Measured, images: Measured) -> Float[Tensor, " B"]:
-        """Distance of each image to its original; 0 for equal ones."""
+    def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
+        """Compute the distance of each image to its original; 0 for equal ones."""
         raise NotImplementedError(f"{type(self).__name__} has no distance")
 
 
-class SqueezeNetJudge(Judge):
-    """SqueezeNet 1.0, from a file or the one that DOVE_SQUEEZENET names: the distance of unit-normalised maps, and its
-    last maps averaged over positions.
+class FeatureMetric(NetworkMetric):
+    """Distance of unit-normalised maps of a frozen network, and its last map averaged over positions.
 
-    Images are judged at their own size, so numbers of different image sizes don't compare.
+    Images pass the network at their own size, so numbers of different image sizes do not compare.
+
+    Args:
+        network: Gives the maps.
+        device: Device to compute on.
     """
 
-    distance_name = SqueezeNetPerceptual.metric_name
-    frechet_name = "fd_squeezenet"
-    width = 512
+    def __init__(self, network: FrozenNetwork, device: torch.device) -> None:
+        self.network: FrozenNetwork = network.to(device)
+        self.distance_name = f"perceptual_{network.label}"
+        self.frechet_name = f"fd_{network.label}"
+        self.width = network.width
+        self.min_image_size = network.min_image_size
 
-    def __init__(self, weights: Path | None, device: torch.device):
-        # Channels last is twice as quick on CPUs.
-        network = SqueezeNetPerceptual(weights).to(device)
-        self.network: SqueezeNetPerceptual = network.to(memory_format=torch.channels_last)
+    def sha256(self) -> str:
+        """See `NetworkMetric.sha256`."""
+        return self.network.sha256()
 
     @torch.inference_mode()
-    def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """See `NetworkMetric.features`."""
         maps = self.network.maps(images.contiguous(memory_format=torch.channels_last))
-        return Measured(maps, maps[-1].mean(dim=(2, 3)))
+        return ImageFeatures(maps, self.network.pooled(maps))
 
-    def distance(self, reconstruction: Measured, images: Measured) -> Float[Tensor, " B"]:
-        return self.network.distance(reconstruction.maps, images.maps)
+    def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
+        """See `NetworkMetric.distance`."""
+        return map_distance(reconstruction.maps, images.maps)
 
 
-class LpipsJudge(Judge):
+class LpipsMetric(NetworkMetric):
     """LPIPS of VGG-16; weights from a file, or None to let torchvision download them."""
 
     distance_name = LpipsPerceptual.metric_name
 
-    def __init__(self, weights: Path | None, device: torch.device):
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
         self.network = LpipsPerceptual(weights).to(device)
 
-    def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:
-        return Measured([images])
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """Keep the images themselves: the package compares nothing else."""
+        return ImageFeatures([images])
 
     @torch.inference_mode()
-    def distance(self, reconstruction: Measured, images: Measured) -> Float[Tensor, " B"]:
+    def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
+        """See `NetworkMetric.distance`."""
         return self.network(*reconstruction.maps, *images.maps)
 
 
-class InceptionJudge(Judge):
-    """The Inception v3 of FID, as ``pytorch-fid`` builds it; weights from a file, or None to let it download them.
+class InceptionMetric(NetworkMetric):
+    """FID's Inception v3, as ``pytorch-fid`` builds it; weights from a file, or None to let it download them.
 
     Images are rounded to 8 bits first, as if they had been saved: FID is a number of files.
     """
@@ -109,13 +120,14 @@ class InceptionJudge(Judge):
     frechet_name = "fid"
     width = 2048
 
-    def __init__(self, weights: Path | None, device: torch.device):
+    def __init__(self, weights: Path | None, device: torch.device) -> None:
         self.network = _inception(weights).to(device)
 
     @torch.inference_mode()
-    def measure(self, images: Float[Tensor, "B 3 H W"]) -> Measured:
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """See `NetworkMetric.features`."""
         pixels = images.clamp(-1, 1).add(1).mul(127.5).round().div(255)
-        return Measured(features=self.network(pixels)[0].flatten(1))
+        return ImageFeatures(pooled=self.network(pixels)[0].flatten(1))
 
 
 def _inception(weights: Path | None) -> torch.nn.Module:

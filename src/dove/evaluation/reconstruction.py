@@ -24,7 +24,7 @@ from dove.evaluation.metrics import (
     psnr,
     ssim,
 )
-from dove.evaluation.networks import Judge, Measured
+from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.evaluation.report import cache_folder
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
 from dove.processor import ImageProcessor
@@ -40,30 +40,30 @@ class ReferenceCache:
     They lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
     """
 
-    def __init__(self, data_sha256: str, image_size: int, judges: Sequence[Judge]):
-        self.judges = judges
+    def __init__(self, data_sha256: str, image_size: int, metrics: Sequence[NetworkMetric]):
+        self.metrics = metrics
         self.statistics: dict[str, FeatureStatistics] = {}
         folder = cache_folder("statistics")
         self._files: dict[str, Path] = {}
-        for judge in judges:
-            if judge.frechet_name:
-                key = f"{data_sha256} {image_size} {judge.frechet_name} {judge.sha256()}"
-                self._files[judge.frechet_name] = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
+        for metric in metrics:
+            if metric.frechet_name:
+                key = f"{data_sha256} {image_size} {metric.frechet_name} {metric.sha256()}"
+                self._files[metric.frechet_name] = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
         for name, file in self._files.items():
             if (found := _load_statistics(file)) is not None:
                 self.statistics[name] = found
         self._growing = {name for name in self._files if name not in self.statistics}
 
-    def measure(self, originals: Float[Tensor, "B 3 H W"]) -> list[Measured]:
-        """What each judge says about a batch of originals; nothing where it is neither compared with nor counted."""
-        measured = []
-        for judge in self.judges:
-            growing = judge.frechet_name in self._growing
-            found = judge.measure(originals) if growing or judge.distance_name else Measured()
-            if growing and judge.frechet_name and found.features is not None:
-                self.statistics.setdefault(judge.frechet_name, FeatureStatistics(judge.width)).update(found.features)
-            measured.append(found)
-        return measured
+    def features(self, originals: Float[Tensor, "B 3 H W"]) -> list[ImageFeatures]:
+        """Compute each metric's features of a batch of originals, unless neither distance nor statistics need them."""
+        features = []
+        for metric in self.metrics:
+            growing = metric.frechet_name in self._growing
+            found = metric.features(originals) if growing or metric.distance_name else ImageFeatures()
+            if growing and metric.frechet_name and found.pooled is not None:
+                self.statistics.setdefault(metric.frechet_name, FeatureStatistics(metric.width)).update(found.pooled)
+            features.append(found)
+        return features
 
     def finish(self) -> None:
         """Keep what a whole pass has gathered."""
@@ -126,17 +126,22 @@ class Recorder:
     Args:
         subject: the model.
         images: the images.
-        judges: networks to ask beside PSNR and SSIM.
+        metrics: metrics by networks, beside PSNR and SSIM.
         batch_size: images at a time.
         pictures: folder that gets every reconstruction, by model and length; None for no pictures.
     """
 
     def __init__(
-        self, subject: Subject, images: Images, judges: Sequence[Judge], batch_size: int, pictures: Path | None = None
+        self,
+        subject: Subject,
+        images: Images,
+        metrics: Sequence[NetworkMetric],
+        batch_size: int,
+        pictures: Path | None = None,
     ):
-        self.subject, self.images, self.judges, self.batch_size = subject, images, judges, batch_size
+        self.subject, self.images, self.metrics, self.batch_size = subject, images, metrics, batch_size
         self.pictures = None if pictures is None else pictures / subject.slug
-        self.originals = ReferenceCache(images.sha256, subject.tokenizer.image_size, judges)
+        self.originals = ReferenceCache(images.sha256, subject.tokenizer.image_size, metrics)
 
     def record(self, requests: dict[int | str, LengthPolicy]) -> list[Meter]:
         """One meter for each labelled policy, from one pass in which the encoder runs once for all."""
@@ -146,13 +151,13 @@ class Recorder:
         description = f"{self.subject.name} at {', '.join(map(str, requests))}"
         for batch in self.images.batches(tokenizer.image_size, self.batch_size, description):
             originals = batch.pixels.to(self.subject.device)
-            measured = self.originals.measure(originals)
+            features = self.originals.features(originals)
             names = [picture_name(done + row, key) for row, key in enumerate(batch.keys)]
             self._save("original", names, originals)
             for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
                 rebuilt = tokenizer.decode(tokens)
                 meter.lengths += tokens.lengths.tolist()
-                self._measure(meter, rebuilt, originals, measured)
+                self._measure(meter, rebuilt, originals, features)
                 self._save(str(meter.label), names, rebuilt)
             done += len(batch)
         self.originals.finish()
@@ -162,7 +167,7 @@ class Recorder:
         """Finished rows, in the order of the meters."""
         return [meter.row(self.subject.name) | self._frechet(meter) for meter in meters]
 
-    def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, measured: Sequence[Measured]) -> None:
+    def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, features: Sequence[ImageFeatures]) -> None:
         scaled, truth = unit_range(rebuilt), unit_range(originals)
         error = mean_squared_error(scaled, truth)
         if not error.isfinite().all():
@@ -170,13 +175,13 @@ class Recorder:
         meter.add("mse", error)
         meter.add("psnr", psnr(error))
         meter.add("ssim", ssim(scaled, truth))
-        for judge, original in zip(self.judges, measured, strict=True):
-            judged = judge.measure(rebuilt)
-            if judge.distance_name:
-                meter.add(judge.distance_name, judge.distance(judged, original))
-            if judge.frechet_name and judged.features is not None:
-                statistics = meter.statistics.setdefault(judge.frechet_name, FeatureStatistics(judge.width))
-                statistics.update(judged.features)
+        for metric, original in zip(self.metrics, features, strict=True):
+            found = metric.features(rebuilt)
+            if metric.distance_name:
+                meter.add(metric.distance_name, metric.distance(found, original))
+            if metric.frechet_name and found.pooled is not None:
+                statistics = meter.statistics.setdefault(metric.frechet_name, FeatureStatistics(metric.width))
+                statistics.update(found.pooled)
 
     def _frechet(self, meter: Meter) -> dict[str, float]:
         return {
@@ -248,7 +253,7 @@ def evaluate_reconstruction(
     subject: Subject,
     images: Images,
     num_tokens: Sequence[str],
-    judges: Sequence[Judge],
+    metrics: Sequence[NetworkMetric],
     *,
     batch_size: int,
     pictures: Path | None = None,
@@ -262,7 +267,7 @@ def evaluate_reconstruction(
         subject: the model.
         images: the images.
         num_tokens: policies; none for ``default_requests``.
-        judges: networks to ask beside PSNR and SSIM.
+        metrics: metrics by networks, beside PSNR and SSIM.
         batch_size: images at a time.
         pictures: folder for all reconstructions; None for none.
 
@@ -277,7 +282,7 @@ def evaluate_reconstruction(
     requests: dict[int | str, LengthPolicy] = {
         policy.num_tokens if isinstance(policy, Fixed) else str(policy): policy for policy in policies
     }
-    recorder = Recorder(subject, images, judges, batch_size, pictures)
+    recorder = Recorder(subject, images, metrics, batch_size, pictures)
     meters = {meter.label: meter for meter in recorder.record(requests)}
     means = {
         label: Fixed(nearest(counts, float(np.mean(meters[label].lengths))))

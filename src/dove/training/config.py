@@ -6,6 +6,7 @@ from typing import Literal
 from dove.config import DoveConfig, VQGANConfig, added
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
+from dove.frozen.names import split_perceptual
 from dove.losses.config import ReconstructionWeights
 from dove.models.discriminator_config import DiscriminatorConfig
 
@@ -14,13 +15,15 @@ from dove.models.discriminator_config import DiscriminatorConfig
 class ReconstructionLossConfig(ReconstructionWeights):
     """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
 
-    perceptual_network: Literal["none", "squeezenet", "lpips"] = "lpips"
-    """The network behind the perceptual distance."""
+    perceptual_network: str = "lpips"
+    """Network behind the perceptual distance: none, lpips, squeezenet, efficientnet-lite0, timm:MODEL or
+    transformers:MODEL; several joined by + give the mean of their distances."""
     perceptual_weights: str | None = None
-    """File with that network's weights; None downloads them where the network has a home."""
+    """Weights of lpips or squeezenet; None downloads the former and takes the file DOVE_SQUEEZENET names for the latter."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
+        split_perceptual(self.perceptual_network)
         if self.perceptual and self.perceptual_network == "none":
             raise UserError(
                 f"loss.perceptual={self.perceptual} needs a network; pass --loss.perceptual 0 "

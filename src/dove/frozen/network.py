@@ -1,0 +1,90 @@
+"""The interface of frozen image networks."""
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class FrozenNetwork(nn.Module, ABC):
+    """Pretrained network that maps images to feature maps.
+
+    It stays in eval mode whatever mode its parent is put into, and gradients flow to the images alone.
+
+    Args:
+        name: Name of the network.
+        mean: Mean of red, green and blue that the network expects, for pixels in [0, 1].
+        std: Their standard deviations.
+    """
+
+    width: int
+    """Channels F of the last map."""
+    min_image_size: int
+    """Side in pixels below which the network cannot be used."""
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.name = name
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def label(self) -> str:
+        """Name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``."""
+        return re.sub(r"\W+", "_", self.name)
+
+    def freeze(self) -> None:
+        """Take every parameter out of training; subclasses call it once their layers are loaded."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenNetwork":
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def maps(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Compute the feature maps, (B, C_l, h_l, w_l) each in float32, from shallow to deep.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            UserError: If the images are smaller than ``min_image_size``.
+        """
+        if min(images.shape[-2:]) < self.min_image_size:
+            raise UserError(
+                f"images of {images.shape[-1]}x{images.shape[-2]} px are too small for {self.name}, which needs "
+                f"{self.min_image_size} px; use larger images or another network"
+            )
+        pixels = ((images + 1) / 2 - self.mean) / self.std
+        return [features.float() for features in self._features(pixels)]
+
+    def pooled(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B F"]:
+        """Average the last map over its positions.
+
+        Args:
+            maps: Result of `maps`.
+        """
+        return maps[-1].mean(dim=(2, 3))
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of the weights, for cache keys and reports."""
+        digest = hashlib.sha256()
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @abstractmethod
+    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
+        """Compute the maps of normalised pixels, in any float type."""

@@ -1,0 +1,81 @@
+"""SqueezeNet 1.0 from a weights file."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.errors import UserError
+from dove.frozen.network import FrozenNetwork
+from dove.frozen.weights import check_finite, read_weights
+
+SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"
+"""Environment variable that names the SqueezeNet file where no path is given."""
+
+
+class SqueezeNet(FrozenNetwork):
+    """SqueezeNet 1.0 without its classifier.
+
+    Maps are taken in front of each of the three poolings and at the end (relu1, fire4, fire8, fire9: strides 2, 4, 8 and
+    16), so that every resolution is used once, at its deepest. No feature is negative.
+
+    Args:
+        weights: Safetensors file in the layout of torchvision's ``squeezenet1_0``, any float type; the classifier may be
+            missing. None for the file that the environment variable DOVE_SQUEEZENET names.
+
+    Raises:
+        UserError: If no file is named, or it is missing, damaged, or of another network.
+    """
+
+    width = 512
+    min_image_size = 21
+    """Side in pixels below which the last pooling has nothing left."""
+
+    _taps = (1, 5, 10, 12)
+    """Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``."""
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__("squeezenet")
+        self.features = _load_features(_find_file(weights))
+        self.freeze()
+
+    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
+        found = []
+        for index, stage in enumerate(self.features):
+            pixels = stage(pixels)
+            if index in self._taps:
+                found.append(pixels)
+        return found
+
+
+def _find_file(weights: str | Path | None) -> Path:
+    found = weights or os.environ.get(SQUEEZENET_VARIABLE)
+    if not found:
+        raise UserError(
+            "SqueezeNet needs its weights; give a safetensors file in torchvision's squeezenet1_0 layout as the "
+            f"perceptual weights or in the environment variable {SQUEEZENET_VARIABLE}, use efficientnet-lite0, whose "
+            "weights a package holds, or train without: --loss.perceptual 0 --loss.perceptual-network none"
+        )
+    return Path(found)
+
+
+def _load_features(path: Path) -> nn.Sequential:
+    """Build the convolutions in float32."""
+    from torchvision.models import squeezenet1_0
+
+    state = {
+        key.removeprefix("features."): value.float()
+        for key, value in read_weights(path).items()
+        if key.startswith("features.")
+    }
+    with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
+        features: nn.Sequential = squeezenet1_0().features
+    try:
+        features.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold torchvision's squeezenet1_0; give weights in that layout") from error
+    check_finite(path, state)
+    return features
