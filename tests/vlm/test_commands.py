@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dove.checkpoint import shipped_checkpoints
 from dove.cli import main
-from dove.paper import load_experiment
 from dove.vlm.config import VLMTrainConfig
 from dove.vlm.train import run_vlm_training
 
@@ -64,7 +62,3 @@ def test_info_says_what_it_is(trained: str, capsys: pytest.CaptureFixture[str]) 
     found = json.loads(capsys.readouterr().out)
     assert set(found["parameters"]) == {"connector", "language_model", "total"}
     assert found["config"]["num_tokens"] == "auto"
-
-
-def test_the_model_of_table_3_is_shipped() -> None:
-    assert load_experiment("table3").scales["tiny"].model in shipped_checkpoints()

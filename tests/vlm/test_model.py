@@ -97,16 +97,6 @@ def test_every_image_goes_to_its_own_place(vlm: VisionLanguageModel) -> None:
     torch.testing.assert_close(embedded[0, words], expected)
 
 
-def test_a_placed_connector_tells_the_places_of_each_image(vlm: VisionLanguageModel) -> None:
-    config = replace(vlm.config, connector="mlp+places")
-    placed = VisionLanguageModel(config, vlm.language_model, vlm.text_tokenizer, vlm.tokenizer)
-    placed.connector.load_state_dict(vlm.connector.state_dict() | {"places": torch.randn(16, 32)})
-    layout = lay_out([ask(vlm, "first <image> then <image>")], [3, 2])
-    tokens = Tokens.from_ragged([torch.randn(3, 24), torch.randn(2, 24)], 16)
-    difference = (placed.embed(layout, tokens) - vlm.embed(layout, tokens))[layout.image_positions]
-    torch.testing.assert_close(difference, placed.connector.places[torch.tensor([0, 1, 2, 0, 1])])
-
-
 def test_a_connector_starts_with_standardised_tokens(vlm: VisionLanguageModel) -> None:
     generator = torch.Generator().manual_seed(5)
     deviation, mean = torch.rand(24, generator=generator) * 3 + 0.5, torch.randn(24, generator=generator) * 4

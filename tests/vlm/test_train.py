@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,7 @@ from safetensors.torch import load_file
 
 from dove.commands.vlm.train import parse
 from dove.errors import UserError
-from dove.tokenizer import Dove
-from dove.vlm.config import VLM_PRESETS, LoraConfig, ViewsConfig, VLMTrainConfig
-from dove.vlm.images import encode_with_gradients
+from dove.vlm.config import VLM_PRESETS, LoraConfig, VLMTrainConfig
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.train import AnswerTrainer, build_model, make_optimizer, run_vlm_training
 
@@ -66,16 +63,11 @@ def test_resuming_equals_never_stopping_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sharding", "tokenizer_learns"),
-    [("none", False), ("none", True), pytest.param("fsdp", True, marks=pytest.mark.faults)],  # a minute and more
-)
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.faults)])
 def test_two_processes_train_like_one_with_twice_the_batch(
-    sharding: str, tokenizer_learns: bool, training: VLMTrainConfig, tmp_path: Path
+    sharding: str, training: VLMTrainConfig, tmp_path: Path
 ) -> None:
     one = replace(training, run=replace(training.run, steps=3, batch_size=8))
-    if tokenizer_learns:  # to whom the longest sequence of a batch matters, and so they are all as long
-        one = replace(one, train_tokenizer=True, cache_tokens=False, num_tokens=("16",))
     run_vlm_training(one)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
     arguments = ["vlm", "train", "--config", str(Path(one.output) / "config.yaml"), "--output", str(tmp_path / "two")]
@@ -96,37 +88,6 @@ def test_pixels_and_cached_tokens_give_the_same(training: VLMTrainConfig, tmp_pa
     run_vlm_training(loaded)
     # The cache holds tokens in half precision.
     assert losses(plain.output) == pytest.approx(losses(loaded.output), abs=2e-3)
-
-
-def test_a_trained_tokenizer_moves_and_what_changed_is_saved(training: VLMTrainConfig, tokenizer_folder: str) -> None:
-    config = replace(training, train_tokenizer=True, cache_tokens=False, tokenizer_lr=1e-2)
-    folder = run_vlm_training(replace(config, run=replace(config.run, steps=2, sample_every=9)))
-    start = load_file(Path(tokenizer_folder) / "model.safetensors")
-    stored = weights(config.output)
-    kept = {name.removeprefix("trained_tokenizer.") for name in stored if name.startswith("trained_tokenizer.")}
-    assert any(name.startswith("generator.") for name in kept)
-    assert not any(name.startswith("token_decoder.") for name in kept)  # no answer depends on it
-    loaded = VisionLanguageModel.from_pretrained(folder, device="cpu").tokenizer
-    assert isinstance(loaded, Dove)
-    for name, tensor in loaded.state_dict().items():
-        torch.testing.assert_close(tensor, stored.get(f"trained_tokenizer.{name}", start[name]))
-        assert name not in kept or not torch.equal(tensor, start[name])
-
-
-def test_lengths_of_a_trained_tokenizer_are_those_of_its_start(tiny_dove: Dove) -> None:
-    learns = deepcopy(tiny_dove)
-    for parameter in learns.generator.parameters():
-        parameter.data.mul_(1.5)
-    pixels = torch.rand(3, 3, tiny_dove.image_size, tiny_dove.image_size) * 2 - 1
-    (auto, four), drift = encode_with_gradients(learns, tiny_dove, pixels, ["auto", "4"])
-    assert torch.equal(auto.lengths, tiny_dove.encode(pixels, "auto").lengths)
-    assert four.lengths.tolist() == [4, 4, 4]
-    torch.testing.assert_close(four.values, learns.encode(pixels, 4).values)
-    most = max(4, int(auto.lengths.max()))
-    margins = [model.generate(model.latents(pixels)).eos.margin[:, 1:most] for model in (learns, tiny_dove)]
-    torch.testing.assert_close(drift, torch.nn.functional.mse_loss(*margins))
-    assert drift.requires_grad
-    assert four.values.requires_grad
 
 
 def test_a_blind_model_needs_no_image(training: VLMTrainConfig) -> None:
@@ -184,11 +145,6 @@ def test_adapters_alone_are_trained_and_stored(training: VLMTrainConfig, tmp_pat
     [
         ({"prompt": "shout"}, "prompt='shout' is unknown; pass one of plain"),
         ({"num_tokens": ()}, "names no length policy"),
-        (
-            {"tokenizer": "none", "train_tokenizer": True, "cache_tokens": False, "views": ViewsConfig()},
-            "needs an image tokenizer",
-        ),
-        ({"train_tokenizer": True}, "cannot be cached"),
         ({"lora": LoraConfig(rank=4)}, "pass --language-model"),
         ({"query": "dog"}, "query='dog' is unknown"),
     ],

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -36,7 +35,6 @@ class Replicated:
             What to call in the objective's place.
         """
         average.to(self.accelerator.device)
-        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=objective.has_idle_weights)
         wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
         return wrapped
 

@@ -56,9 +56,6 @@ class Objective(nn.Module, ABC):
         loss: weights and networks of the reconstruction loss.
     """
 
-    has_idle_weights = False
-    """Whether the loss does not depend on some of the weights; DDP waits for their gradients unless it is told."""
-
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig):
         super().__init__()
         self.model = model

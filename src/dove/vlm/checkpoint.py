@@ -1,7 +1,6 @@
 """Saved vision-language models: config.json, model.safetensors, and the language model's settings and text tokenizer."""
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
 from dove.protocol import Tokenizer
-from dove.registry import load_tokenizer
 from dove.vlm.config import LanguageModelConfig, LoraConfig, VLMConfig
 from dove.vlm.model import VisionLanguageModel
 
 LANGUAGE_MODEL_FOLDER = "language_model"
-TOKENIZER_PREFIX = "trained_tokenizer."
 
 
 def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn.Module:
@@ -76,22 +73,13 @@ def add_lora(language_model: Any, config: LoraConfig) -> Any:
         return get_peft_model(language_model, adapters)
 
 
-def stored_weights(model: VisionLanguageModel, start: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """What a folder holds: each tensor once, and of a language model with adapters the adapters alone.
-
-    Args:
-        model: to be stored.
-        start: weights of the image tokenizer that a trained one started from, which are not stored again.
-    """
+def stored_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
+    """Weights that a folder holds: each tensor once, and of a language model with adapters the adapters alone."""
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen:
             continue
-        if name.startswith(TOKENIZER_PREFIX):
-            before = (start or {}).get(name.removeprefix(TOKENIZER_PREFIX))
-            if before is not None and torch.equal(before, tensor.cpu()):
-                continue
         if model.config.lora.rank and name.startswith("language_model.") and "lora_" not in name:
             continue
         seen.add(tensor.data_ptr())
@@ -104,10 +92,7 @@ def save_vlm(
 ) -> None:
     """See ``VisionLanguageModel.save_pretrained``."""
     folder = Path(folder)
-    start = None
-    if model.trained_tokenizer is not None:
-        start = load_tokenizer(model.config.tokenizer).state_dict()
-    save_checkpoint(folder, model.config, stored_weights(model, start), dtype=dtype, card=card)
+    save_checkpoint(folder, model.config, stored_weights(model), dtype=dtype, card=card)
     try:
         model.language_model.config.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
         model.text_tokenizer.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
@@ -128,8 +113,7 @@ def load_vlm(name: str | Path, *, tokenizer: str | None = None, device: str = "a
     expected = stored_weights(model)
     twins = {tensor.data_ptr(): key for key, tensor in expected.items()}
     for key, tensor in model.state_dict().items():
-        # Tied to a stored tensor, a base model's under adapters, or of a tokenizer's part that did not learn.
-        if key not in expected or key.startswith(TOKENIZER_PREFIX):
+        if key not in expected:  # tied to a stored tensor, or a base model's under adapters
             weights[key] = weights.get(twins.get(tensor.data_ptr(), ""), tensor)
     load_weights(model, weights, folder)
     return model.to(target).eval()

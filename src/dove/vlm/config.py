@@ -7,7 +7,6 @@ from dove.errors import UserError
 from dove.training.config import OptimConfig, RunConfig, TrainConfig
 
 PROMPTS = ("plain", "vicuna", "chat")
-CONNECTORS = ("mlp", "mlp+places")
 QUERIES = ("null", "question")
 BLIND = "none"
 """In place of a tokenizer: the model sees no image."""
@@ -57,16 +56,6 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamingConfig:
-    """A start for an image tokenizer that learns: a small reader in place of the language model (see ``dove.vlm.naming``)."""
-
-    steps: int = 0
-    """Steps of it before the language model's first; 0 leaves it out."""
-    lr: float = 5e-4
-    """Peak learning rate."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class VLMConfig:
     """What a saved vision-language model consists of."""
 
@@ -88,15 +77,10 @@ class VLMConfig:
     """The length policy where the caller names none."""
     query: str = "null"
     """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
-    connector: str = "mlp"
-    """``mlp``: two layers (section 3.3); ``mlp+places`` adds a learned vector for each place in an image's sequence."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    train_tokenizer: bool = False
-    """Whether the image tokenizer's encoder learned too; what changed in it is then stored with the model."""
 
     def __post_init__(self) -> None:
         require_known("prompt", self.prompt, PROMPTS)
-        require_known("connector", self.connector, CONNECTORS)
 
     @property
     def blind(self) -> bool:
@@ -127,26 +111,17 @@ class VLMTrainConfig(TrainConfig):
     answer_balance: float = added(0.0)
     """How far ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
     power of minus this. 0 treats all questions alike, 1 all answers."""
-    train_tokenizer: bool = False
-    """Whether the image tokenizer's encoder learns with the language model. Its lengths stay what the tokenizer it starts from
-    says."""
-    naming: NamingConfig = added(NamingConfig())
     language_model: str | None = None
     """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
     goes on with a new connector; None builds ``scratch`` from random weights."""
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     prompt: str = "plain"
     lora: LoraConfig = field(default_factory=LoraConfig)
-    connector: str = added("mlp")
-    """``mlp``: two layers; ``mlp+places`` adds a learned vector for each place in an image's sequence."""
     connector_lr: float = 2e-4
     """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
-    tokenizer_lr: float = added(1e-4)
-    """Peak learning rate of an image tokenizer that learns."""
 
     def __post_init__(self) -> None:
         require_known("prompt", self.prompt, PROMPTS)
-        require_known("connector", self.connector, CONNECTORS)
         require_known("query", self.query, QUERIES)
         if not self.num_tokens:
             raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
@@ -154,14 +129,6 @@ class VLMTrainConfig(TrainConfig):
             raise UserError(f"answer_balance={self.answer_balance} must be at least 0")
         if self.answer_balance and self.questions_per_image is None:
             raise UserError("answer_balance chooses among questions; pass --questions-per-image with it")
-        if self.cache_tokens and self.train_tokenizer:
-            raise UserError("tokens of a tokenizer that learns cannot be cached; pass --cache-tokens False")
-        if self.naming.steps and not (self.train_tokenizer or self.cache_tokens):
-            raise UserError("naming.steps without a cache needs a tokenizer that goes on; pass --train-tokenizer True")
-        if self.naming.steps and self.tokenizer == BLIND:
-            raise UserError("naming.steps needs an image tokenizer; leave it out with --tokenizer none")
-        if self.tokenizer == BLIND and self.train_tokenizer:
-            raise UserError("train_tokenizer needs an image tokenizer; leave it out with --tokenizer none")
         if self.language_model is None and self.lora.rank:
             raise UserError("LoRA adapts a trained language model; pass --language-model with --lora.rank")
         if self.optim.lr <= 0:
@@ -190,7 +157,6 @@ VLM_TINY = VLMTrainConfig(
     preset="vlm-tiny",
     num_tokens=("auto", "auto", "64"),
     views=ViewsConfig(count=4, symmetries=True, zoom_out=1.25),
-    naming=NamingConfig(steps=1000),
     questions_per_image=8,
     optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
     connector_lr=1e-3,
@@ -198,6 +164,6 @@ VLM_TINY = VLMTrainConfig(
         steps=1200, batch_size=32, holdout=40, log_every=50, sample_every=200, checkpoint_every=200, threads=1
     ),
 )
-"""A language model of a million parameters, from random weights, behind an encoder that first learned to name."""
+"""A language model of a million parameters, from random weights, behind a frozen tokenizer."""
 
 VLM_PRESETS: dict[str, VLMTrainConfig] = {"vlm-tiny": VLM_TINY, "llava": LLAVA}

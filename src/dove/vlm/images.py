@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -14,18 +13,13 @@ from torch import Tensor
 from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
-from dove.lengths import parse_length_policy
-from dove.models.eos import EosScores
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.protocol import Tokenizer, encode_each
-from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.vlm.config import PREFIX, ViewsConfig
 
 PADDING = (124, 116, 104)
 """ImageNet's mean colour, as in LLaVA."""
-DRIFT_WEIGHT = 0.01
-"""Of the squared change of EOS margins, in dB for heads that predict quality, where a tokenizer learns to answer."""
 DIHEDRAL = (None, *Image.Transpose)
 
 
@@ -137,46 +131,3 @@ def encode_glimpses(
     if queries is not None and all(queries) and takes_queries(tokenizer):
         return [tokenizer.encode(pixels, request, query=list(queries)) for request in wanted]  # type: ignore[call-arg]
     return encode_each(tokenizer, pixels, wanted)
-
-
-def encode_with_gradients(
-    tokenizer: Dove, teacher: Dove, pixels: Float[Tensor, "B 3 S S"], requests: Sequence[str]
-) -> tuple[list[Tokens], Float[Tensor, ""]]:
-    """Tokens by each of the length policies, that pass gradients on to the tokenizer's encoder.
-
-    An encoder that learns to answer no longer knows how well its tokens would rebuild the image. So the lengths come from
-    the tokenizer as it was, and the one that learns is to keep saying what that one says.
-
-    Args:
-        tokenizer: the one that learns.
-        teacher: the same as it was at the start.
-        pixels: in [-1, 1].
-        requests: length policies.
-
-    Returns:
-        The tokens, and the mean squared difference of the two tokenizers' EOS margins (see ``EosScores``) as far as the
-        longest sequence goes.
-
-    Raises:
-        UserError: for policies that don't fit the tokenizer.
-    """
-    policies = [
-        parse_length_policy(str(tokenizer.max_tokens) if request == PREFIX else request, tokenizer.max_tokens)
-        for request in requests
-    ]
-    with torch.no_grad():
-        known = teacher.generate(teacher.latents(pixels)).eos
-    lengths = [policy.lengths(known) for policy in policies]
-    # At least two, as the drift needs them.
-    needed = min(tokenizer.max_tokens, max(2, *(int(kept.max()) for kept in lengths)))
-    output = tokenizer.generate(tokenizer.latents(pixels), needed)
-    drift = margin_drift(output.eos, known)
-    return [Tokens.cut(output.values, kept, tokenizer.max_tokens) for kept in lengths], drift
-
-
-def margin_drift(scores: EosScores, known: EosScores) -> Float[Tensor, ""]:
-    """The mean squared difference of margins as far as ``scores`` go, from the second position on.
-
-    Nothing is in front of the first, where some heads have no finite margin.
-    """
-    return (scores.margin - known.margin[:, : scores.margin.shape[1]])[:, 1:].square().mean()

@@ -19,7 +19,7 @@ class DoveVlm(lmms):
     """A saved vision-language model as lmms-eval's simple kind of model: pictures and a text in, a text out.
 
     Args:
-        pretrained: a shipped name, a folder of dove vlm train, or a hub id.
+        pretrained: a folder of dove vlm train, or a hub id.
         num_tokens: length policy; empty for the model's own.
         device: cpu, cuda, ...; auto takes a GPU where there is one.
         batch_size: accepted, as lmms-eval passes it; questions are answered one by one.
@@ -29,7 +29,7 @@ class DoveVlm(lmms):
 
     def __init__(
         self,
-        pretrained: str = "vlm-tiny",
+        pretrained: str,
         num_tokens: int | str = "",
         device: str = "auto",
         batch_size: int | str = 1,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.errors import UserError
@@ -33,16 +33,6 @@ class Connector(nn.Sequential):
         outputs: Tensor = super().forward((tokens - self.mean) / self.deviation)
         return outputs
 
-    def connect(self, tokens: Float[Tensor, "n D"], places: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
-        """Inputs of the language model.
-
-        Args:
-            tokens: of all images.
-            places: of each token in the sequence of its image, from 0.
-        """
-        inputs: Tensor = self(tokens)
-        return inputs
-
     @torch.no_grad()
     def standardise(self, tokens: Float[Tensor, "n D"]) -> None:
         """Give every dimension of the tokens mean 0 and deviation 1 from here on.
@@ -58,28 +48,6 @@ class Connector(nn.Sequential):
         self.deviation.copy_(deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6))  # a constant one says nothing
 
 
-class PlacedConnector(Connector):
-    """A connector that also says which token of its image one is, by a vector for each place.
-
-    Tokens with the same place mean the same thing in all images. A language model with rotary positions sees distances
-    alone, and one that starts from random weights takes long to count from them.
-    """
-
-    def __init__(self, token_dim: int, hidden_size: int, max_tokens: int):
-        super().__init__(token_dim, hidden_size)
-        self.places = nn.Parameter(0.02 * torch.randn(max_tokens, hidden_size))
-
-    def connect(self, tokens: Float[Tensor, "n D"], places: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
-        return super().connect(tokens, places) + self.places[places]
-
-
-def make_connector(config: VLMConfig, hidden_size: int) -> Connector:
-    """The connector that ``config`` names."""
-    if config.connector == "mlp+places":
-        return PlacedConnector(config.token_dim, hidden_size, config.max_tokens)
-    return Connector(config.token_dim, hidden_size)
-
-
 class VisionLanguageModel(nn.Module):
     """A causal language model that reads image tokens between its words.
 
@@ -87,8 +55,7 @@ class VisionLanguageModel(nn.Module):
         config: what it consists of.
         language_model: any causal language model of transformers.
         text_tokenizer: the one that goes with it.
-        tokenizer: the image tokenizer; None for a model that sees no image, or gets tokens alone. Where
-            ``config.train_tokenizer`` says so it is a part of the model, trained and saved with it.
+        tokenizer: the image tokenizer, frozen; None for a model that sees no image, or gets tokens alone.
     """
 
     def __init__(
@@ -101,13 +68,12 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer
         self.language_model = language_model
-        self.connector = make_connector(config, language_model.get_input_embeddings().embedding_dim)
+        self.connector = Connector(config.token_dim, language_model.get_input_embeddings().embedding_dim)
         self.writer = PromptWriter(
             text_tokenizer, config.prompt, blind=config.blind, name=config.language_model or "the language model"
         )
-        self.trained_tokenizer = tokenizer if config.train_tokenizer and isinstance(tokenizer, nn.Module) else None
-        # In a tuple, a frozen tokenizer is no submodule: it is neither trained, averaged nor saved again.
-        self._frozen = () if self.trained_tokenizer is not None else (tokenizer,)
+        # In a tuple, it is no submodule: it is neither trained, averaged nor saved again.
+        self._frozen = (tokenizer,)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -116,7 +82,7 @@ class VisionLanguageModel(nn.Module):
         Raises:
             UserError: for a model that has none.
         """
-        found = self.trained_tokenizer if self.trained_tokenizer is not None else self._frozen[0]
+        (found,) = self._frozen
         if found is None:
             raise UserError("this model has no image tokenizer; it answers without looking")
         return found
@@ -143,8 +109,7 @@ class VisionLanguageModel(nn.Module):
             return words
         weight = self.connector[0].weight
         assert isinstance(weight, Tensor)
-        index = torch.arange(tokens.values.shape[1], device=tokens.values.device).expand(tokens.mask.shape)
-        seen = self.connector.connect(tokens.values[tokens.mask].to(weight.dtype), index[tokens.mask])
+        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype))
         places = layout.image_positions[..., None].expand_as(words)
         return words.masked_scatter(places, seen.to(words.dtype))
 
@@ -228,7 +193,7 @@ class VisionLanguageModel(nn.Module):
         """Load a saved model for answering.
 
         Args:
-            name: a shipped name ("vlm-tiny"), a folder or a hub id.
+            name: a folder or a hub id.
             tokenizer: where its image tokenizer is now; None for where it was.
             device: cpu, cuda, ...; auto takes a GPU where there is one.
 
@@ -240,7 +205,7 @@ class VisionLanguageModel(nn.Module):
         return load_vlm(name, tokenizer=tokenizer, device=device)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None) -> None:
-        """Write settings, weights (without a frozen image tokenizer's) and the text tokenizer.
+        """Write settings, weights (without the image tokenizer's) and the text tokenizer.
 
         Raises:
             UserError: if the folder cannot be written.

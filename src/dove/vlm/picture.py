@@ -27,8 +27,7 @@ def questions_picture(
     that these tokens hold, with the answer.
 
     Args:
-        model: the model; of a blind one, and of one whose encoder learned to answer instead of to rebuild, the answers
-            stand below the image itself.
+        model: the model; of a blind one the answers stand below the image itself.
         questions: that were asked.
         answers: by length policy.
         count: questions shown.
@@ -41,7 +40,7 @@ def questions_picture(
         item = questions.items[number]
         pixels = load_pixels(questions.images, item.glimpse.index, size)[None]
         rebuilt = [pixels] * len(answers)
-        if not blind and not model.config.train_tokenizer:
+        if not blind:
             query = [item.text] if model.config.query == "question" else None
             tokens = encode_glimpses(model.tokenizer, pixels.to(model.device), list(answers), query)
             rebuilt = [model.tokenizer.decode(each) for each in tokens]

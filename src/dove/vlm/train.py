@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from dove.evaluation.common import Subject, load_subject
 from dove.models.attention import NAME as MATMUL_ATTENTION
 from dove.protocol import Tokenizer, device_of
 from dove.runtime import save_outputs
-from dove.tokenizer import Dove
 from dove.tokens import Tokens
+from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, StepResult
 from dove.training.schedule import learning_rate
 from dove.training.trainer import Trainer
@@ -31,13 +30,15 @@ from dove.vlm.checkpoint import add_lora, load_language_model, small_language_mo
 from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
 from dove.vlm.data import Conversations, open_conversations
 from dove.vlm.evaluate import answer_questions
-from dove.vlm.images import DRIFT_WEIGHT, encode_glimpses, encode_with_gradients, takes_queries
+from dove.vlm.images import encode_glimpses, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.naming import NO_IMAGES, learn_to_name
 from dove.vlm.questions import as_questions
 from dove.vlm.samples import AnswerBatch, Collator, Samples
 from dove.vlm.text import train_text_tokenizer
+
+NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
+"""Answers need none of the losses on images."""
 
 
 class AnswerObjective(Objective):
@@ -51,12 +52,6 @@ class AnswerObjective(Objective):
 
     def __init__(self, model: VisionLanguageModel):
         super().__init__(model, NO_IMAGES)
-        learns = model.trained_tokenizer
-        self.has_idle_weights = learns is not None  # no answer depends on what rebuilds images
-        if learns is not None and not isinstance(learns, Dove):
-            raise UserError("train_tokenizer works with DOVE checkpoints alone; leave it out for other tokenizers")
-        # In a tuple, so that it is neither trained nor saved.
-        self._teacher = (None if learns is None else deepcopy(learns).requires_grad_(False).eval(),)
 
     def forward(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
         """Loss of a batch.
@@ -64,7 +59,7 @@ class AnswerObjective(Objective):
         Raises:
             UserError: naming a conversation that is longer than the context.
         """
-        tokens, drift = (batch.tokens, None) if batch.pixels is None else self._encode(batch, batch.pixels)
+        tokens = batch.tokens if batch.pixels is None else self._encode(batch, batch.pixels)
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
         layout = layout.to(self.model.device)
@@ -76,26 +71,19 @@ class AnswerObjective(Objective):
         right = (logits.argmax(-1) == labels).float().mean().detach()
         length = torch.tensor(float(np.mean(lengths)) if lengths else 0.0)
         metrics = {"loss": loss.detach(), "words_right": right, "length": length}
-        if drift is not None:
-            metrics["drift"] = drift.detach()
-            loss = loss + DRIFT_WEIGHT * drift
         return StepResult(loss=loss, reconstruction=logits.new_zeros(0, 3, 1, 1), metrics=metrics)
 
     def previews(self, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         """None: there is nothing to see of an answer."""
         return {}
 
-    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> tuple[Tokens, Tensor | None]:
-        """Each image by its own length policy; and how far a tokenizer that learns has left its teacher's lengths."""
+    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> Tokens:
+        """Tokens of each image by its own length policy."""
         requests = tuple(dict.fromkeys(draw.request for draw in batch.draws))
-        learns, (teacher,), drift = self.model.trained_tokenizer, self._teacher, None
-        if learns is not None:
-            found, drift = encode_with_gradients(learns, teacher.to(pixels.device), pixels, requests)
-        else:
-            found = encode_glimpses(self.model.tokenizer, pixels, requests, batch.queries)
+        found = encode_glimpses(self.model.tokenizer, pixels, requests, batch.queries)
         by_request = dict(zip(requests, (tokens.ragged() for tokens in found), strict=True))
         rows = [draw.cut(by_request[draw.request][number]) for number, draw in enumerate(batch.draws)]
-        return Tokens.from_ragged(rows, found[0].values.shape[1]), drift
+        return Tokens.from_ragged(rows, found[0].values.shape[1])
 
 
 class AnswerTrainer(Trainer):
@@ -167,11 +155,9 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
-    """AdamW with learning rates of the connector's and the tokenizer's own; weight decay on matrices alone."""
+    """AdamW with a learning rate of the connector's own; weight decay on matrices alone."""
     groups: list[dict[str, Any]] = []
     rates = {id(parameter): config.connector_lr for parameter in model.connector.parameters()}
-    if model.trained_tokenizer is not None:
-        rates |= {id(parameter): config.tokenizer_lr for parameter in model.trained_tokenizer.parameters()}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
@@ -217,9 +203,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         prompt=config.prompt,
         num_tokens=requests[0] if requests else "auto",
         query=config.query,
-        connector=config.connector,
         lora=config.lora,
-        train_tokenizer=config.train_tokenizer or config.naming.steps > 0,
     )
     model = VisionLanguageModel(settings, language_model, text_tokenizer, tokenizer)
     model.connector.requires_grad_(subject is not None)
@@ -253,17 +237,12 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
-    objective = AnswerObjective(model)  # which copies the tokenizer as it is, and so stands in front of naming
-    if model.trained_tokenizer is not None:
-        if config.naming.steps:
-            subject = load_subject(str(learn_to_name(config, model.trained_tokenizer, training)), device)
-        model.trained_tokenizer.requires_grad_(config.train_tokenizer)
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
     if subject is not None and glimpses:
         sample = sample_tokens(subject.tokenizer, training.images, glimpses, config.num_tokens[0])
         model.connector.standardise(sample.cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
-    trainer = AnswerTrainer(config, objective, Samples(training, config.run.seed, collator), holdout)
+    trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if PartialState().is_main_process:
         text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
         save_outputs({output / "config.yaml": text.encode()})

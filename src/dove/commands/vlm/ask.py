@@ -19,8 +19,8 @@ class AskOptions:
     """In words."""
     more_images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...")] = ()
     """Further pictures; <image> in the question says where each stands."""
-    model: str = "vlm-tiny"
-    """A shipped name, a folder of dove vlm train, or a hub id."""
+    model: str
+    """A folder of dove vlm train, or a hub id."""
     tokenizer: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """Where the model's image tokenizer is, if not where it was in training."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ()

@@ -24,8 +24,8 @@ class VlmOptions(EvaluationOptions):
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]
     """Questions: parquet, .json or .jsonl with image, question and answer (or answers)."""
-    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("vlm-tiny",)
-    """Shipped names, folders of dove vlm train or hub ids; each gets its own rows."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")]
+    """Folders of dove vlm train or hub ids; each gets its own rows."""
     benchmark: str = "easy-vqa"
     """Decides prompt and metric: easy-vqa, vqav2, gqa, okvqa, textvqa, docvqa, infovqa, chartqa or scienceqa."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N...")] = ("auto",)
