@@ -1,6 +1,7 @@
 """Models small enough to build anew in every test."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.query.config import QueryConfig
+from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
+from dove.vlm.config import LanguageModelConfig, VLMConfig
+
+if TYPE_CHECKING:
+    from dove.vlm.model import VisionLanguageModel
 
 torch.set_num_threads(1)
 settings.register_profile("dove", deadline=None)  # a busy machine is no error
@@ -46,6 +53,41 @@ def tiny_dove(tiny_config: DoveConfig) -> Dove:
     """An untrained tokenizer, the same in every test."""
     torch.manual_seed(0)
     return Dove(tiny_config).eval()
+
+
+@pytest.fixture
+def tiny_qdove(tiny_dove: Dove) -> QDove:
+    """An untrained tokenizer that takes queries of up to 8 words."""
+    torch.manual_seed(0)
+    return QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
+
+
+@pytest.fixture
+def tiny_language_model() -> LanguageModelConfig:
+    """A few thousand parameters from random weights."""
+    return LanguageModelConfig(
+        vocab_size=270, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, max_positions=256
+    )
+
+
+@pytest.fixture
+def tiny_vlm(tiny_dove: Dove, tiny_language_model: LanguageModelConfig) -> "VisionLanguageModel":
+    """That language model, untrained, behind the untrained tokenizer, which it calls "tiny"."""
+    from dove.vlm.checkpoint import small_language_model
+    from dove.vlm.model import VisionLanguageModel
+    from dove.vlm.text import train_text_tokenizer
+
+    torch.manual_seed(0)
+    words = train_text_tokenizer(["what color is it?", "red", "blue"], tiny_language_model.vocab_size)
+    config = VLMConfig(
+        tokenizer="tiny",
+        tokenizer_sha256=None,
+        token_dim=tiny_dove.config.token_dim,
+        max_tokens=tiny_dove.max_tokens,
+        image_size=tiny_dove.image_size,
+        language_model=None,
+    )
+    return VisionLanguageModel(config, small_language_model(tiny_language_model, words), words, tiny_dove).eval()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from dove.cli import COMMANDS, main
+from dove.query.tokenizer import QDove
+from dove.vlm.model import VisionLanguageModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,9 +80,17 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("page", ["index.md", "ecosystem.md", "queries.md", "scale.md", "speed.md", "vlm.md"])
-def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_qdove: QDove, tiny_vlm: VisionLanguageModel
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.effect_noise((90, 60), 60).convert("RGB").save("photo.jpg")
+    for name in ("photo.jpg", "drawing.png"):
+        Image.effect_noise((90, 60), 60).convert("RGB").save(name)
+    if page == "queries.md":  # what its training would give
+        tiny_qdove.save_pretrained("runs/qdove/model")
+    if page == "vlm.md":
+        tiny_vlm.tokenizer.save_pretrained("tiny")
+        tiny_vlm.save_pretrained("runs/vlm/model")
     if page == "scale.md":  # the store that it opens
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
         assert main(["encode", "photo.jpg", "--output", "tokens"]) == 0

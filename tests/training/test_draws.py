@@ -10,7 +10,7 @@ from dove.training.draws import length_shares, spread_draws
 
 @given(
     capacity=st.integers(1, 70),
-    parts=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+    parts=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     rest=st.floats(0.01, 1),
 )
 def test_shares_are_a_distribution(capacity: int, parts: tuple[float, ...], rest: float) -> None:

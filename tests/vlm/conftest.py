@@ -7,19 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig
-from dove.vlm.checkpoint import small_language_model
-from dove.vlm.config import LanguageModelConfig, ViewsConfig, VLMConfig, VLMTrainConfig
+from dove.vlm.config import LanguageModelConfig, ViewsConfig, VLMTrainConfig
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.text import train_text_tokenizer
 
-TINY_LM = LanguageModelConfig(
-    vocab_size=270, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, max_positions=256
-)
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 
@@ -44,22 +38,11 @@ def tokenizer_folder(tiny_dove: Dove, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def vlm(tiny_dove: Dove) -> VisionLanguageModel:
+def vlm(tiny_vlm: VisionLanguageModel) -> VisionLanguageModel:
     """Untrained, with larger weights than usual, so that answers differ visibly."""
-    torch.manual_seed(0)
-    text_tokenizer = train_text_tokenizer(["what color is it?", "red", "blue"], TINY_LM.vocab_size)
-    config = VLMConfig(
-        tokenizer="tiny",
-        tokenizer_sha256=None,
-        token_dim=tiny_dove.config.token_dim,
-        max_tokens=tiny_dove.max_tokens,
-        image_size=tiny_dove.image_size,
-        language_model=None,
-    )
-    model = VisionLanguageModel(config, small_language_model(TINY_LM, text_tokenizer), text_tokenizer, tiny_dove)
-    for parameter in model.parameters():
+    for parameter in tiny_vlm.parameters():
         parameter.data.mul_(4 if parameter.ndim > 1 else 1)
-    return model.eval()
+    return tiny_vlm
 
 
 @pytest.fixture
@@ -76,7 +59,9 @@ def questions_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def training(questions_file: str, tokenizer_folder: str, tmp_path: Path) -> VLMTrainConfig:
+def training(
+    questions_file: str, tokenizer_folder: str, tiny_language_model: LanguageModelConfig, tmp_path: Path
+) -> VLMTrainConfig:
     """Six steps in fp32."""
     return VLMTrainConfig(
         preset="vlm-tiny",
@@ -85,7 +70,7 @@ def training(questions_file: str, tokenizer_folder: str, tmp_path: Path) -> VLMT
         tokenizer=tokenizer_folder,
         num_tokens=("auto", "prefix", "16"),
         views=ViewsConfig(count=2, symmetries=True),
-        scratch=TINY_LM,
+        scratch=tiny_language_model,
         questions_per_image=1,
         optim=OptimConfig(lr=1e-3, warmup_steps=2, ema_decay=0.5),
         connector_lr=2e-3,
