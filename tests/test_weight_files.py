@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dove.baselines.config import MaskgitVQGANConfig
 from dove.checkpoint import checkpoint_sha256, load_weights, save_checkpoint
 from dove.cli import main
-from dove.config import DoveConfig, QDoveConfig, VQGANConfig
+from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
+from dove.query.config import QDoveConfig
 from dove.tokenizer import Dove
 from dove.weight_files import strip_wrappers
 

@@ -3,9 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dove.errors import UserError
-from dove.query.config import QueryConfig, RegionConfig
-
 
 def added(default: Any) -> Any:
     """A setting that checkpoints written before it existed may lack: they get the default."""
@@ -100,19 +97,3 @@ class DoveConfig:
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
     """The word of the ``vocab`` head that ends a sequence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QDoveConfig(DoveConfig):
-    """A tokenizer that takes queries."""
-
-    query: QueryConfig = field(default_factory=QueryConfig)
-    """The words."""
-    region: RegionConfig = field(default_factory=RegionConfig)
-    """How a query picks a region that the tokens describe first."""
-
-    def __post_init__(self) -> None:
-        if self.region.kind != "none" and self.token_basis == "grid":
-            raise UserError("--model.region.kind rectangle needs --model.token-basis bands or cosines")
-        if self.region.kind != "none" and self.token_decoder != "all":
-            raise UserError("--model.region.kind rectangle needs --model.token-decoder all")

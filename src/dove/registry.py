@@ -1,48 +1,34 @@
-"""Any tokenizer's checkpoint, by whatever its config says it is."""
+"""Tokenizers by the ``model_type`` in their checkpoints' configs. A class is imported when one of its checkpoints is."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from dove.baselines.alit import ALIT
-from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
-from dove.baselines.titok import make_titok
-from dove.baselines.vqgan import MaskgitTokenizer, VQGANTokenizer
-from dove.checkpoint import load_checkpoint, load_weights, model_type, read_model_type, resolve_checkpoint
-from dove.config import DoveConfig, QDoveConfig, VQGANConfig
+from dove.checkpoint import load_checkpoint, load_weights, read_model_type, resolve_checkpoint
 from dove.errors import UserError
 from dove.protocol import Tokenizer
-from dove.query.tokenizer import QDove
-from dove.tokenizer import Dove
 
-BUILDERS: dict[type, Callable[[Any], nn.Module]] = {
-    TiTokConfig: make_titok,
-    ALITConfig: ALIT,
-    MaskgitVQGANConfig: MaskgitTokenizer,
+MODELS = {
+    "Dove": ("dove.config:DoveConfig", "dove.tokenizer:Dove"),
+    "QDove": ("dove.query.config:QDoveConfig", "dove.query.tokenizer:QDove"),
+    "VQGAN": ("dove.config:VQGANConfig", "dove.baselines.vqgan:VQGANTokenizer"),
+    "TiTok": ("dove.baselines.config:TiTokConfig", "dove.baselines.titok:make_titok"),
+    "ALIT": ("dove.baselines.config:ALITConfig", "dove.baselines.alit:ALIT"),
+    "MaskgitVQGAN": ("dove.baselines.config:MaskgitVQGANConfig", "dove.baselines.vqgan:MaskgitTokenizer"),
 }
-"""Models made from their settings alone, by the settings' class."""
+"""Settings, and what makes a model: a class with ``from_pretrained``, or a class or function that takes the settings."""
 
 
-def _load(folder: Path, kind: type) -> nn.Module:
-    config, weights = load_checkpoint(folder, kind)
-    model = BUILDERS[kind](config)
-    load_weights(model, weights, folder)
-    return model.eval()
+def find_settings(model_type: str) -> type:
+    """Class that the config of such a checkpoint is read as."""
+    found: type = _import(MODELS[model_type][0])
+    return found
 
 
-_CLASSES: dict[type, Callable[[Path], nn.Module]] = {
-    DoveConfig: Dove.from_pretrained,
-    QDoveConfig: QDove.from_pretrained,
-    VQGANConfig: VQGANTokenizer.from_pretrained,
-    **{kind: partial(_load, kind=kind) for kind in BUILDERS},
-}
-LOADERS = {model_type(kind): loader for kind, loader in _CLASSES.items()}
-"""What reads a checkpoint folder, by the ``model_type`` in its config."""
-SETTINGS = {model_type(kind): kind for kind in _CLASSES}
-"""What its config is read as, by the same."""
+def find_class(model_type: str) -> Callable[..., Any] | None:
+    """Class or function that makes such models; None for an unknown type."""
+    return _import(MODELS[model_type][1]) if model_type in MODELS else None
 
 
 def require_known_type(folder: Path, known: Iterable[str]) -> str:
@@ -68,6 +54,21 @@ def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
         UserError: if there is no such checkpoint, or it is damaged or of an unknown kind.
     """
     folder = resolve_checkpoint(name, **hub_options)
-    tokenizer = LOADERS[require_known_type(folder, LOADERS)](folder)
+    tokenizer = _load(folder, require_known_type(folder, MODELS))
     assert isinstance(tokenizer, Tokenizer)
     return tokenizer
+
+
+def _load(folder: Path, model_type: str) -> Any:
+    make: Any = find_class(model_type)
+    if hasattr(make, "from_pretrained"):
+        return make.from_pretrained(folder)
+    config, weights = load_checkpoint(folder, find_settings(model_type))
+    model = make(config)
+    load_weights(model, weights, folder)
+    return model.eval()
+
+
+def _import(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

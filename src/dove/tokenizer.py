@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from dove.checkpoint import (
     load_checkpoint,
     load_weights,
-    model_type,
     read_model_type,
     resolve_checkpoint,
     save_checkpoint,
 )
-from dove.config import DoveConfig, QDoveConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, Trial, parse_length_policy
 from dove.models.generators import make_token_generator
 from dove.models.token_decoder import TokenDecoder, make_token_decoder
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
 from dove.models.vqgan import make_vqgan
+from dove.registry import find_class
 from dove.tokens import Tokens
 
 LARGEST_PIXEL = 1.5
@@ -213,10 +213,9 @@ class Dove(
             UserError: if there is no such checkpoint, or it is damaged, or a pickle.
         """
         folder = resolve_checkpoint(pretrained_model_name_or_path, **hub_options)
-        if cls is Dove and read_model_type(folder) == model_type(QDoveConfig):
-            from dove.query.tokenizer import QDove
-
-            return QDove.from_pretrained(folder)
+        kind = find_class(read_model_type(folder))
+        if kind is not cls and isinstance(kind, type) and issubclass(kind, cls):
+            return kind.from_pretrained(folder)
         config, weights = load_checkpoint(folder, cls.settings)
         model = cls(config)
         load_weights(model, weights, folder)

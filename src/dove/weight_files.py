@@ -1,8 +1,11 @@
 """Weights of a checkpoint folder: model.safetensors, or shards with model.safetensors.index.json."""
 
+import pickle
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +21,8 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 _DISTRIBUTED = "module."
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
+"""Attributes that DDP, torch.compile and FSDP put into names."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -78,3 +83,44 @@ def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_plain_name(name: object) -> bool:
     return isinstance(name, str) and Path(name).name == name
+
+
+def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
+
+    Args:
+        path: the file. A pickle is read with ``weights_only=True``: tensors and plain containers, no code.
+        prefix: keep only names that start with it, and drop it from them.
+
+    Raises:
+        UserError: if the file is missing, damaged, holds other objects than tensors, or nothing under the prefix.
+    """
+    try:
+        pickled = path.suffix != ".safetensors"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on the pickle's version before it refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        reason = re.search(r"Unsupported \w+: \S+ \S+", str(error))
+        detail = f"holds more than tensors ({reason[0]})" if reason else "is damaged or no PyTorch file"
+        raise UserError(f"{path} {detail}; pass a file of tensors, which is all that gets loaded") from error
+    tensors = dict(_flatten(content))
+    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not kept:
+        raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {_heads(tensors)}")
+    return kept
+
+
+def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            parts = [part for part in str(key).split(".") if part not in _WRAPPERS]
+            yield from _flatten(value, ".".join([*filter(None, [name]), *parts]))
+
+
+def _heads(names: Mapping[str, Tensor]) -> str:
+    return ", ".join(sorted({name.split(".")[0] for name in names})[:8]) or "nothing"

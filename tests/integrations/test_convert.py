@@ -13,9 +13,9 @@ from dove.commands.convert import ConvertOptions, describe, run
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
 from dove.integrations.convert import convert
-from dove.integrations.published import read_published
 from dove.models.token_generator import sinusoidal_encoding
 from dove.tokenizer import Dove
+from dove.weight_files import read_published
 
 
 def rename(model: Dove, *replacements: tuple[str, str]) -> dict[str, Tensor]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dove.closed_form import start_from_bands, start_from_patches
-from dove.config import DoveConfig, QDoveConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.evaluation.operations import count_operations
 from dove.models.token_decoder import KeptBandTokenDecoder, KeptTokenDecoder, make_token_decoder
-from dove.query.config import RegionConfig
+from dove.query.config import QDoveConfig, RegionConfig
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

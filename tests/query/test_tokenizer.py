@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dove.config import DoveConfig, QDoveConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.query.config import QueryConfig, RegionConfig
+from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
 from dove.query.generator import RegionTokenGenerator
 from dove.query.tokenizer import QDove, pair_queries
 from dove.query.words import QueryTokenizer

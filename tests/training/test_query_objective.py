@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dove.config import BackboneConfig, QDoveConfig, VQGANConfig
+from dove.config import BackboneConfig, VQGANConfig
 from dove.data.annotations import convert
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
 from dove.losses.reconstruction import squared_error
-from dove.query.config import QueryConfig, RegionConfig
+from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig

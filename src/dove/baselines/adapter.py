@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.errors import UserError
-from dove.integrations.published import read_published
 from dove.lengths import LengthPolicy, parse_length_policy
 from dove.tokenizer import LARGEST_PIXEL
 from dove.tokens import Tokens
+from dove.weight_files import read_published
 
 Model = TypeVar("Model", bound=nn.Module)
 

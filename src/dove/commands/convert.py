@@ -41,7 +41,7 @@ def run(options: ConvertOptions) -> None:
     """
     from dove.checkpoint import read_config
     from dove.integrations.convert import convert
-    from dove.integrations.published import read_published
+    from dove.weight_files import read_published
 
     mapping = dict(_split(entry) for entry in options.map)
     config = read_config(options.config) if options.config else None

@@ -114,13 +114,13 @@ def weights() -> list[Finding]:
     """Whether the shipped checkpoints load, and whether the tokenizers among them rebuild a picture."""
     from dove.checkpoint import checkpoint_sha256, read_model_type, shipped_checkpoints
     from dove.errors import UserError
-    from dove.registry import LOADERS
+    from dove.registry import MODELS
 
     found = []
     for name, folder in shipped_checkpoints().items():
         try:
             kind = read_model_type(folder)
-            if kind in LOADERS:
+            if kind in MODELS:
                 quality = try_tokenizer(name)
                 found.append(Finding(name, quality > 20, f"loads, rebuilds a ramp at {quality:.1f} dB"))
             else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dove.commands.encode import EncodeOptions, ShardEncoder
+from dove.commands.encode_shards import EncodeOptions, ShardEncoder
 from dove.errors import UserError
 from dove.store import TokenStore
 

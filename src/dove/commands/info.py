@@ -33,13 +33,14 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         model_type,
         resolve_checkpoint,
     )
-    from dove.registry import SETTINGS, require_known_type
+    from dove.registry import MODELS, find_settings, require_known_type
     from dove.vlm.config import VLMConfig
     from dove.weight_files import weight_files
 
     folder = resolve_checkpoint(name)
-    kinds = {**SETTINGS, model_type(VLMConfig): VLMConfig}
-    config, weights = load_checkpoint(folder, kinds[require_known_type(folder, kinds)])
+    language_model = model_type(VLMConfig)
+    kind = require_known_type(folder, [*MODELS, language_model])
+    config, weights = load_checkpoint(folder, VLMConfig if kind == language_model else find_settings(kind))
     parts: dict[str, int] = {}
     for key, tensor in weights.items():
         part = key.split(".")[0]

@@ -2,22 +2,22 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from dove.commands.reconstruct_outcome import Outcome, describe
 from dove.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dove.data.dataset import ImageDataset, Record, Unreadable
+    from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
     from dove.photos.picture import Cell
-    from dove.photos.tile_picture import TiledRow
     from dove.tokenizer import Dove
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -130,24 +130,6 @@ def check_options(options: ReconstructOptions) -> None:
         raise UserError("no number of tokens is given; pass for example --num-tokens 16 auto")
 
 
-@dataclass
-class Outcome:
-    """What became of the images of a source."""
-
-    results: list[dict[str, Any]] = field(default_factory=list)
-    """The objects of the JSON file."""
-    rows: "list[list[Cell]]" = field(default_factory=list)
-    """The first ``MOST_ROWS`` rows of the picture."""
-    tiled_rows: "list[TiledRow]" = field(default_factory=list)
-    """The same, of photos in tiles."""
-    unreadable: "list[Unreadable]" = field(default_factory=list)
-
-    @property
-    def shown(self) -> int:
-        """Images that are in the picture."""
-        return len(self.rows) + len(self.tiled_rows)
-
-
 def reconstruct_all(
     model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None
 ) -> Outcome:
@@ -181,25 +163,6 @@ def reconstruct_all(
             images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
             outcome.rows.append(picture_row(images, outcome.results[-1]))
     return outcome
-
-
-def describe(
-    record: "Record",
-    policies: "Sequence[LengthPolicy]",
-    lengths: Sequence[int],
-    qualities: Sequence[float],
-    query: str | None,
-) -> dict[str, Any]:
-    """The JSON object of one image. Its path is that of the file, or in other sources the record's key."""
-    file = record.metadata.get("path") or ""
-    return {
-        "path": file if file.endswith(record.key) else record.key,
-        "query": query,
-        "rows": [
-            {"num_tokens": int(text) if (text := str(policy)).isdigit() else text, "length": length, "psnr": quality}
-            for policy, length, quality in zip(policies, lengths, qualities, strict=True)
-        ],
-    }
 
 
 def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell]":

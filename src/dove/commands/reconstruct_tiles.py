@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dove.commands.reconstruct_outcome import Outcome, describe
 from dove.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dove.commands.reconstruct import Outcome
     from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
     from dove.photos.tile_picture import TiledRow
@@ -35,11 +35,10 @@ def require_plots() -> None:
 
 def reconstruct_tiles(
     model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None, overlap: int
-) -> "Outcome":
+) -> Outcome:
     """Rebuild every photo of a source from its tiles at every length."""
     from tqdm import tqdm
 
-    from dove.commands.reconstruct import Outcome, describe
     from dove.data.dataset import Unreadable
     from dove.photos.tiled import passes, reconstruct_tiled, tile_photo
 

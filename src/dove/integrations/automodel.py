@@ -16,9 +16,10 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.utils import ModelOutput
 
 from dove.checkpoint import CONFIG_FILE, TYPE_KEY, model_type, read_config, read_model_type, resolve_checkpoint
-from dove.config import DoveConfig, QDoveConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.processor import ImageProcessor
+from dove.query.config import QDoveConfig
 from dove.query.tokenizer import QDove, Query
 from dove.tokenizer import Dove
 

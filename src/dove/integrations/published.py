@@ -1,24 +1,15 @@
 """What is inside a published ``.pth`` file: the large parts, the layers beside them, and their sizes."""
 
 import math
-import pickle
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
 
-WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
-"""Attributes that DDP, torch.compile and FSDP put into names."""
 NOT_NEEDED = re.compile(r"(rotary_emb\.inv_freq|attention\.(masked_)?bias|embed_in\.weight)$")
 """Buffers of older GPT-NeoX code and the word embedding, which a tokenizer of images never reads."""
 VQGAN_PARTS = (
@@ -48,34 +39,6 @@ class Layer:
     """generator, decoder or None where the name does not tell."""
     weight: str
     bias: str | None
-
-
-def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
-
-    Args:
-        path: the file. A pickle is read with ``weights_only=True``: tensors and plain containers, no code.
-        prefix: keep only names that start with it, and drop it from them.
-
-    Raises:
-        UserError: if the file is missing, damaged, holds other objects than tensors, or nothing under the prefix.
-    """
-    try:
-        pickled = path.suffix != ".safetensors"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on the pickle's version before it refuses it
-            content = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
-        reason = re.search(r"Unsupported \w+: \S+ \S+", str(error))
-        detail = f"holds more than tensors ({reason[0]})" if reason else "is damaged or no PyTorch file"
-        raise UserError(f"{path} {detail}; pass a file of tensors, which is all that gets loaded") from error
-    tensors = dict(_flatten(content))
-    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if not kept:
-        raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {_heads(tensors)}")
-    return kept
 
 
 def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> Layout:
@@ -207,15 +170,6 @@ def _read_vqgan(tensors: Mapping[str, Tensor], start: str) -> VQGANConfig:
     )
 
 
-def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, Tensor):
-        yield name, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            parts = [part for part in str(key).split(".") if part not in WRAPPERS]
-            yield from _flatten(value, ".".join([*filter(None, [name]), *parts]))
-
-
 def _prefixes(names: Mapping[str, Tensor], suffix: str) -> list[str]:
     matches = (re.fullmatch(r"((?:.*\.)?)" + re.escape(suffix), name) for name in names)
     return [match[1] for match in matches if match]
@@ -251,7 +205,3 @@ def _is_sinusoidal(tensor: Tensor) -> bool:
         return False
     energy = table.float().square().sum(1)
     return bool((energy - table.shape[1] / 2).abs().max() < 1e-2 * table.shape[1])
-
-
-def _heads(names: Mapping[str, Tensor]) -> str:
-    return ", ".join(sorted({name.split(".")[0] for name in names})[:8]) or "nothing"

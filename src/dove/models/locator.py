@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dove.config import QDoveConfig, RegionConfig
+from dove.query.config import QDoveConfig, RegionConfig
 
 EMPTY = 0
 """Number of the rectangle without cells."""

@@ -1,7 +1,10 @@
 """Settings of query conditioning. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from dove.config import DoveConfig
+from dove.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +33,19 @@ class RegionConfig:
     and those at its own."""
     least_overlap: float = 0.4
     """Expected intersection over union that a rectangle needs; below it the tokens describe the whole picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QDoveConfig(DoveConfig):
+    """A tokenizer that takes queries."""
+
+    query: QueryConfig = field(default_factory=QueryConfig)
+    """The words."""
+    region: RegionConfig = field(default_factory=RegionConfig)
+    """How a query picks a region that the tokens describe first."""
+
+    def __post_init__(self) -> None:
+        if self.region.kind != "none" and self.token_basis == "grid":
+            raise UserError("--model.region.kind rectangle needs --model.token-basis bands or cosines")
+        if self.region.kind != "none" and self.token_decoder != "all":
+            raise UserError("--model.region.kind rectangle needs --model.token-decoder all")

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dove.config import QDoveConfig
 from dove.models.locator import Locator
 from dove.models.region import RegionLayout, RegionMark, rectangle_code
 from dove.models.token_decoder import BandTokenDecoder
 from dove.models.token_generator import BandTimestamps, GeneratorOutput, TokenGenerator
+from dove.query.config import QDoveConfig
 from dove.query.words import QueryTokens
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dove.checkpoint import load_weights
-from dove.config import DoveConfig, QDoveConfig
+from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
 from dove.models.token_decoder import TokenDecoder, make_token_decoder
 from dove.models.token_generator import GeneratorOutput
-from dove.query.config import QueryConfig, RegionConfig
+from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
 from dove.query.generator import QueryTokenGenerator, RegionTokenDecoder, RegionTokenGenerator, make_query_generator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
 from dove.tokenizer import Dove

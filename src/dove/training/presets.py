@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
 from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
-from dove.config import BackboneConfig, DoveConfig, QDoveConfig, VQGANConfig
+from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.query.config import QueryConfig, RegionConfig
+from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,

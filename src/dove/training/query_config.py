@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.config import QDoveConfig
 from dove.data.config import MosaicConfig
 from dove.errors import UserError
+from dove.query.config import QDoveConfig
 from dove.training.config import DoveLossConfig, DoveTrainConfig, PrefixLossConfig, PrefixTrainConfig
 
 

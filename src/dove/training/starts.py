@@ -14,10 +14,10 @@ from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.closed_form import start_from_bands, start_from_cosines, start_from_patches
-from dove.config import QDoveConfig
 from dove.errors import UserError
 from dove.models.pretrained import import_backbones, import_vqgan
 from dove.models.vqgan import VQGAN, make_vqgan
+from dove.query.config import QDoveConfig
 from dove.query.generator import RegionTokenGenerator
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
+from dove.evaluation.common import load_subject
 from dove.protocol import Tokenizer
+from dove.runtime import select_device
 from dove.vlm.config import LanguageModelConfig, LoraConfig, VLMConfig
-from dove.vlm.model import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from dove.vlm.model import VisionLanguageModel
 
 LANGUAGE_MODEL_FOLDER = "language_model"
 
@@ -73,7 +77,7 @@ def add_lora(language_model: Any, config: LoraConfig) -> Any:
         return get_peft_model(language_model, adapters)
 
 
-def stored_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
+def stored_weights(model: "VisionLanguageModel") -> dict[str, Tensor]:
     """Weights that a folder holds: each tensor once, and of a language model with adapters the adapters alone."""
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -88,7 +92,7 @@ def stored_weights(model: VisionLanguageModel) -> dict[str, Tensor]:
 
 
 def save_vlm(
-    model: VisionLanguageModel, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None
+    model: "VisionLanguageModel", folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None
 ) -> None:
     """See ``VisionLanguageModel.save_pretrained``."""
     folder = Path(folder)
@@ -100,16 +104,16 @@ def save_vlm(
         raise UserError(f"cannot save to {folder}: {error.strerror or error}; free some space") from error
 
 
-def load_vlm(name: str | Path, *, tokenizer: str | None = None, device: str = "auto") -> VisionLanguageModel:
+def load_vlm(
+    kind: "type[VisionLanguageModel]", name: str | Path, *, tokenizer: str | None = None, device: str = "auto"
+) -> "VisionLanguageModel":
     """See ``VisionLanguageModel.from_pretrained``."""
-    from dove.runtime import select_device
-
     target = select_device(device)
     folder = resolve_checkpoint(name)
     config, weights = load_checkpoint(folder, VLMConfig)
     language_model, text_tokenizer = _language_model(folder, config)
     image_tokenizer = None if config.blind else _image_tokenizer(folder, config, tokenizer, target)
-    model = VisionLanguageModel(config, language_model, text_tokenizer, image_tokenizer)
+    model = kind(config, language_model, text_tokenizer, image_tokenizer)
     expected = stored_weights(model)
     twins = {tensor.data_ptr(): key for key, tensor in expected.items()}
     for key, tensor in model.state_dict().items():
@@ -136,8 +140,6 @@ def _language_model(folder: Path, config: VLMConfig) -> tuple[Any, Any]:
 
 
 def _image_tokenizer(folder: Path, config: VLMConfig, override: str | None, device: torch.device) -> Tokenizer:
-    from dove.evaluation.common import load_subject
-
     name = override or config.tokenizer
     subject = load_subject(name, device)
     if config.tokenizer_sha256 not in (None, subject.sha256):

@@ -12,6 +12,7 @@ from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.tokens import Tokens
 from dove.vlm.batch import Layout, lay_out
+from dove.vlm.checkpoint import load_vlm, save_vlm
 from dove.vlm.config import VLMConfig
 from dove.vlm.images import encode_glimpses, open_picture, square_pixels
 from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
@@ -200,9 +201,7 @@ class VisionLanguageModel(nn.Module):
         Raises:
             UserError: if a part is missing or damaged, or the image tokenizer is not the one it was trained with.
         """
-        from dove.vlm.checkpoint import load_vlm
-
-        return load_vlm(name, tokenizer=tokenizer, device=device)
+        return load_vlm(cls, name, tokenizer=tokenizer, device=device)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None) -> None:
         """Write settings, weights (without the image tokenizer's) and the text tokenizer.
@@ -210,6 +209,4 @@ class VisionLanguageModel(nn.Module):
         Raises:
             UserError: if the folder cannot be written.
         """
-        from dove.vlm.checkpoint import save_vlm
-
         save_vlm(self, folder, dtype=dtype, card=card)

@@ -1,0 +1,107 @@
+"""Options of ``dove encode``, and the model that turns a part of a source into a shard."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from dove.errors import UserError
+
+if TYPE_CHECKING:
+    from dove.data.dataset import ImageDataset
+    from dove.lengths import LengthPolicy
+    from dove.store import Shard
+    from dove.tokenizer import Dove
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Turn images into tokens, as parquet shards with ragged values. Run again after a kill, it goes on where it was."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    """Image files, folders, patterns, parquet files, .tar shards or hub datasets."""
+    output: Path
+    """Folder for the tokens."""
+    model: str = "dove-tiny"
+    """A shipped checkpoint, a checkpoint folder or a hub id."""
+    num_tokens: str = "auto"
+    """A number, auto, auto+2 (2 dB less on dove-tiny), "max 32", ..."""
+    batch_size: int = 64
+    """Images at a time."""
+    shard_size: int = 4096
+    """Images of one file."""
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    """Precision of the stored values."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the model computes in; bf16 is several times faster on GPUs and on CPUs with bf16 matrix units."""
+    image_column: str = "image"
+    """Column of parquet files and hub datasets that holds the images."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Only the first so many images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    engine: Literal["local", "ray"] = "local"
+    """This process, or Ray Data with one model on every device of a cluster; all its machines must see the same paths."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Models at work with --engine ray; by default one for every GPU of the cluster, or for every CPU core without any."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_size", "workers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if self.workers is not None and self.engine != "ray":
+            raise UserError("--workers counts the models of --engine ray; leave it out or add that")
+
+
+class ShardEncoder:
+    """A model and the images it turns into shards.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        UserError: for a model, images or a number of tokens that don't do.
+    """
+
+    def __init__(self, options: EncodeOptions):
+        from dove.data.images import open_images
+        from dove.lengths import parse_length_policy
+        from dove.runtime import load_model
+
+        self.dataset: ImageDataset = open_images(
+            options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
+        )
+        self.model: Dove = load_model(options.model, options.device)
+        if options.precision != "fp32":
+            from dove.models.optimize import optimize
+
+            optimize(self.model, options.precision)
+        self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.config.max_tokens)
+        self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
+
+    def shard(self, positions: range, progress: Any = None) -> "Shard":
+        """The tokens of a part of the source; ``progress`` is a tqdm bar that counts images."""
+        import torch
+
+        from dove.data.loader import ImageLoader
+        from dove.processor import ImageProcessor
+        from dove.store import Shard
+
+        part = self.dataset.select(positions)
+        loader = ImageLoader(part, ImageProcessor(self.model.image_size), batch_size=self.batch_size)
+        device = next(self.model.parameters()).device
+        keys: list[str] = []
+        values: list[torch.Tensor] = []
+        for batch in loader:
+            tokens = self.model.encode(batch.pixels.to(device), self.policy)
+            # Without their padding and in the precision of the store: a shard is what a run holds in memory.
+            values += [
+                row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()
+            ]
+            keys += batch.keys
+            if progress is not None:
+                progress.update(len(batch))
+        if progress is not None:
+            progress.update(len(loader.unreadable))
+        return Shard(keys, values, loader.unreadable)
