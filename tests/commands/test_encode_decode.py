@@ -182,7 +182,7 @@ def test_other_settings_need_another_folder(
 def test_a_full_disk_loses_nothing(
     photos: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import dove.store as store
+    from dove.store import shards as store
 
     original, written = store.write_files, []
 
