@@ -13,7 +13,9 @@ DRAWING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 def layers() -> dict[str, int]:
     """Heights of modules and packages in the drawing, from its last line (0) up."""
-    lines = re.search(r"(?m)^## Layers of imports\n(?:(?!    ).*\n)*((?:    .*\n)+)", DRAWING.read_text(encoding="utf-8"))
+    lines = re.search(
+        r"(?m)^## Layers of imports\n(?:(?!    ).*\n)*((?:    .*\n)+)", DRAWING.read_text(encoding="utf-8")
+    )
     assert lines
     rows = reversed(lines[1].splitlines())
     return {f"dove.{name}": height for height, row in enumerate(rows) for name in row.split("#")[0].split()}
