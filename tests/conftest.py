@@ -57,9 +57,9 @@ def tiny_dove(tiny_config: DoveConfig) -> Dove:
 
 @pytest.fixture
 def tiny_qdove(tiny_dove: Dove) -> QDove:
-    """An untrained tokenizer that takes queries of up to 8 words."""
+    """An untrained tokenizer that takes queries of up to 24 words."""
     torch.manual_seed(0)
-    return QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
+    return QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=24))
 
 
 @pytest.fixture

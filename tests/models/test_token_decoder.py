@@ -7,10 +7,8 @@ import torch
 
 from dove.closed_form import start_from_bands, start_from_patches
 from dove.config import DoveConfig
-from dove.errors import UserError
 from dove.evaluation.operations import count_operations
 from dove.models.token_decoder import KeptBandTokenDecoder, KeptTokenDecoder, make_token_decoder
-from dove.query.config import QDoveConfig, RegionConfig
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
@@ -78,8 +76,3 @@ def test_the_start_is_that_of_the_decoder_of_all_positions(tiny_config, images):
         start_from_bands(model, sample)
         rebuilt.append(model.decode(model.encode(images, 6)))
     torch.testing.assert_close(*rebuilt, atol=1e-4, rtol=0)
-
-
-def test_regions_need_all_positions():
-    with pytest.raises(UserError, match="token-decoder all"):
-        QDoveConfig(token_basis="bands", token_decoder="kept", region=RegionConfig(kind="rectangle"))

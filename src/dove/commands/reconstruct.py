@@ -43,7 +43,7 @@ class ReconstructOptions:
     tile_overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """With --tile: how much neighbouring tiles share at least, 8 pixels unless told otherwise; their seams are mixed."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the tokens shall describe first, for a Q-DOVE such as qdove-tiny; null asks for the whole image."""
+    """What the tokens shall describe first, for a Q-DOVE; null asks for the whole image."""
     output: Path = Path("reconstruction.png")
     """Where the picture goes: .png, .jpg or .webp."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
@@ -108,9 +108,7 @@ def require_queries(model: "Dove", query: str | None) -> None:
     from dove.query.words import is_null
 
     if not is_null(query) and not isinstance(model, QDove):
-        raise UserError(
-            "this model takes no queries; leave --query out or pass --model with a Q-DOVE such as qdove-tiny"
-        )
+        raise UserError("this model takes no queries; leave --query out or pass --model with the folder of a Q-DOVE")
 
 
 def check_options(options: ReconstructOptions) -> None:

@@ -15,7 +15,6 @@ from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import decibels, psnr
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
-from dove.query.generator import RegionTokenGenerator
 from dove.query.tokenizer import QDove
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
@@ -32,7 +31,6 @@ class Scores:
         outside: the same over all other pixels.
         auto: by kind, (Q,), the number of tokens that ``auto`` gave.
         whole: (B, L + 1), null over the whole image.
-        found: (Q,), intersection over union of the model's rectangle and the hull of the boxes; NaN for models that pick none.
     """
 
     lengths: tuple[int, ...]
@@ -40,7 +38,6 @@ class Scores:
     outside: dict[str, Tensor]
     auto: dict[str, Tensor]
     whole: Tensor
-    found: Tensor
 
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
@@ -54,8 +51,7 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
         {kind: torch.cat([part[place][kind] for part in parts if kind in part[place]]) for kind in parts[0][place]}
         for place in range(3)
     )
-    whole, found = (torch.cat([part[place] for part in parts]) for place in (3, 4))
-    return Scores(lengths, inside, outside, auto, whole, found)
+    return Scores(lengths, inside, outside, auto, torch.cat([part[3] for part in parts]))
 
 
 @torch.no_grad()
@@ -94,7 +90,6 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
         stacked[1],
         {k: v[:, 0] for k, v in stacked[2].items()},
         torch.stack(whole, 1),
-        _overlap(model, batch, inside)[answered],
     )
 
 
@@ -112,14 +107,6 @@ def _by_image(batch: QueryBatch) -> list[list[str]]:
     for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
         lists[image].append(query)
     return lists
-
-
-def _overlap(model: QDove, batch: QueryBatch, inside: Bool[Tensor, "Q S S"]) -> Float[Tensor, " Q"]:
-    if not isinstance(model.generator, RegionTokenGenerator):
-        return torch.full((len(inside),), torch.nan)
-    boxes = model.find(batch.images, _by_image(batch)).float()
-    found = inside_boxes(boxes, torch.arange(len(boxes)), len(boxes), inside.shape[-1])
-    return (found & inside).sum((1, 2)) / (found | inside).sum((1, 2)).clamp(min=1)
 
 
 def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: float) -> Float[Tensor, " Q"]:
@@ -151,7 +138,7 @@ def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
 
 
 def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any]:
-    """Tokens until the asked region reaches a quality, with the query and with null; how often the region was found."""
+    """Tokens until the asked region reaches a quality, with the query and with null."""
     count = len(scores.lengths)
     needed = {kind: tokens_needed(scores.inside[kind][:, :count], scores.lengths, target) for kind in ("query", "null")}
     means = {kind: tokens.mean().item() for kind, tokens in needed.items()}
@@ -167,7 +154,6 @@ def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any
         "auto_inside_null": scores.inside["null"][:, -1].mean().item(),
         "auto_inside_wrong": scores.inside["wrong"][:, -1].nanmean().item(),
         "null_psnr_whole_auto": scores.whole[:, -1].mean().item(),
-        "found": (scores.found > 0.5).float().mean().item(),
         "objects": len(scores.inside["query"]),
     }
 

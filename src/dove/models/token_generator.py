@@ -54,12 +54,8 @@ class BandTimestamps(SinusoidalTimestamps):
         self.projection = nn.Linear(width + config.vqgan.channels, width)
 
     def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
-        return self.embed(self.bands.split(latents)[:, :num_tokens])
-
-    def embed(self, bands: Float[Tensor, "B k C"]) -> Float[Tensor, "B k H"]:
-        """The first k timestamps with what stands beside them."""
-        timestamps = super().forward(bands, bands.shape[1])
-        return self.projection(torch.cat([timestamps, bands], dim=-1))
+        timestamps = super().forward(latents, num_tokens)
+        return self.projection(torch.cat([timestamps, self.bands.split(latents)[:, :num_tokens]], dim=-1))
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,22 @@ from dataclasses import fields
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
-from dove.models.token_decoder import TokenDecoder, make_token_decoder
 from dove.models.token_generator import GeneratorOutput
-from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
-from dove.query.generator import QueryTokenGenerator, RegionTokenDecoder, RegionTokenGenerator, make_query_generator
+from dove.query.config import QDoveConfig, QueryConfig
+from dove.query.generator import QueryTokenGenerator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 Query = str | None | Sequence[str | None] | Sequence[Sequence[str | None]]
 """One query for all images, one for each, or a list for each; None or "null" asks for the whole image."""
-
-
-WHOLE = RegionConfig(kind="none")
 
 
 class QDove(Dove):
@@ -39,23 +35,18 @@ class QDove(Dove):
 
     def make_generator(self, config: DoveConfig) -> QueryTokenGenerator:
         assert isinstance(config, QDoveConfig)
-        return make_query_generator(config)
-
-    def make_token_decoder(self, config: DoveConfig) -> TokenDecoder:
-        assert isinstance(config, QDoveConfig)
-        return make_token_decoder(config) if config.region.kind == "none" else RegionTokenDecoder(config)
+        return QueryTokenGenerator(config)
 
     @classmethod
-    def from_dove(cls, dove: Dove, query: QueryConfig, region: RegionConfig = WHOLE) -> "QDove":
+    def from_dove(cls, dove: Dove, query: QueryConfig) -> "QDove":
         """A Q-DOVE with the weights of a DOVE; what the queries add starts from noise.
 
         Args:
             dove: where to start from.
             query: settings of the words.
-            region: settings of the region.
         """
         settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
-        model = cls(QDoveConfig(**settings, query=query, region=region))
+        model = cls(QDoveConfig(**settings, query=query))
         fresh = model.state_dict()
         load_weights(model, {**fresh, **dove.state_dict()}, "the given model")
         return model.eval()
@@ -105,38 +96,6 @@ class QDove(Dove):
     ) -> GeneratorOutput:
         """``generate`` with one query for each image, with gradients."""
         return self.generator.conditioned(latents, query, num_tokens)
-
-    @torch.no_grad()
-    def find(self, images: Tensor, query: Query) -> Int[Tensor, "Q 4"]:
-        """Where the model looks for what is asked: x, y, width and height in pixels; zeros for the whole image.
-
-        Raises:
-            UserError: if this model has no regions.
-        """
-        if not isinstance(self.generator, RegionTokenGenerator):
-            raise UserError(
-                "this model picks no regions; pass one with model.region.kind=rectangle, such as qdove-tiny"
-            )
-        queries, image_of = pair_queries(query, len(images))
-        latents = self.latents(self._fitting_images(images))[torch.tensor(image_of, device=images.device)]
-        upper, left, lower, right = self.generator.find(latents, self.query_tokens(queries)).unbind(1)
-        cell = self.image_size // self.config.vqgan.grid_size
-        return torch.stack([left, upper, right - left, lower - upper], dim=1) * cell
-
-    @torch.no_grad()
-    def fit_regions(self, images: Float[Tensor, "M 3 S S"]) -> None:
-        """Take the statistics that regions need from a sample of images (a thousand suffice), in [-1, 1]."""
-        generator, decoder = self.generator, self.token_decoder
-        assert isinstance(generator, RegionTokenGenerator)
-        assert isinstance(decoder, RegionTokenDecoder)
-        latents = torch.cat([self.latents(part) for part in images.split(256)])
-        tokens = torch.cat([self.generate(part, 1).values[:, 0] for part in latents.split(256)])
-        rest = latents - generator.timestamps.bands.merge(
-            generator.layout.first(generator.timestamps.bands.split(latents))
-        )
-        for part in (generator, decoder):
-            part.layout.bands.fit(rest)
-            part.mark.fit(tokens)
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:

@@ -6,7 +6,7 @@ from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
 from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.query.config import QDoveConfig, QueryConfig, RegionConfig
+from dove.query.config import QDoveConfig, QueryConfig
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
@@ -105,7 +105,6 @@ QDOVE_TINY = QueryPrefixTrainConfig(
     model=QDoveConfig(
         **{setting.name: getattr(TINY_MODEL, setting.name) for setting in fields(DoveConfig)},
         query=TINY_QUERY,
-        region=RegionConfig(kind="rectangle"),
     ),
     loss=QueryPrefixLossConfig(gan=0.0, perceptual_network="squeezenet", irrelevant=0.02),
     optim=replace(TINY_OPTIM, lr=1e-4),
@@ -117,7 +116,7 @@ QDOVE_TINY = QueryPrefixTrainConfig(
 # Both of the paper's start from the weights of a DOVE: pass --checkpoint.
 QDOVE_TINY_PAPER = QDoveTrainConfig(
     preset="qdove-tiny-paper",
-    model=replace(QDOVE_TINY.model, eos_head="binary", region=RegionConfig()),
+    model=replace(QDOVE_TINY.model, eos_head="binary"),
     loss=QDoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,

@@ -38,10 +38,6 @@ class QueryPrefixLossConfig(PrefixLossConfig):
     """lambda_o of Eq. 7, the weight of what lies outside of the boxes."""
     null: float = 0.5
     """Share of the queries replaced by "null", which asks for the whole image."""
-    locate: float = 0.1
-    """Weight of the cross-entropy of the asked rectangle of cells, for models that pick one."""
-    given: float = 0.5
-    """Share of the queries whose true rectangle is given, so that describing one is learned before finding it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +55,7 @@ class QDoveTrainConfig(DoveTrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_shares(self.loss.null)
+        check_share(self.loss.null)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +68,14 @@ class QueryPrefixTrainConfig(PrefixTrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_shares(self.loss.null, self.loss.given)
-        if self.loss.prefixes_per_image != 1:
-            raise UserError("with queries every image is rebuilt once a step; pass --loss.prefixes-per-image 1")
+        check_share(self.loss.null)
 
 
-def check_shares(*shares: float) -> None:
-    """Whether numbers are shares.
+def check_share(null: float) -> None:
+    """Refuse a share of null queries that is none.
 
     Raises:
-        UserError: for one that is not from 0 to 1.
+        UserError: for a number that is not from 0 to 1.
     """
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise UserError(f"loss.null and loss.given are shares of the queries; {share} is not from 0 to 1")
+    if not 0 <= null <= 1:
+        raise UserError(f"loss.null={null} is a share of the queries; pass a number from 0 to 1")

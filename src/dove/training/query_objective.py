@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from dove.data.query_batch import QueryBatch
 from dove.lengths import Auto
@@ -21,9 +20,6 @@ from dove.losses.query import (
     whole_pixels,
 )
 from dove.metrics import decibels
-from dove.models.locator import cell_masks, rectangle_of_boxes
-from dove.models.token_generator import GeneratorOutput
-from dove.query.generator import RegionTokenGenerator
 from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens
 from dove.tokens import Tokens
@@ -130,7 +126,7 @@ class QueryPrefixObjective(PrefixObjective):
     def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
-        output, locate, metrics = self._generate(batch, asked)
+        output = self.model.generate_for(self.model.latents(images), asked.query)
         lengths = self.draw_lengths(len(images), step).to(images.device)
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
         perceptual: list[Tensor] = []
@@ -144,34 +140,14 @@ class QueryPrefixObjective(PrefixObjective):
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         reached = psnr_inside(reconstruction.detach(), images, asked.boxes, asked.image_of)
         errors = self.foresight_errors(output.eos, lengths, reached, perceptual[0])
-        total = self.average(relevant) + loss.irrelevant * irrelevant.mean() + loss.locate * locate
+        total = self.average(relevant) + loss.irrelevant * irrelevant.mean()
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
-        metrics |= {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
+        metrics = {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         return StepResult(total, reconstruction, metrics | _lengths_by_kind(Auto().lengths(output.eos), asked))
 
     def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
         return super().adversary_loss(images.images, reconstruction)
-
-    def _generate(
-        self, batch: QueryBatch, asked: Asked
-    ) -> tuple[GeneratorOutput, Float[Tensor, ""], dict[str, Tensor]]:
-        """Tokens for the chosen queries, the loss of finding what all of them ask for, and metrics of that."""
-        latents, generator = self.model.latents(batch.images), self.model.generator
-        if not isinstance(generator, RegionTokenGenerator):
-            return self.model.generate_for(latents, asked.query), batch.images.new_zeros(()), {}
-        logits = generator.cell_logits(latents.detach(), self.model.query_tokens(batch.queries), batch.image_of)
-        config = self.model.config.vqgan
-        side, cell = config.grid_size, config.image_size // config.grid_size
-        true = rectangle_of_boxes(batch.boxes, batch.query_of, len(batch.queries), cell, side)
-        scores = generator.locator.rectangle_scores(logits)
-        locate = F.cross_entropy(scores, generator.locator.number_of(true))
-        locate = locate + F.binary_cross_entropy_with_logits(logits, cell_masks(true, side).float())
-        found = generator.locator.best_rectangle(logits.detach())
-        given = (torch.rand(len(batch)) < self.config.loss.given).to(found.device)
-        rectangles = torch.where(given[:, None], true[asked.row], found[asked.row]) * asked.query.asked[:, None]
-        metrics = {"locate": locate.detach(), "found": (found == true).all(1).float().mean()}
-        return generator.about(latents, asked.query, rectangles), locate, metrics
 
 
 def psnr_inside(

@@ -18,7 +18,6 @@ from dove.errors import UserError
 from dove.models.pretrained import import_backbones, import_vqgan
 from dove.models.vqgan import VQGAN, make_vqgan
 from dove.query.config import QDoveConfig
-from dove.query.generator import RegionTokenGenerator
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.baseline_config import (
@@ -60,12 +59,6 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
         start_from_bands(model, images)
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
-    if (
-        isinstance(model, QDove)
-        and isinstance(model.generator, RegionTokenGenerator)
-        and not model.generator.mark.fitted
-    ):
-        model.fit_regions(sample())
     return model
 
 

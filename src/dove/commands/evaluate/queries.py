@@ -22,8 +22,8 @@ class QueriesOptions(EvaluationOptions):
 
     name = "queries"
 
-    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("qdove-tiny",)
-    """Q-DOVE checkpoints: shipped names, folders or hub ids."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")]
+    """Q-DOVE checkpoints: folders of dove train or hub ids."""
     target: float = 25.0
     """PSNR in dB inside the asked region up to which tokens are counted."""
     picture_tokens: Annotated[str, tyro.conf.arg(metavar="N|auto")] = "12"
@@ -50,7 +50,7 @@ def run(options: QueriesOptions) -> None:
     subjects = load_subjects(options.model, options.device)
     for subject in subjects:
         if not isinstance(subject.tokenizer, QDove):
-            raise UserError(f"{subject.name} takes no queries; pass a Q-DOVE such as qdove-tiny")
+            raise UserError(f"{subject.name} takes no queries; pass the folder of a Q-DOVE")
     images = Images(options.data, seed=options.seed)
     set_seed(options.seed)
     rows: list[dict[str, Any]] = []

@@ -1,0 +1,62 @@
+"""What a query buys, measured on scenes of an untrained model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dove.cli import main
+from dove.evaluation.queries import Scores, summarise_savings, tokens_needed
+from dove.query.tokenizer import QDove
+from dove.tokenizer import Dove
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """Photos of single objects in folders by name."""
+    folder = tmp_path / "named"
+    for number, name in enumerate(("red", "green", "blue", "grey", "pink")):
+        (folder / name).mkdir(parents=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name / "one.png")
+    return folder
+
+
+def test_the_command_writes_rows_and_a_picture(tiny_qdove: QDove, named: Path, tmp_path: Path) -> None:
+    tiny_qdove.save_pretrained(tmp_path / "model")
+    output = tmp_path / "out"
+    flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--limit", "5", "--batch-size", "3"]
+    more = ["--picture-tokens", "4", "--examples", "2", "--output", str(output)]
+    assert main(["evaluate", "queries", *flags, *more]) == 0
+    report = json.loads((output / "queries.json").read_text())
+    assert [row["query"] for row in report["rows"]] == [kind for kind in ("query", "null", "wrong") for _ in range(13)]
+    assert [row["num_tokens"] for row in report["rows"][:13]] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, "auto"]
+    assert report["summary"][0]["scenes"] == 5
+    assert report["summary"][0]["objects"] == report["rows"][0]["objects"] >= 5
+    with Image.open(output / "queries.png") as picture:
+        assert picture.width > picture.height
+
+
+def test_a_model_without_queries_is_refused(
+    tiny_dove: Dove, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_dove.save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(named), "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "queries", *arguments]) == 2
+    assert "takes no queries; pass the folder of a Q-DOVE" in capsys.readouterr().err
+
+
+def test_savings_are_tokens_until_the_target() -> None:
+    lengths = (1, 2, 4)
+    query, null = torch.tensor([[20.0, 26, 30, 27], [25, 25, 25, 25]]), torch.tensor([[20.0, 21, 25, 26], [9, 9, 9, 9]])
+    assert tokens_needed(query[:, :3], lengths, 25.0).tolist() == [2, 1]
+    assert tokens_needed(null[:, :3], lengths, 25.0).tolist() == [4, 4]
+    curves = {"query": query, "null": null, "wrong": null}
+    auto = {kind: torch.tensor([3.0, 5.0]) for kind in curves}
+    found = summarise_savings("m", Scores(lengths, curves, curves, auto, null), 25.0)
+    assert found["fewer"] == pytest.approx(1 - 1.5 / 4)
+    assert found["auto_inside_query"] == pytest.approx(26)
+    assert found["auto_tokens_null"] == 4
