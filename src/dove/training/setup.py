@@ -17,6 +17,7 @@ from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
+from dove.training.processes import check_launcher
 from dove.training.recipes import RECIPES
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
@@ -31,6 +32,7 @@ def run_training(config: TrainConfig) -> Path:
     Raises:
         UserError: for settings, data or folders that don't do.
     """
+    check_launcher()
     if not config.data or not config.output:
         raise UserError("a training needs --data (images) and --output (a folder)")
     output = Path(config.output)
@@ -74,9 +76,18 @@ def load_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tenso
 
 
 def component_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tensor, "M 3 S S"]:
-    """Evenly spaced images for a closed-form start."""
+    """Evenly spaced images for a closed-form start.
+
+    Raises:
+        UserError: if fewer than two can be read: a start is computed from how images differ.
+    """
     spacing = max(1, len(dataset) // COMPONENT_IMAGES)
-    return load_images(dataset.select(range(0, len(dataset), spacing)), processor)
+    images = load_images(dataset.select(range(0, len(dataset), spacing)), processor)
+    if len(images) < 2:
+        raise UserError(
+            f"{len(images)} readable image to train on; this model's start is computed from at least 2, add images"
+        )
+    return images
 
 
 def save_model(model: nn.Module, folder: Path) -> None:

@@ -22,6 +22,7 @@ from dove.runtime import save_outputs
 from dove.tokens import Tokens
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, StepResult
+from dove.training.processes import check_launcher
 from dove.training.schedule import learning_rate
 from dove.training.trainer import Trainer
 from dove.vlm.batch import NOT_LEARNED, lay_out
@@ -224,6 +225,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     Raises:
         UserError: for settings, data or folders that don't do.
     """
+    check_launcher()
     if not config.output:
         raise UserError("a training needs --output (a folder)")
     output = Path(config.output)

@@ -1,0 +1,50 @@
+"""Variables of a launcher that did not launch."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dove.cli import main
+from dove.errors import UserError
+from dove.training.processes import check_launcher
+
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "2950"}
+
+
+def test_all_or_none_is_a_launch() -> None:
+    check_launcher({})
+    check_launcher({"MASTER_ADDR": "localhost", "MASTER_PORT": "2950"})
+    check_launcher(LAUNCHED)
+
+
+@pytest.mark.parametrize("left_over", [["RANK"], ["WORLD_SIZE"], ["LOCAL_RANK"], ["RANK", "WORLD_SIZE", "LOCAL_RANK"]])
+def test_what_is_left_over_is_named_with_the_way_out(left_over: list[str]) -> None:
+    with pytest.raises(UserError, match=f"has {', '.join(left_over)} and not .*MASTER_ADDR.*env -u {left_over[0]}"):
+        check_launcher({name: LAUNCHED[name] for name in left_over})
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": "2"}, {"RANK": "x"}, {"WORLD_SIZE": ""}, {"LOCAL_RANK": "-1"}])
+def test_what_is_no_rank_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="no rank of a process"):
+        check_launcher(LAUNCHED | wrong)
+
+
+@pytest.mark.parametrize("command", [["train", "--preset", "dove-tiny"], ["vlm", "train", "--preset", "vlm-tiny"]])
+def test_trainings_say_it_in_a_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setenv("RANK", "0")
+    assert main([*command, "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("dove: the environment has RANK and not WORLD_SIZE")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_from_one_picture_is_refused_with_the_number_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    flags = ["--data", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--run.holdout", "0"]
+    assert main(["train", "--preset", "dove-tiny", *flags]) == 2
+    assert "1 readable image to train on; this model's start is computed from at least 2" in capsys.readouterr().err
