@@ -100,9 +100,16 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def run_command(name: str, arguments: list[str]) -> int:
-    """Import a command's module, parse ``arguments`` into its options and run it."""
+    """Import a command's module, parse ``arguments`` into its options and run it.
+
+    Raises:
+        UserError: for a file whose name begins like a flag, or from the command itself.
+    """
     import tyro
 
+    for argument in arguments:
+        if argument.startswith("-") and os.path.isfile(argument):
+            raise UserError(f"{argument} is read as a flag; pass the file of that name as ./{argument}")
     module = import_module(COMMANDS[name].module)
     if hasattr(module, "parse"):
         return module.run(module.parse(arguments)) or 0

@@ -10,7 +10,7 @@ import pytest
 from pictures import encode, gradient, png_header
 from PIL import Image
 
-from dove.data import reading, sources
+from dove.data import parquet, reading, sources
 from dove.data.dataset import Record, Unreadable
 from dove.data.images import open_images
 from dove.errors import UserError
@@ -94,28 +94,32 @@ def test_a_bomb_among_others_is_left_out(kind: str, tmp_path: Path, photo: Image
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array(["secret.png"]),
         pa.array([7]),
         pa.array([[1, 2]]),
-        pa.array([{"path": "secret.png"}]),
+        pa.array([{"path": 7}]),
         pa.array([{"bytes": "secret.png", "path": ""}]),
     ],
     ids=str,
 )
-def test_a_column_that_holds_no_bytes_is_refused(column: pa.Array, tmp_path: Path) -> None:
-    """Text would be taken for a path: a data set must not choose which files of this machine are read."""
+def test_a_column_that_holds_no_images_is_refused(column: pa.Array, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": column}), tmp_path / "s.parquet")
     with pytest.raises(UserError, match=r"'image' holds .*no encoded images"):
         open_images(tmp_path / "s.parquet")
 
 
-def test_a_path_beside_missing_bytes_is_not_followed(tmp_path: Path, photo: Image.Image) -> None:
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("shape", ["text", "struct", "list"])
+def test_paths_do_not_lead_out_of_the_folder_of_the_table(
+    shape: str, absolute: bool, tmp_path: Path, photo: Image.Image
+) -> None:
+    """A data set must not choose which files of this machine are read."""
     photo.save(tmp_path / "secret.png")
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    cells = pa.array([{"bytes": None, "path": str(tmp_path / "secret.png")}], kind)
-    pq.write_table(pa.table({"image": cells}), tmp_path / "s.parquet")
-    with pytest.raises(UserError, match="holds no picture"):
-        open_images(tmp_path / "s.parquet")[0]
+    (tmp_path / "data").mkdir()
+    path = str(tmp_path / "secret.png") if absolute else "x/../../secret.png"
+    cell = {"text": path, "struct": {"bytes": None, "path": path}, "list": [path]}[shape]
+    pq.write_table(pa.table({"image": [cell]}), tmp_path / "data" / "s.parquet")
+    with pytest.raises(UserError, match=r"secret\.png.*leads out of .*data; put the images beside"):
+        open_images(tmp_path / "data" / "s.parquet")[0]
 
 
 def test_a_row_group_that_fills_the_memory_is_not_read(
@@ -123,7 +127,7 @@ def test_a_row_group_that_fills_the_memory_is_not_read(
 ) -> None:
     rows = [{"bytes": encode(photo) + bytes(10**6), "path": None}] * 3  # a few hundred bytes, compressed
     pq.write_table(pa.table({"image": rows}), tmp_path / "s.parquet", compression="zstd")
-    monkeypatch.setattr(sources, "MAX_GROUP_BYTES", 10**6)
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 10**6)
     found = open_images(tmp_path / "s.parquet", on_error="skip")[0]
     assert isinstance(found, Unreadable)
     assert "row group 0" in found.reason
@@ -134,13 +138,13 @@ def test_a_damaged_row_group_is_read_once(tmp_path: Path, photo: Image.Image, mo
     pq.write_table(pa.table({"image": [{"bytes": encode(photo), "path": None}] * 50}), path)
     content = path.read_bytes()
     path.write_bytes(content[:4] + bytes(60) + content[64:])  # the head of the first page
-    dataset, reads, original = open_images(path, on_error="skip"), [], sources._open_parquet
+    dataset, reads, original = open_images(path, on_error="skip"), [], parquet._open_parquet
 
     def counting(name: str) -> pq.ParquetFile:
         reads.append(name)
         return original(name)
 
-    monkeypatch.setattr(sources, "_open_parquet", counting)
+    monkeypatch.setattr(parquet, "_open_parquet", counting)
     assert all(isinstance(item, Unreadable) and "damaged" in item.reason for item in dataset)
     assert len(reads) == 1
 

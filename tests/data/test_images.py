@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dove.data import sources
+from dove.data import parquet, sources
 from dove.data.archives import TarImages
 from dove.data.dataset import ConcatImages
 from dove.data.images import ImageDataset, Record, Unreadable, open_images, summarise_unreadable
-from dove.data.sources import FileImages, ParquetImages
+from dove.data.parquet import ParquetImages
+from dove.data.sources import FileImages
 from dove.errors import UserError
 
 IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -156,7 +157,7 @@ def test_parquet_metadata_and_columns(every_source: dict[str, Any]) -> None:
 
 
 def test_parquet_keeps_no_more_than_its_cache(every_source: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PARQUET_CACHE_BYTES", 1)
+    monkeypatch.setattr(parquet, "PARQUET_CACHE_BYTES", 1)
     dataset = open_images(every_source["parquet"])
     assert grey_levels(dataset) == EXPECTED
     assert grey_levels(dataset.select([5, 0, 3])) == [200, 0, 120]
@@ -196,7 +197,7 @@ def test_bad_rows(tmp_path: Path, photos: list[bytes]) -> None:
     path = write_parquet(tmp_path / "a.parquet", [photos[0], None, b"", photos[3][:30]])
     records = list(open_images(path, on_error="skip"))
     assert [type(record) for record in records] == [Record, Unreadable, Unreadable, Unreadable]
-    assert records[1].reason.startswith(f"{path} row 1: ")
+    assert records[1].reason.startswith(f"{path} row 1 (1.png): ")
 
 
 def test_damaged_row_group(tmp_path: Path, photos: list[bytes]) -> None:
@@ -232,6 +233,15 @@ def test_truncated_tar(every_source: dict[str, Any]) -> None:
 def test_nothing_there(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         open_images(make(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz", "PHOTOS.TGZ", "photos.7z"])
+def test_archives_are_to_be_unpacked(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(UserError, match=f"{name}: an archive; unpack it first"):
+        open_images(tmp_path / name)
+    with pytest.raises(UserError, match="holds no images.*unpack its 1 archives first"):
+        open_images(tmp_path)
 
 
 def test_not_what_the_ending_says(tmp_path: Path, photos: list[bytes]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dove.data.archives import TarImages
 from dove.data.dataset import ConcatImages, ImageDataset, OnError, Record, Unreadable, summarise_unreadable
+from dove.data.parquet import ParquetImages
 from dove.data.reading import SUFFIXES, read_image, to_rgb
-from dove.data.sources import FileImages, ParquetImages, open_hub
+from dove.data.sources import FileImages, open_hub
 from dove.errors import UserError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
 
 PathLike = str | os.PathLike[str]
 
+_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w.-]+)?(:[\w\[\]:%+]+)?")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -42,8 +44,8 @@ def open_images(
         source: a folder (all images below it, sorted by path; or its parquet files or tar shards), image files, parquet
             files, WebDataset shards (``.tar``), a glob, a range of shards ``{000..010}``, a hub dataset id
             ``owner/name[/config][:split]``, or a list of any of these, one after the other.
-        image_column: the column of parquet files and hub datasets that holds the images: a struct ``{bytes, path}`` or
-            encoded bytes.
+        image_column: the column of parquet files and hub datasets that holds the images: encoded bytes or a struct
+            ``{bytes, path}``; in parquet files also paths of files beside them, and lists of all these.
         columns: which other columns go into ``Record.metadata``; None for all. Folders give ``label`` and ``name`` by
             their first-level folders.
         limit: the first so many records alone.
@@ -100,6 +102,8 @@ def _open_one(source: str, image_column: str, columns: Sequence[str] | None) -> 
         if glob.has_magic(source):
             raise UserError(f"{source}: no file matches; check the pattern")
         raise UserError(f"{source}: no such file or folder; check the path")
+    if _is_archive(source):
+        raise UserError(f"{source}: an archive; unpack it first and pass the folder")
     return _open_files([source], _kind(source) or "image", image_column, columns)
 
 
@@ -111,13 +115,16 @@ def _open_files(paths: list[str], kind: str, image_column: str, columns: Sequenc
 
 def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
     found: dict[str, list[str]] = {}
-    for path in _walk(folder):
+    files = _walk(folder)
+    for path in files:
         if (kind := _kind(path)) is not None:
             found.setdefault(kind, []).append(path)
     if len(found) > 1:
         raise UserError(f"{folder}: holds files of several kinds ({', '.join(sorted(found))}); name the ones you mean")
     if not found:
-        raise UserError(f"{folder}: holds no images, parquet files or .tar shards; image files end in .jpg, .png, ...")
+        archives = sum(map(_is_archive, files))
+        advice = f"unpack its {archives} archives first" if archives else "image files end in .jpg, .png, ..."
+        raise UserError(f"{folder}: holds no images, parquet files or .tar shards; {advice}")
     kind, paths = found.popitem()
     return FileImages(paths, root=folder) if kind == "image" else _open_files(paths, kind, image_column, columns)
 
@@ -144,6 +151,10 @@ def _kind(path: str) -> str | None:
     suffix = os.path.splitext(path)[1].lower()
     kinds = {".parquet": "parquet", ".tar": "tar"}
     return kinds.get(suffix) or ("image" if suffix in SUFFIXES else None)
+
+
+def _is_archive(path: str) -> bool:
+    return path.lower().endswith(_ARCHIVES)
 
 
 def _expand(pattern: str) -> list[str]:

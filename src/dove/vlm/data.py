@@ -11,7 +11,8 @@ import numpy as np
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.json_files import read_json
-from dove.data.sources import FileImages, ParquetImages
+from dove.data.parquet import ParquetImages
+from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.images import Glimpse
 from dove.vlm.text import IMAGE, Turn, place_images

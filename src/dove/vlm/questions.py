@@ -12,7 +12,8 @@ import numpy as np
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.json_files import parse_lines, read_json
-from dove.data.sources import FileImages, ParquetImages
+from dove.data.parquet import ParquetImages
+from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.data import Conversations
 from dove.vlm.images import Glimpse

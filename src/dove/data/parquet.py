@@ -1,0 +1,223 @@
+"""Rows of parquet files as image records."""
+
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dove.data.dataset import ImageDataset, RawRecord
+from dove.data.names import readable
+from dove.data.reading import ImageSource, check_size
+from dove.errors import UserError, one_line
+
+PARQUET_CACHE_BYTES = 1 << 30
+"""Decompressed row groups that one process keeps; what fits is decompressed once, however it is shuffled."""
+MAX_GROUP_BYTES = 8 << 30
+"""Row groups that say they are larger than this, decompressed, are refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A row group."""
+
+    path: str
+    number: int
+    """Within its file."""
+    first: int
+    """Its first row within the file."""
+    rows: int
+    ends: NDArray[np.int64] | None = None
+    """Where the column holds lists of images: for each row, how many records it and those before it make."""
+
+    @property
+    def records(self) -> int:
+        return self.rows if self.ends is None else int(self.ends[-1])
+
+    def locate(self, record: int) -> tuple[int, int | None]:
+        """Row of a record, and its place in a list of images."""
+        if self.ends is None:
+            return record, None
+        row = int(np.searchsorted(self.ends, record, side="right"))
+        return row, record - (int(self.ends[row - 1]) if row else 0)
+
+
+class ParquetImages(ImageDataset):
+    """Rows of parquet files, in the order of the files; the other columns are the metadata.
+
+    Row groups are read through a memory map when one of their rows is asked for, and the most recent are kept.
+
+    Args:
+        paths: the files.
+        image_column: encoded bytes, a path of an image file below the folder of the parquet file, a struct
+            ``{bytes, path}`` of them, or a list of these, each image of which is a record.
+        columns: which other columns become metadata; None for all.
+
+    Raises:
+        UserError: a file is no parquet or has no such columns.
+    """
+
+    def __init__(self, paths: Sequence[str], image_column: str = "image", columns: Sequence[str] | None = None):
+        self.paths, self.image_column = list(paths), image_column
+        self.columns = None if columns is None else [image_column, *(name for name in columns if name != image_column)]
+        self._groups: list[_Group] = []
+        for path in self.paths:
+            file = _open_parquet(path)
+            require_columns(path, file.schema_arrow.names, self.columns or [image_column])
+            _check_image_type(path, file.schema_arrow.field(image_column))
+            self._groups += _groups(path, file, image_column)
+        self._starts = [0, *accumulate(group.records for group in self._groups)]
+        root = os.path.dirname(os.path.commonprefix(self.paths))
+        self._stems = {
+            path: readable(os.path.relpath(path, root or ".").removesuffix(".parquet")) for path in self.paths
+        }
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._damaged: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}  # every worker fills its own
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return list(dict.fromkeys(self._starts))
+
+    def raw(self, index: int) -> RawRecord:
+        number = bisect_right(self._starts, index) - 1
+        group, table = self._groups[number], self._table(number)
+        offset, place = group.locate(index - self._starts[number])
+        row = group.first + offset
+        key, name = f"{self._stems[group.path]}/{row:06d}", f"{readable(group.path)} row {row}"
+        metadata = {name: table[name][offset].as_py() for name in table.column_names if name != self.image_column}
+        cell = table[self.image_column][offset].as_py()
+        if place is not None:
+            key, name = f"{key}-{place}", f"{name} image {place}"
+            cell = cell[place] if cell else None
+        data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+        if isinstance(data, str):
+            data, path = None, data
+        if path:
+            metadata.setdefault("path", path)
+        source: ImageSource | None = data
+        if not data and path:
+            name = f"{name} ({readable(path)})"
+            source = _beside(group.path, path, name)
+        return RawRecord(key, name, source, metadata)
+
+    def _table(self, index: int) -> pa.Table:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        if index in self._damaged:
+            raise UserError(self._damaged[index])  # at once: an epoch asks for every row of it
+        group = self._groups[index]
+        try:
+            table = _read_group(_open_parquet(group.path), group.path, group.number, self.columns)
+            if len(table) != group.rows:
+                raise UserError(
+                    f"{group.path}: row group {group.number} has {len(table)} rows, its footer says otherwise"
+                )
+        except UserError as error:
+            self._damaged[index] = str(error)
+            raise
+        self._cache[index] = table
+        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > PARQUET_CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return table
+
+
+def require_columns(source: str, present: Sequence[str], wanted: Sequence[str]) -> None:
+    """Make sure that a table has its columns.
+
+    Raises:
+        UserError: naming the first that is missing, and what there is.
+    """
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{source}: has no column '{missing[0]}'; its columns are {', '.join(present)}")
+
+
+def _open_parquet(path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: not a readable parquet file ({one_line(error)}); download or write it again"
+        ) from error
+
+
+def _read_group(file: pq.ParquetFile, path: str, number: int, columns: Sequence[str] | None) -> pa.Table:
+    check_size(file.metadata.row_group(number).total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
+    try:
+        # Single-threaded: worker processes are the parallelism, and Arrow's threads do not survive a fork.
+        return file.read_row_group(number, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        raise UserError(f"{path}: damaged parquet file ({one_line(error)}); download or write it again") from error
+
+
+def _groups(path: str, file: pq.ParquetFile, image_column: str) -> list[_Group]:
+    """Row groups of a file; those with lists of images are read once for how long the lists are."""
+    groups: list[_Group] = []
+    listed = _is_list(file.schema_arrow.field(image_column).type)
+    first = 0
+    for number in range(file.num_row_groups):
+        rows, ends = file.metadata.row_group(number).num_rows, None
+        if listed and rows:
+            lists = _read_group(file, path, number, [image_column])[image_column].combine_chunks()
+            lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+            ends = np.maximum(lengths, 1).cumsum()  # an empty list is a record without a picture, not nothing
+        groups.append(_Group(path, number, first, rows, ends))
+        first += rows
+    return groups
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _check_image_type(path: str, field: pa.Field) -> None:
+    """Encoded bytes, paths, a struct of them, or lists of these."""
+    kind = field.type.value_type if _is_list(field.type) else field.type
+    if pa.types.is_struct(kind):
+        parts = {name: kind.field(name).type for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
+        fitting = bool(parts) and _is_text(parts.get("path", pa.null())) and _is_bytes(parts.get("bytes", pa.null()))
+    else:
+        fitting = _is_bytes(kind) or _is_text(kind)
+    if not fitting:
+        raise UserError(
+            f"{path}: its column '{field.name}' holds {field.type}, no encoded images; name another with --image-column"
+        )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def _beside(table: str, path: str, name: str) -> Path:
+    """The image file that a cell names.
+
+    Raises:
+        UserError: if it lies elsewhere than below the folder of the table: data must not choose which files of this machine
+            are read.
+    """
+    folder = os.path.abspath(os.path.dirname(table))
+    found = os.path.normpath(os.path.join(folder, path))
+    if os.path.commonpath([folder, found]) != folder:
+        raise UserError(f"{name}: its path leads out of {readable(folder)}; put the images beside the parquet file")
+    return Path(found)
