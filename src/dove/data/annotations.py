@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dove.data.image_files import locate_images
 from dove.data.json_files import read_json
-from dove.data.queries import Annotation, find_images, image_size_of, read_annotations
+from dove.data.queries import NULL_BOX, Annotation, image_size_of, join_repeated, read_annotations
 from dove.data.query_batch import Box
 from dove.errors import UserError
 
@@ -38,13 +39,18 @@ class Conversion:
     images: int = 0
     queries: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """By reason, the first that has a name."""
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: str, example: str = "") -> None:
+        """Count what is left out."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
+        if example:
+            self.examples.setdefault(reason, f" (such as {example})")
 
     def summary(self) -> str:
         """One line."""
-        lost = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        lost = ", ".join(f"{count} {reason}{self.examples.get(reason, '')}" for reason, count in self.left_out.items())
         return f"{self.queries} queries about {self.images} images" + (f"; left out: {lost}" if lost else "")
 
 
@@ -58,11 +64,13 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
         with _told(f"{annotations}: entry {number}") as where:
             image_id = str(_take(image, ("id", "image_id"), where))
             for region in image.get("regions", ()):
-                box = _box([_take(region, (key,), where) for key in ("x", "y", "width", "height")])
-                found.append(Annotation(image_id, str(_take(region, ("phrase",), where)), None, (box,)))
+                box = _box([_take(region, (key,), where) for key in ("x", "y", "width", "height")], conversion)
+                phrase = str(_take(region, ("phrase",), where))
+                found += [] if box is None else [Annotation(image_id, phrase, None, (box,))]
             for pair in image.get("qas", ()):
                 objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
-                boxes = tuple(_box([thing[key] for key in "xywh"]) for thing in objects if {*"xywh"} <= {*thing})
+                some = [_box([thing[key] for key in "xywh"], conversion) for thing in objects if {*"xywh"} <= {*thing}]
+                boxes = tuple(box for box in some if box is not None)
                 if not boxes:
                     conversion.skip("questions without boxes")
                     continue
@@ -88,7 +96,9 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
             image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
             if image not in files or category not in names:
                 raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
-            boxes.setdefault((image, category), []).append(_box(_take(thing, ("bbox",), where)))
+            values = thing.get("bbox")
+            if (box := _box([None] if values in (None, []) else values, conversion)) is not None:
+                boxes.setdefault((image, category), []).append(box)
     return [Annotation(files[image], names[category], None, tuple(some)) for (image, category), some in boxes.items()]
 
 
@@ -113,6 +123,9 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path) -> lis
     found: dict[tuple[str, str], list[Box]] = {}
     for number, row in enumerate(rows, start=2):
         value = dict(zip(header, row, strict=False))
+        if not all((value.get(name) or "").strip() for name in columns):
+            conversion.skip(NULL_BOX)
+            continue
         try:
             first, second = (
                 _corners([float(value[f"{side}{n}"]) for side in ("XMin", "XMax", "YMin", "YMax")]) for n in "12"
@@ -140,7 +153,7 @@ def _article(noun: str) -> str:
 
 def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
     """The reference's annotation JSON."""
-    return read_annotations(annotations)
+    return read_annotations(annotations, conversion.skip)
 
 
 CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
@@ -154,10 +167,11 @@ CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
 def convert(kind: str, annotations: Path, images: Path, output: Path, *, classes: Path | None = None) -> Conversion:
     """Write annotations and their images into one parquet file.
 
-    Boxes are cut at the edges of their image; those of which nothing is left, and queries without any, are counted.
+    Boxes are cut at the edges of their image. Those of which nothing is left, queries without any, and images that are missing
+    or cannot be read are counted. A question that is asked more than once about an image becomes one with all boxes.
 
     Raises:
-        UserError: for files that are not of that kind, images that are missing, or nothing to write.
+        UserError: for files that are not of that kind, names that fit several images, or nothing to write.
     """
     if kind not in CONVERTERS:
         raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")
@@ -165,11 +179,18 @@ def convert(kind: str, annotations: Path, images: Path, output: Path, *, classes
         raise UserError("open-images needs --classes, its class-descriptions*.csv")
     conversion = Conversion()
     extra = {"classes": classes} if kind == "open-images" else {}
-    found = CONVERTERS[kind](annotations, conversion, **extra)
-    files = find_images(images, found, annotations)
+    found = join_repeated(CONVERTERS[kind](annotations, conversion, **extra))
+    files = locate_images(images, (annotation.image_id for annotation in found), annotations)
     by_image: dict[str, list[Annotation]] = {}
     for annotation in found:
-        by_image.setdefault(annotation.image_id, []).append(annotation)
+        if annotation.image_id in files:
+            by_image.setdefault(annotation.image_id, []).append(annotation)
+        else:
+            conversion.skip("queries whose image is missing", annotation.image_id)
+    if found and not by_image:
+        raise UserError(
+            f"{annotations}: none of its images is in {images}, such as {found[0].image_id!r}; check --images"
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, SCHEMA) as writer:
@@ -190,7 +211,11 @@ def _groups(
 ) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     for image_id, annotations in by_image.items():
-        size = image_size_of(files[image_id])
+        try:
+            size = image_size_of(files[image_id])
+        except UserError:
+            conversion.skip("images that cannot be read", files[image_id].name)
+            continue
         scale = (float(size[0]), float(size[1])) if relative else (RELATIVE, RELATIVE)
         queries = []
         for annotation in annotations:
@@ -221,7 +246,11 @@ def _clip(box: Box, scale: tuple[float, float], size: tuple[int, int]) -> list[f
     return [left, upper, right - left, lower - upper] if right > left and lower > upper else None
 
 
-def _box(values: Sequence[Any]) -> Box:
+def _box(values: Sequence[Any], conversion: Conversion) -> Box | None:
+    """Four numbers; None, which is counted, where one of them is null."""
+    if None in values:
+        conversion.skip(NULL_BOX)
+        return None
     x, y, width, height = (float(value) for value in values)
     return x, y, width, height
 
@@ -258,7 +287,7 @@ def _read_json(path: Path, kind: type) -> Any:
 
 def _read_csv(path: Path) -> list[list[str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.reader(file))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error

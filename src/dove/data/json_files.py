@@ -12,14 +12,14 @@ def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any
     """What a file holds.
 
     Args:
-        path: of the file, in UTF-8.
+        path: of the file, in UTF-8, with or without a byte-order mark.
         parse: text to values; raises ``json.JSONDecodeError``.
 
     Raises:
         UserError: if the file cannot be read or is not JSON.
     """
     try:
-        return parse(Path(path).read_text(encoding="utf-8"))
+        return parse(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits; thousands of brackets

@@ -6,9 +6,8 @@ a list of ``{question, answer, bounding_box}``.
 """
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from torch.utils.data import Dataset
 from dove.data.dataset import ImageDataset, Record
 from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
-from dove.data.reading import SUFFIXES, read_image
+from dove.data.reading import read_image
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 
 KEYS = ("image_id", "question", "answer", "bounding_box")
+NULL_BOX = "boxes that are null"
+Skip = Callable[[str], object]
 SLACK = 0.5
 """Pixels that a box may reach over the image's edge: annotations round."""
 
@@ -37,8 +38,12 @@ class Annotation:
     boxes: tuple[Box, ...]
 
 
-def read_annotations(path: str | Path) -> list[Annotation]:
+def read_annotations(path: str | Path, skip: Skip = lambda reason: None) -> list[Annotation]:
     """All entries of a reference annotation file, checked but for what needs the images.
+
+    Args:
+        path: of the file.
+        skip: called with the reason for every box that is left out.
 
     Raises:
         UserError: if the file is not readable, naming the entry and the field where one is at fault.
@@ -46,21 +51,32 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} must hold a list of entries with {', '.join(KEYS)}; it holds none")
-    annotations = [check_entry(entry, f"{path}: entry {number}") for number, entry in enumerate(entries)]
-    pairs = Counter((annotation.image_id, annotation.question) for annotation in annotations)
-    repeated = [number for number, a in enumerate(annotations) if pairs[a.image_id, a.question] > 1]
-    if repeated:
-        first, second = repeated[:2]
-        image_id, question = annotations[first].image_id, annotations[first].question
-        raise UserError(
-            f"{path}: entry {second}: image_id {image_id!r} has the question {question!r} more than once (as entry {first}); "
-            "join their bounding_box lists"
-        )
-    return annotations
+    return [check_entry(entry, f"{path}: entry {number}", skip) for number, entry in enumerate(entries)]
 
 
-def check_entry(entry: Any, where: str) -> Annotation:
-    """One entry as an annotation.
+def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """One annotation for each question about an image, with all boxes that it has anywhere, each once.
+
+    The answer is the first that there is.
+    """
+    joined: dict[tuple[str, str], Annotation] = {}
+    for one in annotations:
+        pair = one.image_id, one.question
+        before = joined.get(pair)
+        if before is not None:
+            answer = before.answer if before.answer is not None else one.answer
+            one = replace(one, answer=answer, boxes=tuple(dict.fromkeys(before.boxes + one.boxes)))
+        joined[pair] = one
+    return list(joined.values())
+
+
+def check_entry(entry: Any, where: str, skip: Skip = lambda reason: None) -> Annotation:
+    """One entry as an annotation; boxes that are null are left out.
+
+    Args:
+        entry: an object with ``KEYS``.
+        where: what messages call it.
+        skip: called with the reason for every box that is left out.
 
     Raises:
         UserError: naming the field at fault.
@@ -77,15 +93,13 @@ def check_entry(entry: Any, where: str) -> Annotation:
         raise UserError(f"{where}: question is {question!r}; it must be a text that is not empty")
     if answer is not None and not isinstance(answer, str):
         raise UserError(f"{where}: answer is {answer!r}; it must be a text or null")
-    boxes = entry["bounding_box"]
-    if not isinstance(boxes, list) or not boxes:
+    boxes = [] if entry["bounding_box"] is None else entry["bounding_box"]
+    if not isinstance(boxes, list):
         raise UserError(f"{where}: bounding_box is {boxes!r}; it must be a list of [x, y, width, height]")
-    return Annotation(
-        str(image_id),
-        question,
-        answer,
-        tuple(_check_box(box, f"{where}: bounding_box {place}") for place, box in enumerate(boxes)),
-    )
+    for _ in range(boxes.count(None)):
+        skip(NULL_BOX)
+    kept = [_check_box(box, f"{where}: bounding_box {place}") for place, box in enumerate(boxes) if box is not None]
+    return Annotation(str(image_id), question, answer, tuple(kept))
 
 
 def _check_box(box: Any, where: str) -> Box:
@@ -114,27 +128,6 @@ def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> Non
                 f"{where}: bounding_box {place} is [{x:g}, {y:g}, {width:g}, {height:g}]; it reaches outside of the image of "
                 f"{size[0]} x {size[1]} pixels"
             )
-
-
-def find_images(folder: str | Path, annotations: Sequence[Annotation], source: str | Path) -> dict[str, Path]:
-    """The file of every annotated image: named by its id, with or without the ending.
-
-    Raises:
-        UserError: naming the first entry whose image is missing, and how many are.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; pass the one with the images of {source}")
-    files = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES}
-    stems = {path.stem: path for path in files.values()}
-    found = {a.image_id: files.get(a.image_id) or stems.get(a.image_id) for a in annotations}
-    missing = [number for number, annotation in enumerate(annotations) if found[annotation.image_id] is None]
-    if missing:
-        raise UserError(
-            f"{source}: entry {missing[0]}: image_id {annotations[missing[0]].image_id!r} has no image in {folder}; "
-            f"{len(missing)} of {len(annotations)} entries lack theirs"
-        )
-    return {image_id: path for image_id, path in found.items() if path is not None}
 
 
 class AnnotatedImages(Dataset[QueryExample]):
