@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from dove.data.config import MosaicConfig
@@ -94,23 +93,6 @@ class Mosaics(Dataset[QueryExample]):
             for name, (left, upper, side) in zip(chosen, placements, strict=True)
         }
         return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes, self.names)))
-
-    def draw(self, epoch: int, indices: Sequence[int]) -> Tensor:
-        """A mosaic, (3, S, S) in [-1, 1], of two by two given photos, left to right and down."""
-        rng = np.random.default_rng([self.seed, epoch, *(index + 1 for index in indices)])
-        scene = Image.new("RGB", (self.image_size, self.image_size))
-        for index, (left, upper, side) in zip(indices, self._grid(), strict=True):
-            scene.paste(self._photo(rng, index, side), (left, upper))
-        return pil_to_tensor(scene)
-
-    def name_of(self, index: int) -> str:
-        """What a photo shows."""
-        return _name(self.photos, index)
-
-    def words_for(self, names: Sequence[str], seed: int) -> list[str]:
-        """A query for each name, in random words."""
-        rng = np.random.default_rng(seed)
-        return [self._words(rng, name) for name in names]
 
     def _grid(self) -> list[Placement]:
         half = self.image_size // 2

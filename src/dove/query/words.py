@@ -37,12 +37,6 @@ class QueryTokens:
         """The same on a device."""
         return QueryTokens(self.ids.to(device), self.mask.to(device))
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: Tensor) -> "QueryTokens":
-        return QueryTokens(self.ids[rows], self.mask[rows])
-
     @property
     def asked(self) -> Bool[Tensor, " B"]:
         """True where the query is not null."""

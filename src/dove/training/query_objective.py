@@ -33,14 +33,12 @@ class Asked:
 
     Attributes:
         query: the words; none where null is asked.
-        row: which query of the batch it is.
         boxes: x, y, width, height in pixels; the whole image for null and for what is not there.
         image_of: which image a box belongs to.
         about_part: True where boxes answer the query.
     """
 
     query: QueryTokens
-    row: Int[Tensor, " B"]
     boxes: Float[Tensor, "M 4"]
     image_of: Int[Tensor, " M"]
     about_part: Bool[Tensor, " B"]
@@ -66,7 +64,7 @@ def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
     whole = torch.tensor([[0.0, 0.0, side, side]], device=device).expand(int((~about_part).sum()), -1)
     boxes = torch.cat([batch.boxes[kept], whole])
     image_of = torch.cat([batch.image_of[batch.query_of[kept]], (~about_part).nonzero()[:, 0]])
-    return Asked(query, row, boxes, image_of, about_part)
+    return Asked(query, boxes, image_of, about_part)
 
 
 class QDoveObjective(DoveObjective):
