@@ -58,11 +58,11 @@ def test_the_layout_of_llava(write: Callable[[list[Any]], str]) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"image": "a.png", "conversations": said("what?", "red")}, "has an image and no <image>"),
         ({"image": ["a.png", "b.png"], "conversations": said("<image>?", "red")}, "1 <image> and 2 images"),
         ({"conversations": said("<image>?", "red")}, "1 <image> and 0 images"),
         ({"image": "a.png", "conversations": said("<image>?", "<image>")}, "an answer holds <image>"),
-        ({"image": "c.png", "conversations": said("<image>?", "red")}, "there is no image .*c.png; .*--images"),
+        ({"image": "a.png", "conversations": said("<image>?", "red")[::-1]}, "gpt speaks where human should"),
+        ({"image": "a.png", "conversations": [{"from": "system", "value": "x"}]}, "each followed by its answer"),
         ({"image": "a.png", "conversations": said("<image>?")}, "each followed by its answer"),
         ({"image": "a.png", "conversations": [*said("<image>?"), {"from": "dog", "value": "x"}]}, "entry 1"),
         ({"image": 3, "conversations": said("<image>?", "red")}, "must be a path"),
@@ -77,6 +77,50 @@ def test_the_validator_names_the_sample(record: Any, message: str, write: Callab
         message = rf"record 1 \(id odd\): .*{message}"
     with pytest.raises(UserError, match=message):
         open_conversations(write([fine, record]))
+
+
+def test_the_forms_that_conversations_come_in(write: Callable[[list[Any]], str], tmp_path: Path) -> None:
+    turns = said("<image>\nwhat?", "red", "sure?", "yes")
+    messages = [
+        {"role": role, "content": turn["value"]} for role, turn in zip(["user", "assistant"] * 2, turns, strict=True)
+    ]
+    expected = open_conversations(write([{"image": "a.png", "conversations": turns}])).items[0].turns
+    unmarked = said("what?", "red", "sure?", "yes")
+    system = {"from": "system", "value": "Be brief."}
+    forms = [
+        {"image": "a.png", "conversations": unmarked},
+        {"image": "a.png", "conversations": messages},
+        {"images": ["a.png"], "messages": messages},
+        {"image": "a.png", "conversations": [system, *turns]},
+    ]
+    (tmp_path / "lines.jsonl").write_text("\ufeff" + "\n".join(map(json.dumps, forms)), encoding="utf-8")
+    for source in (write(forms), str(tmp_path / "lines.jsonl")):
+        found = open_conversations(source)
+        assert [item.turns for item in found.items[:3]] == [expected] * 3
+        assert found.items[3].turns == (replace(expected[0], system="Be brief."), *expected[1:])
+        assert "Be brief." in found.texts
+    two = open_conversations(write([{"image": ["a.png", "b.png"], "conversations": said("which?", "both")}]))
+    assert two.items[0].turns[0].question == "<image>\n<image>\nwhich?"
+
+
+def test_missing_images_are_refused_in_sum_or_skipped(write: Callable[[list[Any]], str]) -> None:
+    def record(*paths: str) -> dict[str, Any]:
+        return {"image": list(paths), "conversations": said("what?", "red")}
+
+    source = write(
+        [record("a.png"), *(record(f"gone{number}.png") for number in range(5)), record("b.png", "gone0.png")]
+    )
+    with pytest.raises(
+        UserError, match=r"5 images are not in .*: gone0.png, gone1.png, gone2.png, \.\.\..*--on-missing skip"
+    ):
+        open_conversations(source)
+    found = open_conversations(source, on_missing="skip")
+    assert [len(item.glimpses) for item in found.items] == [1]
+    assert found.left_out.startswith("6 of 7 conversations are left out: 5 images are not in")
+    with pytest.raises(UserError, match="which leaves no conversation"):
+        open_conversations(write([record("gone.png")]), on_missing="skip")
+    with pytest.raises(UserError, match="on_missing='drop' is unknown; pass one of refuse, skip"):
+        VLMTrainConfig(preset="any", on_missing="drop")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -182,6 +182,23 @@ def test_chat_templates(vlm: VisionLanguageModel) -> None:
         PromptWriter(words, "chat").conversation([*turns, *turns], "sample 7")
 
 
+def test_a_system_prompt_stands_in_front() -> None:
+    words = train_text_tokenizer(["why?"], 300)
+    turns = [Turn(question="why?", answer="so", system="Be brief."), Turn(question="sure?", answer="yes")]
+
+    def written(style: str) -> str:
+        return words.decode(PromptWriter(words, style).conversation(turns, "sample 7").ids)
+
+    assert written("plain").startswith("<s>Be brief.\nwhy?\n")
+    assert written("vicuna").startswith("<s>Be brief. USER: why?")
+    words.chat_template = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}"
+    assert written("chat").startswith("[system]Be brief.[user]why?")
+    words.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(UserError, match=r"refuses the conversation \(no system role\); pass --prompt vicuna"):
+        written("chat")
+
+
+
 def test_any_text_survives_the_byte_level_words() -> None:
     words = train_text_tokenizer(["what color is the shape?"], 300)
     for text in ("what color?", "Größe 北京 🕊", "a\n\tb  c"):

@@ -8,6 +8,7 @@ from dove.training.config import OptimConfig, RunConfig, TrainConfig
 
 PROMPTS = ("plain", "vicuna", "chat")
 QUERIES = ("null", "question")
+ON_MISSING = ("refuse", "skip")
 BLIND = "none"
 """In place of a tokenizer: the model sees no image."""
 PREFIX = "prefix"
@@ -94,6 +95,8 @@ class VLMTrainConfig(TrainConfig):
 
     images: str = ""
     """Folder below which a conversation file's image paths lie."""
+    on_missing: str = added("refuse")
+    """What happens to conversations whose images are not there: ``refuse`` the training, or ``skip`` and count them."""
     tokenizer: str = "dove-tiny"
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
     num_tokens: tuple[str, ...] = ("auto",)
@@ -121,6 +124,7 @@ class VLMTrainConfig(TrainConfig):
     """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
 
     def __post_init__(self) -> None:
+        require_known("on_missing", self.on_missing, ON_MISSING)
         require_known("prompt", self.prompt, PROMPTS)
         require_known("query", self.query, QUERIES)
         if not self.num_tokens:

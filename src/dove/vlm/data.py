@@ -1,7 +1,7 @@
 """Conversations about images: LLaVA's JSON layout and parquet files with questions and answers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ import numpy as np
 
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
-from dove.data.json_files import read_json
 from dove.data.parquet import ParquetImages
 from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.images import Glimpse
+from dove.vlm.llava import describe_missing, missing_images, read_chats
 from dove.vlm.text import IMAGE, Turn, place_images
-
-ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +41,8 @@ class Conversations:
 
     images: ImageDataset
     items: tuple[Conversation, ...]
+    left_out: str = ""
+    """One line about conversations whose images are missing, where they were to be skipped."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -54,7 +54,8 @@ class Conversations:
             text
             for item in self.items
             for turn in item.turns
-            for text in (turn.question.replace(IMAGE, "").strip(), turn.answer or "")
+            for text in ([turn.system] if turn.system else [])
+            + [turn.question.replace(IMAGE, "").strip(), turn.answer or ""]
         ]
 
     def answer_weights(self, balance: float) -> dict[str, float]:
@@ -100,24 +101,26 @@ def some_questions(item: Conversation, most: int | None, weights: Mapping[str, f
     return replace(item, turns=tuple(item.turns[index] for index in chosen))
 
 
-def open_conversations(source: str, images: str = "") -> Conversations:
+def open_conversations(source: str, images: str = "", on_missing: str = "refuse") -> Conversations:
     """Read a data set of either layout.
 
     Args:
-        source: a JSON file in the layout of LLaVA's instruction data (``id``, ``image``, ``conversations``), or parquet
-            with the columns ``image``, ``questions`` and ``answers`` (or ``question`` and ``answer``).
+        source: a .json or .jsonl file in the layout of LLaVA's instruction data (``id``, ``image``, and ``conversations`` of
+            ``from`` and ``value`` or of ``role`` and ``content``), or parquet with the columns ``image``, ``questions`` and
+            ``answers`` (or ``question`` and ``answer``).
         images: the folder that a JSON file's image paths start from; its own folder by default.
+        on_missing: with ``skip`` conversations whose images are missing are left out, see ``Conversations.left_out``.
 
     Raises:
         UserError: naming the sample that does not do.
     """
     if not source:
         raise UserError("no conversations are given; pass --data with LLaVA's JSON layout or parquet with questions")
-    if source.endswith(".json"):
-        return _read_json(Path(source), Path(images) if images else Path(source).parent)
+    if source.endswith((".json", ".jsonl")):
+        return _read_chats(Path(source), Path(images) if images else Path(source).parent, on_missing)
     dataset = open_images(source)
     if not isinstance(dataset, ParquetImages):
-        raise UserError(f"{source}: questions come from a .json file in LLaVA's layout or from parquet files")
+        raise UserError(f"{source}: questions come from a .json or .jsonl file in LLaVA's layout or from parquet files")
     return _read_parquet(dataset, source)
 
 
@@ -149,54 +152,24 @@ def _listed(metadata: dict[str, Any], name: str, source: str, key: str) -> list[
     raise UserError(f"{source}: has no column {name}s or {name}; {key} has {', '.join(metadata) or 'no other column'}")
 
 
-def _read_json(file: Path, folder: Path) -> Conversations:
-    records = read_json(file)
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{file} must hold a list of conversations; see LLaVA's instruction data")
+def _read_chats(file: Path, folder: Path, on_missing: str) -> Conversations:
+    records = read_chats(file)
+    missing = missing_images((path for record in records for path in record.paths), folder)
+    if missing and on_missing == "refuse":
+        raise UserError(
+            f"{file}: {describe_missing(missing, folder)}; pass the right folder with --images, or leave their "
+            "conversations out with --on-missing skip"
+        )
+    kept = [record for record in records if not set(missing).intersection(record.paths)]
+    if not kept:
+        raise UserError(f"{file}: {describe_missing(missing, folder)}, which leaves no conversation")
     index_of: dict[str, int] = {}
     items = []
-    for number, record in enumerate(records):
-        key, paths, turns = _read_record(record, f"{file} record {number}")
-        for path in paths:
-            if path not in index_of and not (folder / path).is_file():
-                raise UserError(f"{key}: there is no image {folder / path}; pass the right folder with --images")
-        glimpses = tuple(Glimpse(index=index_of.setdefault(path, len(index_of))) for path in paths)
-        items.append(Conversation(key=key, turns=turns, glimpses=glimpses))
-    return Conversations(FileImages([str(folder / path) for path in index_of]), tuple(items))
-
-
-def _read_record(record: Any, place: str) -> tuple[str, list[str], tuple[Turn, ...]]:
-    """Name, image paths and turns of a record.
-
-    Raises:
-        UserError: naming it, for whatever is missing or does not fit together.
-    """
-    if not isinstance(record, dict):
-        raise UserError(f"{place} is {type(record).__name__}; it must be an object with id, image and conversations")
-    key = f"{place} (id {record['id']})" if "id" in record else place
-    image = record.get("image") or []
-    paths = [image] if isinstance(image, str) else image
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise UserError(f"{key}: image must be a path or a list of paths")
-    said = record.get("conversations")
-    if not isinstance(said, list) or not said or len(said) % 2:
-        raise UserError(f"{key}: conversations must be a list of questions, each followed by its answer")
-    texts = []
-    for place_in, entry in enumerate(said):
-        role = ROLES.get(entry.get("from", "")) if isinstance(entry, dict) else None
-        if role != ("human", "gpt")[place_in % 2] or not isinstance(entry.get("value"), str):
-            raise UserError(f"{key}: entry {place_in} of conversations must have from (human, then gpt) and a value")
-        texts.append(entry["value"])
-    _check_marks(texts, len(paths), key)
-    pairs: Sequence[tuple[str, str]] = list(zip(texts[::2], texts[1::2], strict=True))
-    return key, paths, tuple(Turn(question=question, answer=answer) for question, answer in pairs)
-
-
-def _check_marks(texts: Sequence[str], images: int, key: str) -> None:
-    if any(IMAGE in answer for answer in texts[1::2]):
-        raise UserError(f"{key}: an answer holds {IMAGE}; images stand in questions alone")
-    marks = sum(question.count(IMAGE) for question in texts[::2])
-    if images and not marks:
-        raise UserError(f"{key}: has an image and no {IMAGE} in its questions; write {IMAGE} where it stands")
-    if marks != images:
-        raise UserError(f"{key}: {marks} {IMAGE} and {images} images; write one {IMAGE} for each image")
+    for record in kept:
+        glimpses = tuple(Glimpse(index=index_of.setdefault(path, len(index_of))) for path in record.paths)
+        items.append(Conversation(key=record.key, turns=record.turns, glimpses=glimpses))
+    told = (
+        f"{len(records) - len(kept)} of {len(records)} conversations are left out: {describe_missing(missing, folder)}"
+    )
+    images = FileImages([str(folder / path) for path in index_of])
+    return Conversations(images, tuple(items), left_out=told if missing else "")

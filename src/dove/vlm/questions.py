@@ -17,6 +17,7 @@ from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.data import Conversations
 from dove.vlm.images import Glimpse
+from dove.vlm.llava import describe_missing, missing_images
 from dove.vlm.text import IMAGE
 
 LETTERS = "ABCDEFGHIJ"
@@ -154,10 +155,9 @@ def _read_json(file: Path, folder: Path) -> Questions:
         key = f"{file} record {number}"
         if not isinstance(record, dict) or not isinstance(record.get("image"), str):
             raise UserError(f"{key}: must be an object with image (a path), question and answer")
-        path = record["image"]
-        if path not in index_of and not (folder / path).is_file():
-            raise UserError(f"{key}: there is no image {folder / path}; pass the right folder with --images")
-        items += _questions(record, Glimpse(index=index_of.setdefault(path, len(index_of))), key)
+        items += _questions(record, Glimpse(index=index_of.setdefault(record["image"], len(index_of))), key)
+    if missing := missing_images(index_of, folder):
+        raise UserError(f"{file}: {describe_missing(missing, folder)}; pass the right folder with --images")
     return _some(Questions(FileImages([str(folder / path) for path in index_of]), tuple(items)), str(file))
 
 

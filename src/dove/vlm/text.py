@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dove.errors import UserError
+from dove.errors import UserError, one_line
 
 IMAGE = "<image>"
 """Marks in a prompt where an image stands, as in LLaVA's conversations."""
@@ -25,6 +25,8 @@ class Turn:
 
     question: str
     answer: str | None = None
+    system: str = ""
+    """Prompt in front of a conversation that begins with this turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,11 @@ class PromptWriter:
         """Everything up to where the last answer begins."""
         if self.style == "chat":
             return self._chat(turns, answered=False)
-        text = VICUNA_SYSTEM if self.style == "vicuna" else ""
+        system = turns[0].system
+        if self.style == "vicuna":
+            text = f"{system.strip()} " if system else VICUNA_SYSTEM
+        else:
+            text = f"{system}\n" if system else ""
         for turn in turns:
             question = self._visible(turn.question)
             text += f"USER: {question} ASSISTANT:" if self.style == "vicuna" else f"{question}\n"
@@ -184,14 +190,22 @@ class PromptWriter:
         return self._chat(turns, answered=True)[len(prompt) :]
 
     def _chat(self, turns: Sequence[Turn], *, answered: bool) -> str:
-        messages: list[dict[str, str]] = []
+        system = turns[0].system
+        messages = [{"role": "system", "content": system}] if system else []
         for turn in turns:
             messages.append({"role": "user", "content": self._visible(turn.question)})
             messages.append({"role": "assistant", "content": turn.answer or ""})
+        from jinja2 import TemplateError
+
         messages = messages if answered else messages[:-1]
-        return str(
-            self.text_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
-        )
+        try:
+            return str(
+                self.text_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+            )
+        except TemplateError as error:  # some know no system prompt
+            raise UserError(
+                f"the chat template of {self.name} refuses the conversation ({one_line(error)}); pass --prompt vicuna"
+            ) from error
 
     def _visible(self, question: str) -> str:
         return question.replace(IMAGE, "").strip() if self.blind else question

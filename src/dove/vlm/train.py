@@ -231,11 +231,13 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     output = Path(config.output)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    conversations = open_conversations(config.data, config.images)
-    if config.query == "question":
-        conversations = conversations.by_question()
-    training, holdout = conversations.split(config.run.holdout)
-    device = PartialState(cpu=not torch.cuda.is_available()).device
+    conversations = open_conversations(config.data, config.images, config.on_missing)
+    chosen = conversations.by_question() if config.query == "question" else conversations
+    training, holdout = chosen.split(config.run.holdout)
+    process = PartialState(cpu=not torch.cuda.is_available())
+    device = process.device
+    if conversations.left_out and process.is_main_process:
+        print(conversations.left_out)
     subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
@@ -245,7 +247,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
         model.connector.standardise(sample.cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
-    if PartialState().is_main_process:
+    if process.is_main_process:
         text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
         save_outputs({output / "config.yaml": text.encode()})
     return trainer.train()
