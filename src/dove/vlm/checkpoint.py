@@ -48,7 +48,9 @@ def load_language_model(name: str) -> tuple[Any, Any]:
         UserError: if they cannot be loaded.
     """
     if (Path(name) / LANGUAGE_MODEL_FOLDER).is_dir():
-        seeing = load_vlm(name, device="cpu")
+        from dove.vlm.model import VisionLanguageModel
+
+        seeing = VisionLanguageModel.from_pretrained(name, device="cpu")
         return seeing.language_model.train(), seeing.text_tokenizer
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), AutoTokenizer.from_pretrained(name)
