@@ -38,19 +38,18 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
     )
 
 
-def load_language_model(name: str) -> tuple[Any, Any]:
+def load_language_model(kind: "type[VisionLanguageModel]", name: str) -> tuple[Any, Any]:
     """A language model of transformers and its text tokenizer, in fp32.
 
     Args:
+        kind: class of vision-language models.
         name: a folder or a hub id, or the folder of a vision-language model, whose language model is taken.
 
     Raises:
         UserError: if they cannot be loaded.
     """
     if (Path(name) / LANGUAGE_MODEL_FOLDER).is_dir():
-        from dove.vlm.model import VisionLanguageModel
-
-        seeing = VisionLanguageModel.from_pretrained(name, device="cpu")
+        seeing = load_vlm(kind, name, device="cpu")
         return seeing.language_model.train(), seeing.text_tokenizer
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), AutoTokenizer.from_pretrained(name)
@@ -113,7 +112,7 @@ def load_vlm(
     target = select_device(device)
     folder = resolve_checkpoint(name)
     config, weights = load_checkpoint(folder, VLMConfig)
-    language_model, text_tokenizer = _language_model(folder, config)
+    language_model, text_tokenizer = _language_model(kind, folder, config)
     image_tokenizer = None if config.blind else _image_tokenizer(folder, config, tokenizer, target)
     model = kind(config, language_model, text_tokenizer, image_tokenizer)
     expected = stored_weights(model)
@@ -125,7 +124,7 @@ def load_vlm(
     return model.to(target).eval()
 
 
-def _language_model(folder: Path, config: VLMConfig) -> tuple[Any, Any]:
+def _language_model(kind: "type[VisionLanguageModel]", folder: Path, config: VLMConfig) -> tuple[Any, Any]:
     own = folder / LANGUAGE_MODEL_FOLDER
     if not own.is_dir():
         raise UserError(f"{folder} has no folder {LANGUAGE_MODEL_FOLDER}; pass a complete folder of dove vlm train")
@@ -137,7 +136,7 @@ def _language_model(folder: Path, config: VLMConfig) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{own} is not a usable language model: {reason}; copy the folder again") from error
-    language_model, _ = load_language_model(config.language_model)
+    language_model, _ = load_language_model(kind, config.language_model)
     return add_lora(language_model, config.lora), text_tokenizer
 
 

@@ -187,7 +187,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         text_tokenizer = train_text_tokenizer(texts, config.scratch.vocab_size)
         language_model = small_language_model(config.scratch, text_tokenizer)
     else:
-        language_model, text_tokenizer = load_language_model(config.language_model)
+        language_model, text_tokenizer = load_language_model(VisionLanguageModel, config.language_model)
     if config.lora.rank:
         language_model = add_lora(language_model, config.lora)
     tokenizer = None if subject is None else subject.tokenizer
