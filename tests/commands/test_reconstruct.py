@@ -1,6 +1,7 @@
 """``dove reconstruct`` and the command line's manners."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from dove.cli import main
+from dove.commands.reconstruct_tiles import duration
 from dove.config import DoveConfig
 from dove.tokenizer import Dove
 
@@ -108,6 +110,8 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
         (["--tile-overlap", "4"], "without --tile"),
+        (["--max-side", "400"], "--max-side 400 has no effect without --tile"),
+        (["--num-tokens", "4", "--tile", "--max-side", "0"], "at least 1 pixel"),
         (["--num-tokens", "4", "--tile", "--tile-overlap", "16"], "pass 0 to 15"),
         (["--num-tokens", "4", "--tile", "--tile-overlap", "-1"], "pass 0 to 15"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
@@ -151,3 +155,25 @@ def test_info_describes_a_checkpoint_and_the_installation(checkpoint: str, capsy
     assert found["config"]["max_tokens"] == 16
     assert main(["info"]) == 0
     assert "torch" in capsys.readouterr().out
+
+
+def test_the_plan_for_a_large_photo_is_told_first(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dove.commands.reconstruct_tiles.MANY_TILES", 20)
+    Image.new("RGB", (120, 60), "green").save(tmp_path / "wide.png")
+    flags = ["--model", checkpoint, "--tile", "--num-tokens", "4", "2", "--output", str(tmp_path / "x.png")]
+    flags += ["--json", str(tmp_path / "x.json")]
+    assert main(["reconstruct", str(tmp_path / "wide.png"), *flags]) == 0
+    told = capsys.readouterr().err
+    assert re.search(
+        r"wide.png: 120 x 60 px in 98 tiles at 2 lengths, about \d+ s; --max-side 60 would make it 21 tiles", told
+    )
+    assert main(["reconstruct", str(tmp_path / "wide.png"), *flags, "--max-side", "24"]) == 0
+    (result,) = json.loads((tmp_path / "x.json").read_text())
+    assert result["scaled_to"] == [24, 12]
+    assert "tiles at" not in capsys.readouterr().err
+
+
+def test_durations_are_told_as_people_do() -> None:
+    assert [duration(seconds) for seconds in (0.1, 119.0, 121.0, 3000.0)] == ["1 s", "119 s", "2 minutes", "50 minutes"]

@@ -1,5 +1,6 @@
 """Photos in tiles against the same done plainly, all tiles at once."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from dove.lengths import parse_length_policy
 from dove.metrics import psnr
 from dove.photos import tiled
 from dove.photos.reconstruction import choose_together, encode_given, reconstruct
-from dove.photos.tiled import passes, reconstruct_tiled, tile_photo
+from dove.photos.tiled import batch_tiles, estimate_seconds, passes, reconstruct_tiled, scale_down, tile_photo
 from dove.tokenizer import Dove
 
 REQUESTS = ["budget 5", "psnr>=7", "auto", "3", "search psnr>=6"]
@@ -40,7 +41,7 @@ def test_equals_all_tiles_at_once(
     policies = [parse_length_policy(request, 16) for request in REQUESTS]
     pixels = np.asarray(photo, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
     tiles = torch.from_numpy(tiling.split(pixels))
-    monkeypatch.setattr(tiled, "BATCH_PIXELS", 2 * 16**2)  # two tiles at a time
+    monkeypatch.setattr(tiled, "CPU_PIXELS", 2 * 16**2)  # two tiles at a time
     counted: list[int] = []
     found = reconstruct_tiled(model, photo, tiling, policies, progress=counted.append)
     assert sum(counted) == 2 * len(tiles)
@@ -102,3 +103,34 @@ def test_a_budget_of_a_model_without_predictions_is_refused_at_the_first_batch(
 def test_overlaps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="pass 0 to 15"):
         tile_photo(picture(20, 20), 16, 16)
+
+
+def test_a_batch_is_what_half_of_the_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 2 * tiled.BYTES_A_PIXEL * 10 * 64**2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    gpu = torch.device("cuda")
+    assert batch_tiles(64, gpu) == 10
+    assert batch_tiles(256, gpu) == 1
+    free = 10**12
+    assert batch_tiles(64, gpu) == tiled.MOST_PIXELS // 64**2
+    assert batch_tiles(64, torch.device("cpu")) == 16
+
+
+def test_an_estimate_is_of_the_right_size_and_draws_nothing(model: Dove) -> None:
+    photo = picture(400, 300)
+    tiling = tile_photo(photo, 16, 2)
+    policies = [parse_length_policy(request, 16) for request in ("4", "budget 5")]
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    estimate = estimate_seconds(model, photo, tiling, policies)
+    assert torch.equal(torch.rand(1), expected)
+    begin = time.perf_counter()
+    reconstruct_tiled(model, photo, tiling, policies)
+    assert 0.1 < estimate / (time.perf_counter() - begin) < 10
+    assert estimate_seconds(model, picture(5, 3), tile_photo(picture(5, 3), 16, 2), policies) > 0
+
+
+@pytest.mark.parametrize(("size", "expected"), [((40, 20), (10, 5)), ((4, 9), (4, 9)), ((1000, 2), (10, 1))])
+def test_photos_are_scaled_down_and_never_up(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert scale_down(picture(*size), 10).size == expected

@@ -42,13 +42,15 @@ class ReconstructOptions:
     has maps of where the tokens went."""
     tile_overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """With --tile: how much neighbouring tiles share at least, 8 pixels unless told otherwise; their seams are mixed."""
+    max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """With --tile: scale photos down until their longer side has so many pixels; time goes with the square of it."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """What the tokens shall describe first, for a Q-DOVE; null asks for the whole image."""
     output: Path = Path("reconstruction.png")
     """Where the picture goes: .png, .jpg or .webp."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where the numbers go: one object for each image with its path, query and rows of num_tokens, length and psnr; with
-    --tile also tiles (how many) and in every row tile_lengths."""
+    --tile also tiles (how many), scaled_to (width and height, after --max-side) and in every row tile_lengths."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Only the first so many images."""
     image_column: str = "image"
@@ -83,7 +85,7 @@ def run(options: ReconstructOptions) -> None:
     torch.manual_seed(options.seed)
     if options.tile:
         overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
-        outcome = reconstruct_tiles(model, dataset, policies, options.query, overlap)
+        outcome = reconstruct_tiles(model, dataset, policies, options.query, overlap, options.max_side)
     else:
         outcome = reconstruct_all(model, dataset, policies, options.query)
     if outcome.results:
@@ -120,8 +122,11 @@ def check_options(options: ReconstructOptions) -> None:
     for path in (options.output, options.json):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; pass the name of a file to write")
-    if options.tile_overlap is not None and not options.tile:
-        raise UserError(f"--tile-overlap {options.tile_overlap} has no effect without --tile; add it or leave both out")
+    for name, value in (("--tile-overlap", options.tile_overlap), ("--max-side", options.max_side)):
+        if value is not None and not options.tile:
+            raise UserError(f"{name} {value} has no effect without --tile; add it or leave both out")
+    if options.max_side is not None and options.max_side < 1:
+        raise UserError(f"--max-side {options.max_side} must be at least 1 pixel")
     if options.tile:
         require_plots()
     if not options.num_tokens:

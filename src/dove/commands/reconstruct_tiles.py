@@ -1,5 +1,6 @@
 """``dove reconstruct --tile``: photos of any size, tile by tile."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from dove.tokenizer import Dove
 
 OVERLAP = 8
+MANY_TILES = 1000
+"""A photo of so many is announced before it is begun."""
 MOST_TILED_ROWS = 8
 """Photos in the picture; they are larger there than whole images are."""
 
@@ -34,29 +37,71 @@ def require_plots() -> None:
 
 
 def reconstruct_tiles(
-    model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None, overlap: int
+    model: "Dove",
+    dataset: "ImageDataset",
+    policies: "Sequence[LengthPolicy]",
+    query: str | None,
+    overlap: int,
+    max_side: int | None = None,
 ) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length."""
+    """Rebuild every photo of a source from its tiles at every length; of large ones the plan is told first, on stderr.
+
+    Args:
+        model: the tokenizer.
+        dataset: the photos.
+        policies: one for each reconstruction.
+        query: what the tokens of every tile shall describe first.
+        overlap: pixels that neighbouring tiles share at least.
+        max_side: photos with a longer side are scaled down to it; None to take them as they are.
+    """
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable
-    from dove.photos.tiled import passes, reconstruct_tiled, tile_photo
+    from dove.photos.tiled import passes, reconstruct_tiled, scale_down, tile_photo
 
     outcome = Outcome()
     for record in dataset:
         if isinstance(record, Unreadable):
             outcome.unreadable.append(record)
             continue
-        tiling = tile_photo(record.image, model.image_size, overlap)
+        photo = record.image if max_side is None else scale_down(record.image, max_side)
+        tiling = tile_photo(photo, model.image_size, overlap)
+        if len(tiling) >= MANY_TILES:
+            print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
         total = passes(policies) * len(tiling)
         with tqdm(total=total, desc=record.key, unit="tile", disable=None, leave=False) as bar:
-            rebuilt = reconstruct_tiled(model, record.image, tiling, policies, query, bar.update)
+            rebuilt = reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
         totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
         result = describe(record, policies, totals, rebuilt.psnr, query)
+        if photo is not record.image:
+            result["scaled_to"] = list(photo.size)
         outcome.results.append(add_tiles(result, tiling, rebuilt))
         if len(outcome.tiled_rows) < MOST_TILED_ROWS:
-            outcome.tiled_rows.append(tiled_row(record.image, tiling, rebuilt, result))
+            outcome.tiled_rows.append(tiled_row(photo, tiling, rebuilt, result))
     return outcome
+
+
+def plan(
+    key: str, model: "Dove", photo: "Image", tiling: "Tiling", policies: "Sequence[LengthPolicy]", query: str | None
+) -> str:
+    """What a photo will take, in a line, with the way to take less."""
+    from dove.photos.tiled import estimate_seconds
+    from dove.photos.tiling import Tiling
+
+    half = Tiling(
+        height=max(1, photo.height // 2), width=max(1, photo.width // 2), tile=tiling.tile, overlap=tiling.overlap
+    )
+    seconds = estimate_seconds(model, photo, tiling, policies, query)
+    return (
+        f"{key}: {photo.width} x {photo.height} px in {len(tiling):,} tiles at {len(policies)} lengths, about "
+        f"{duration(seconds)}; --max-side {max(photo.size) // 2} would make it {len(half):,} tiles, "
+        f"{duration(seconds * len(half) / len(tiling))}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes."""
+    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
 
 
 def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstructions") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dove.lengths import LengthPolicy, parse_length_policy
 from dove.metrics import psnr
 from dove.photos.picture import Cell, side_by_side
 from dove.photos.tile_picture import TiledRow, draw_tiled, shrink
-from dove.photos.tiled import reconstruct_tiled, tile_photo
+from dove.photos.tiled import reconstruct_tiled, scale_down, tile_photo
 from dove.processor import ImageProcessor
 from dove.protocol import Tokenizer, encode_each
 from dove.query.tokenizer import QDove
@@ -137,9 +137,7 @@ def rebuild_tiles(model: Dove, photo: Image.Image, request: str, query: str | No
         UserError: for a request that the model does not understand.
     """
     policy = parse_length_policy(request, model.max_tokens)
-    scale = min(1.0, LONGEST_SIDE / max(photo.size))
-    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    smaller = photo.resize(size, Image.Resampling.BICUBIC) if scale < 1 else photo
+    smaller = scale_down(photo, LONGEST_SIDE)
     tiling = tile_photo(smaller, model.image_size, TILE_OVERLAP)
     rebuilt = reconstruct_tiled(model, smaller, tiling, [policy], query or None)
     tokens, quality = int(rebuilt.lengths[0].sum()), rebuilt.psnr[0]
@@ -160,7 +158,7 @@ def rebuild_tiles(model: Dove, photo: Image.Image, request: str, query: str | No
         tokens=tokens,
         tiles=len(tiling),
         psnr=quality,
-        scaled=scale < 1,
+        scaled=smaller.size != photo.size,
     )
 
 

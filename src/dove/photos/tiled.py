@@ -1,6 +1,7 @@
 """Photos of any size through a tokenizer for small squares: tile by tile, each tile with its own length."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,13 @@ from dove.photos.reconstruction import choose_together, encode_given
 from dove.photos.tiling import Tiling
 from dove.tokenizer import Dove
 
-BATCH_PIXELS = 2**18
-"""Pixels of the tiles that go through the model together: 64 tiles of 64 px, 4 of 256."""
+CPU_PIXELS = 2**16
+"""Pixels of the tiles that go through the model together on a CPU, which more make no faster: 16 tiles of 64 px, 1 of 256."""
+MOST_PIXELS = 2**22
+BYTES_A_PIXEL = 6000
+"""Memory that a pixel takes on its way through the model; 5400 at most with the VQGAN of the base size in fp32."""
+SAMPLE = 3
+"""Tiles along each side of the part of a photo that a time is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +91,38 @@ def reconstruct_tiled(
     )
 
 
+def scale_down(photo: Image.Image, longest: int) -> Image.Image:
+    """A photo whose longer side has at most so many pixels; smaller ones stay as they are."""
+    scale = longest / max(photo.size)
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    return photo.resize(size, Image.Resampling.BICUBIC) if scale < 1 else photo
+
+
+def batch_tiles(side: int, device: torch.device) -> int:
+    """Number of tiles of ``side`` pixels that go through a model together: on a GPU what half of its free memory holds."""
+    pixels = CPU_PIXELS
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        pixels = min(MOST_PIXELS, free // 2 // BYTES_A_PIXEL)
+    return max(1, pixels // side**2)
+
+
+def estimate_seconds(
+    model: Dove, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
+) -> float:
+    """Seconds that ``reconstruct_tiled`` will take, from the time of a few tiles in the middle of the photo."""
+    side = SAMPLE * tiling.tile
+    left, upper = max(0, (photo.width - side) // 2), max(0, (photo.height - side) // 2)
+    part = photo.crop((left, upper, min(photo.width, left + side), min(photo.height, upper + side)))
+    small = tile_photo(part, tiling.tile, tiling.overlap)
+    with torch.random.fork_rng():  # whatever a model draws, the photo itself is to get
+        for _ in range(2):  # the first time, a model also takes what it only takes once
+            begin = time.perf_counter()
+            reconstruct_tiled(model, part, small, policies, query)
+            seconds = time.perf_counter() - begin
+    return seconds / len(small) * len(tiling)
+
+
 def passes(policies: Sequence[LengthPolicy]) -> int:
     """How often all tiles go through the encoder: once more where a budget has to be shared out first."""
     return 2 if any(policy.collective for policy in policies) else 1
@@ -100,7 +138,7 @@ class _Batches:
     progress: Callable[[int], Any]
 
     def places(self) -> Iterator[slice]:
-        size = max(1, BATCH_PIXELS // self.tiling.tile**2)
+        size = batch_tiles(self.tiling.tile, self.model.token_decoder.positions.device)
         return (slice(start, start + size) for start in range(0, len(self.tiling), size))
 
     def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:

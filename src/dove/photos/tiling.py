@@ -63,7 +63,9 @@ class Tiling:
         """
         missing = max(0, self.tile - self.height), max(0, self.tile - self.width)
         padded = np.pad(picture, ((0, 0), (0, missing[0]), (0, missing[1])), mode="edge") if any(missing) else picture
-        corners = list(product(self.rows, self.columns))[tiles]
+        rows, columns = self.rows, self.columns
+        numbers = range(len(rows) * len(columns))[tiles]
+        corners = [(rows[number // len(columns)], columns[number % len(columns)]) for number in numbers]
         return np.stack([padded[:, y : y + self.tile, x : x + self.tile] for y, x in corners])
 
     def join(self, tiles: Pixels) -> Pixels:
