@@ -55,6 +55,18 @@ class EfficientNetLite0(FrozenNetwork):
         return [*found, self.head(features)]
 
 
+class _InFloat32(nn.Module):
+    """A convolution that computes in float32 even under autocast."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, features: Float[Tensor, "B _ _ _"]) -> Float[Tensor, "B _ _ _"]:
+        with torch.autocast(features.device.type, enabled=False):
+            return self.convolution(features.float())
+
+
 def _load_network() -> nn.Module:
     """Build the package's network in eval mode; any image size goes."""
     try:
@@ -74,9 +86,11 @@ def _load_network() -> nn.Module:
 
 
 def _fold_batch_norms(block: nn.Module) -> nn.Module:
-    """Fold each batch norm of a block into the convolution in front of it."""
+    """Fold each batch norm of a block into the convolution in front of it; keep strided depthwise ones in float32."""
     for convolution, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
         if hasattr(block, convolution):
             setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm)))
             setattr(block, norm, nn.Identity())
+    if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
+        block._depthwise_conv = _InFloat32(block._depthwise_conv)
     return block
