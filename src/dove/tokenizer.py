@@ -31,7 +31,8 @@ LARGEST_PIXEL = 1.5
 
 MODEL_CARD = """---
 {{ card_data }}
----
+{% if loss_networks %}loss_networks: [{{ loss_networks | join(", ") }}]
+{% endif %}---
 
 # A DOVE tokenizer
 

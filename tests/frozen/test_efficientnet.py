@@ -111,7 +111,8 @@ def test_bfloat16_autocast_gives_float32_maps(network, images):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = network.maps(images)
     assert {features.dtype for features in found} == {torch.float32}
-    torch.testing.assert_close(network.pooled(found), network.pooled(network.maps(images)), rtol=0.2, atol=0.2)
+    likeness = nn.functional.cosine_similarity(network.pooled(found), network.pooled(network.maps(images)))
+    assert likeness.min() > 0.98
 
 
 def test_the_hash_follows_the_weights(network):

@@ -16,6 +16,7 @@ from dove.data.dataset import ImageDataset, Unreadable, summarise_unreadable
 from dove.data.images import open_images
 from dove.data.loader import ImageBatch, ImageLoader
 from dove.errors import UserError
+from dove.evaluation.networks import loss_networks
 from dove.processor import ImageProcessor
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
@@ -32,6 +33,8 @@ class Subject:
     device: torch.device
     sha256: str
     """Of its config and weights."""
+    loss_networks: str | None = None
+    """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
 
     @property
     def slug(self) -> str:
@@ -67,7 +70,7 @@ def load_subject(name: str, device: torch.device) -> Subject:
     folder = resolve_checkpoint(source if separator else name)
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, nn.Module)
-    return Subject(label, tokenizer.to(device), device, checkpoint_sha256(folder))
+    return Subject(label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder))
 
 
 class Images:

@@ -72,6 +72,7 @@ class FeatureStatistics:
         self.count = 0
         self.mean: NDArray[np.float64] = np.zeros(width)
         self._scatter: NDArray[np.float64] = np.zeros((width, width))
+        self._root: NDArray[np.float64] | None = None
 
     def update(self, features: Float[Tensor, "B F"]) -> None:
         """Add a batch of feature vectors.
@@ -85,7 +86,9 @@ class FeatureStatistics:
         mean, shift = batch.mean(axis=0), batch.mean(axis=0) - self.mean
         total = self.count + len(batch)
         # Sums of squares around the running mean: sums around zero would cancel where the mean is large.
-        self._scatter += (batch - mean).T @ (batch - mean) + np.outer(shift, shift) * (self.count * len(batch) / total)
+        rows = np.vstack([batch - mean, shift * np.sqrt(self.count * len(batch) / total)])
+        self._scatter += rows.T @ rows
+        self._root = None
         self.mean = self.mean + shift * (len(batch) / total)
         self.count = total
 
@@ -99,6 +102,13 @@ class FeatureStatistics:
         if self.count < 2:
             raise UserError(f"a covariance needs at least 2 images, not {self.count}")
         return self._scatter / (self.count - 1)
+
+    @property
+    def covariance_root(self) -> NDArray[np.float64]:
+        """Symmetric square root of the covariance, (F, F), computed once for all distances to these images."""
+        if self._root is None:
+            self._root = _symmetric_root(self.covariance)
+        return self._root
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """Everything as arrays, to be saved."""
@@ -133,7 +143,7 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
     """
     shift = first.mean - second.mean
-    cross = linalg.svdvals(_symmetric_root(first.covariance) @ _symmetric_root(second.covariance)).sum()
+    cross = linalg.svdvals(first.covariance_root @ second.covariance_root).sum()
     return float(shift @ shift + np.trace(first.covariance) + np.trace(second.covariance) - 2 * cross)
 
 

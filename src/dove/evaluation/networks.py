@@ -1,6 +1,8 @@
 """Metrics by frozen networks: distances between two images, and features for a Frechet distance of two sets."""
 
 import hashlib
+import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +10,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from huggingface_hub import metadata_load
 from jaxtyping import Float
 from torch import Tensor
+from yaml import YAMLError
 
 from dove.errors import UserError
+from dove.evaluation.metrics import require_enough_images
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
 
@@ -91,6 +96,59 @@ class FeatureMetric(NetworkMetric):
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """See `NetworkMetric.distance`."""
         return map_distance(reconstruction.maps, images.maps)
+
+
+def fit_metric(
+    metric: NetworkMetric, image_size: int, images: int, optional: set[str], *, allow_few_images: bool
+) -> None:
+    """Check a metric against the images; take an optional Frechet distance away that they are too few for, said on stderr.
+
+    Args:
+        metric: Metric to check.
+        image_size: Side of the smallest images, in pixels.
+        images: Number of images.
+        optional: Columns that may be taken away.
+        allow_few_images: Keep Frechet distances of fewer images than features.
+
+    Raises:
+        UserError: If the images are too small, or too few for a Frechet distance that is not optional.
+    """
+    columns = {name for name in (metric.distance_name, metric.frechet_name) if name}
+    if image_size < metric.min_image_size:
+        raise UserError(
+            f"images of {image_size} px are too small for {', '.join(sorted(columns))}, whose network needs "
+            f"{metric.min_image_size} px; leave these metrics out"
+        )
+    if metric.frechet_name is None or allow_few_images:
+        return
+    try:
+        require_enough_images(images, metric.width, metric.frechet_name)
+    except UserError as error:
+        if metric.frechet_name not in optional:
+            raise
+        print(f"left out: {str(error).partition(';')[0]}", file=sys.stderr)
+        metric.keep(columns - {metric.frechet_name})
+
+
+def loss_networks(folder: Path) -> str | None:
+    """Find out which frozen networks a checkpoint's losses used, joined by "+": their distances flatter it.
+
+    Args:
+        folder: Checkpoint folder. Its card says so under ``loss_networks``, else its config.json where the model predicts
+            a perceptual distance.
+
+    Returns:
+        None where neither says so.
+    """
+    card, config = folder / "README.md", folder / "config.json"
+    try:
+        named = (metadata_load(card) or {}).get("loss_networks") if card.is_file() else None
+        if named:
+            return "+".join(map(str, named))
+        predicted = json.loads(config.read_text(encoding="utf-8")).get("quality_perceptual", "none")
+    except (OSError, ValueError, YAMLError):  # a card is free text
+        return None
+    return None if predicted == "none" else str(predicted)
 
 
 class LpipsMetric(NetworkMetric):

@@ -42,8 +42,10 @@ LABELS = {
     "ssim": "SSIM",
     "lpips": "LPIPS (lower is better)",
     "perceptual_squeezenet": "perceptual_squeezenet (lower is better)",
+    "perceptual_efficientnet": "perceptual_efficientnet (lower is better)",
     "fid": "FID (lower is better)",
     "fd_squeezenet": "fd_squeezenet (lower is better)",
+    "fd_efficientnet": "fd_efficientnet (lower is better)",
 }
 
 

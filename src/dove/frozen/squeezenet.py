@@ -16,6 +16,11 @@ SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"
 """Environment variable that names the SqueezeNet file where no path is given."""
 
 
+def squeezenet_at_hand() -> bool:
+    """Tell whether the environment names SqueezeNet's weights."""
+    return bool(os.environ.get(SQUEEZENET_VARIABLE))
+
+
 class SqueezeNet(FrozenNetwork):
     """SqueezeNet 1.0 without its classifier.
 

@@ -22,6 +22,12 @@ class ReconstructionLossConfig(ReconstructionWeights):
     """Weights of lpips or squeezenet; None downloads the former and takes the file DOVE_SQUEEZENET names for the latter."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Frozen networks that the loss compares images by."""
+        names = split_perceptual(self.perceptual_network) if self.perceptual else ()
+        return tuple(name for name in names if name != "none")
+
     def __post_init__(self) -> None:
         split_perceptual(self.perceptual_network)
         if self.perceptual and self.perceptual_network == "none":

@@ -1,6 +1,8 @@
 """From settings to a trainer: data, a model at its start, and where things are written."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,7 +50,8 @@ def run_training(config: TrainConfig) -> Path:
     model = recipe.start(config, None if resuming else lambda: component_images(dataset, processor))
     objective = recipe.objective(config, model)
     examples = recipe.examples(config, dataset, processor.image_size) if recipe.examples else None
-    trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save_model, examples=examples)
+    save = partial(save_model, loss_networks=objective.loss.networks)
+    trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save, examples=examples)
     if PartialState().is_main_process:
         write_files(output, {"config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode()})
     model_folder = trainer.train()
@@ -90,10 +93,16 @@ def component_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[
     return images
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
-    """Write a checkpoint folder."""
+def save_model(model: nn.Module, folder: Path, loss_networks: Sequence[str] = ()) -> None:
+    """Write a checkpoint folder.
+
+    Args:
+        model: Model to save.
+        folder: Its checkpoint folder.
+        loss_networks: Frozen networks that its losses used, for the card: they flatter it in evaluations.
+    """
     if isinstance(model, Dove):
-        model.save_pretrained(folder)  # with a card
+        model.save_pretrained(folder, model_card_kwargs={"loss_networks": list(loss_networks)})
     else:
         save_checkpoint(folder, model.config, model.state_dict())
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
     from dove.evaluation.networks import NetworkMetric
 
-Metric = Literal["lpips", "fid", "perceptual_squeezenet", "fd_squeezenet"]
+Metric = Literal["lpips", "fid", "perceptual_squeezenet", "fd_squeezenet", "perceptual_efficientnet", "fd_efficientnet"]
+SQUEEZENET = {"perceptual_squeezenet", "fd_squeezenet"}
+EFFICIENTNET = {"perceptual_efficientnet", "fd_efficientnet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,8 @@ class ReconstructionOptions(EvaluationOptions):
     """Rebuild images from several numbers of tokens and measure the result: PSNR, SSIM, and what networks say.
 
     Writes reconstruction.json, .csv and .png (rate-distortion curves). Per row: mean_length; psnr with its deviation and 10th
-    percentile over images; mse (pixels in [0, 1]) and that of the worst tenth; ssim. A row fixed@auto-mean gives every
+    percentile over images; mse (pixels in [0, 1]) and that of the worst tenth; ssim; loss_networks where the checkpoint
+    says which networks its losses used, whose distances flatter it. A row fixed@auto-mean gives every
     image auto's mean length.
     """
 
@@ -31,14 +34,16 @@ class ReconstructionOptions(EvaluationOptions):
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ()
     """Numbers of tokens and policies such as auto; by default powers of two up to the model's capacity, and auto."""
     perceptual_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """SqueezeNet 1.0, safetensors in torchvision's layout: gives perceptual_squeezenet and fd_squeezenet."""
+    """SqueezeNet 1.0, safetensors in torchvision's layout: gives perceptual_squeezenet and fd_squeezenet. Without it, the
+    file that DOVE_SQUEEZENET names in the environment."""
     inception_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """pytorch-fid's Inception weights: gives fid without network."""
     lpips_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """VGG-16 in torchvision's layout: gives lpips without network."""
     metrics: Annotated[tuple[Metric, ...], tyro.conf.arg(metavar="METRIC...")] = ()
     """Beside PSNR and SSIM: lpips, fid (both download weights where no file is given), perceptual_squeezenet,
-    fd_squeezenet. By default what the given files allow."""
+    fd_squeezenet, perceptual_efficientnet, fd_efficientnet (EfficientNet-Lite0, from the extra align). By default what the
+    given files allow, and both of these networks where they are at hand and the images large and many enough."""
     allow_few_images: bool = False
     """Frechet distances also of fewer images than features."""
     save_images: bool = False
@@ -56,7 +61,7 @@ def run(options: ReconstructionOptions) -> None:
     from dove.evaluation.report import evaluate, rows_to_text
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        metrics = make_metrics(options, len(images), subjects[0].device)
+        metrics = make_metrics(options, len(images), subjects)
         rows: list[dict[str, Any]] = []
         comparisons: list[dict[str, Any]] = []
         for subject in subjects:
@@ -78,40 +83,64 @@ def run(options: ReconstructionOptions) -> None:
     evaluate(options, measure)
 
 
-def make_metrics(options: ReconstructionOptions, images: int, device: "torch.device") -> "list[NetworkMetric]":
-    """The networks that the options ask for, checked against the number of images.
+def make_metrics(options: ReconstructionOptions, images: int, subjects: "list[Subject]") -> "list[NetworkMetric]":
+    """Load the networks that the options ask for, or that are at hand, and check them against the images.
 
     Raises:
-        UserError: if a network's weights cannot be had, or the images are too few for a Frechet distance.
+        UserError: If weights that are asked for cannot be had, or the images are too small for a network or too few for a
+            Frechet distance that is asked for.
     """
-    from dove.evaluation.metrics import require_enough_images
+    from dove.evaluation.networks import fit_metric
+
+    asked: set[str] = {*options.metrics} or given_metrics(options)
+    size = min(subject.tokenizer.image_size for subject in subjects)
+    offered = set() if options.metrics else metrics_at_hand(size) - asked
+    metrics = load_metrics(asked | offered, options, subjects[0].device)
+    for metric in metrics:
+        metric.keep(asked | offered)
+        fit_metric(metric, size, images, offered, allow_few_images=options.allow_few_images)
+    return metrics
+
+
+def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torch.device") -> "list[NetworkMetric]":
+    """Load the networks behind the columns in ``wanted``."""
     from dove.evaluation.networks import FeatureMetric, InceptionMetric, LpipsMetric, NetworkMetric
     from dove.frozen.registry import load_network
 
-    wanted: set[str] = {*options.metrics} or given_metrics(options)
     metrics: list[NetworkMetric] = []
-    if wanted & {"perceptual_squeezenet", "fd_squeezenet"}:
+    if wanted & SQUEEZENET:
         metrics.append(FeatureMetric(load_network("squeezenet", options.perceptual_weights), device))
+    if wanted & EFFICIENTNET:
+        metrics.append(FeatureMetric(load_network("efficientnet-lite0"), device))
     if "lpips" in wanted:
         metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
         metrics.append(InceptionMetric(options.inception_weights, device))
-    for metric in metrics:
-        metric.keep(wanted)
-        if metric.frechet_name and not options.allow_few_images:
-            require_enough_images(images, metric.width, metric.frechet_name)
     return metrics
 
 
 def given_metrics(options: ReconstructionOptions) -> set[str]:
-    """What the given files allow."""
+    """List what the given files allow."""
     found: set[str] = set()
     if options.perceptual_weights:
-        found |= {"perceptual_squeezenet", "fd_squeezenet"}
+        found |= SQUEEZENET
     if options.lpips_weights:
         found.add("lpips")
     if options.inception_weights:
         found.add("fid")
+    return found
+
+
+def metrics_at_hand(image_size: int) -> set[str]:
+    """List what needs no file, no download and no larger images."""
+    from dove.frozen.efficientnet import EfficientNetLite0, efficientnet_at_hand
+    from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
+
+    found: set[str] = set()
+    if squeezenet_at_hand() and image_size >= SqueezeNet.min_image_size:
+        found |= SQUEEZENET
+    if efficientnet_at_hand() and image_size >= EfficientNetLite0.min_image_size:
+        found |= EFFICIENTNET
     return found
 
 
