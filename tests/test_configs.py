@@ -33,6 +33,33 @@ def test_the_last_value_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "steps", "epochs"),
+    [
+        ([], 0, 20.0),
+        (["--run.steps", "50"], 50, 0.0),
+        (["--run.steps=50"], 50, 0.0),
+        (["--run.steps", "50", "--run.seed", "1"], 50, 0.0),
+        (["--config", "FILE"], 7, 0.0),
+        (["--config", "FILE", "--run.epochs", "3"], 0, 3.0),
+    ],
+)
+def test_the_last_way_of_saying_how_long_a_run_is_wins(
+    flags: list[str], steps: int, epochs: float, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("run: {steps: 7}\n")
+    run = parse(
+        ["--preset", "dove-base", *(str(tmp_path / "mine.yaml") if flag == "FILE" else flag for flag in flags)]
+    ).run
+    assert (run.steps, run.epochs) == (steps, epochs)
+
+
+def test_both_ways_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((UserError, SystemExit)) as stopped:
+        parse(["--preset", "dove-tiny", "--run.steps", "50", "--run.epochs", "2"])
+    assert "exactly one" in f"{stopped.value}{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [("run: [", "not YAML"), ("just words", "settings by name"), ("preset: dove-huge", "dove-huge")],
 )

@@ -43,7 +43,15 @@ def shrunk(
     **run: Any,
 ) -> TokenizerTrainConfig | VQGANTrainConfig:
     """The same recipe for a tiny model, in fp32, without a perceptual network; ``run`` has the settings of the run."""
-    tiny = {"batch_size": 4, "precision": "fp32", "threads": 1, "holdout": 4, "log_every": 1, "checkpoint_every": 2}
+    tiny = {
+        "epochs": 0.0,
+        "batch_size": 4,
+        "precision": "fp32",
+        "threads": 1,
+        "holdout": 4,
+        "log_every": 1,
+        "checkpoint_every": 2,
+    }
     return replace(
         config,
         data=str(data),

@@ -182,9 +182,12 @@ def test_two_ranks_share_one_threshold(tmp_path):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [0.5, 0.5, 1.0, 2.0]
 
 
-def test_weight_ramps_from_zero():
-    assert [eos_weight(step, 4, 0.2) for step in (0, 1, 2, 4, 9)] == pytest.approx([0.0, 0.05, 0.1, 0.2, 0.2])
+def test_weight_waits_and_then_rises():
+    shares = (0.0, 0.25, 0.5, 0.625, 0.75, 1.0)
+    weights = [eos_weight(share, 0.2, delay=0.25, ramp=0.5) for share in shares]
+    assert weights == pytest.approx([0.0, 0.0, 0.1, 0.15, 0.2, 0.2])
 
 
-def test_without_a_warmup_the_weight_is_there_at_once():
-    assert eos_weight(0, 0, 0.2) == 0.2
+def test_without_delay_and_ramp_the_weight_is_there_at_once():
+    assert eos_weight(0.0, 0.2, delay=0.0, ramp=0.0) == 0.2
+    assert [eos_weight(share, 0.2, delay=0.5, ramp=0.0) for share in (0.0, 0.49, 0.5)] == [0.0, 0.0, 0.2]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dove.cli import main
 from dove.errors import UserError
-from dove.training.processes import check_launcher
+from dove.training.processes import check_devices, check_launcher, loader_processes
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "2950"}
 
@@ -28,6 +28,22 @@ def test_what_is_left_over_is_named_with_the_way_out(left_over: list[str]) -> No
 def test_what_is_no_rank_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(UserError, match="no rank of a process"):
         check_launcher(LAUNCHED | wrong)
+
+
+def test_every_process_needs_a_gpu_of_its_own() -> None:
+    check_devices(0, LAUNCHED)
+    check_devices(2, LAUNCHED)
+    check_devices(1, {})
+    with pytest.raises(UserError, match=r"fewer GPUs \(1\) than .* \(2\); start with --nproc-per-node 1"):
+        check_devices(1, LAUNCHED | {"LOCAL_WORLD_SIZE": "2"})
+
+
+def test_loader_processes_come_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(24)))
+    assert loader_processes(None, gpu=False) == 0
+    assert loader_processes(None, gpu=True, environment={}) == 8
+    assert loader_processes(None, gpu=True, environment={"LOCAL_WORLD_SIZE": "4"}) == 6
+    assert [loader_processes(asked, gpu=gpu) for asked in (0, 3) for gpu in (True, False)] == [0, 0, 3, 3]
 
 
 @pytest.mark.parametrize("command", [["train", "--preset", "dove-tiny"], ["vlm", "train", "--preset", "vlm-tiny"]])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dove.config import BackboneConfig, VQGANConfig
 from dove.data.annotations import convert
+from dove.data.config import AugmentConfig
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
@@ -19,6 +20,7 @@ from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig
+from dove.training.presets import PRESETS
 from dove.training.query_config import (
     QDoveLossConfig,
     QDoveTrainConfig,
@@ -69,6 +71,13 @@ def batch() -> QueryBatch:
         (Ask("null", ()),),
     ]
     return QueryBatch.collate([QueryExample(torch.rand(3, 16, 16, generator=draws) * 2 - 1, some) for some in asks])
+
+
+@pytest.mark.parametrize("kind", ["paper", "prefix"])
+def test_pictures_are_not_changed_under_their_queries(kind: str, tmp_path: Path) -> None:
+    assert not PRESETS["qdove-base"].augment.flip
+    with pytest.raises(UserError, match="takes pictures as they are"):
+        replace(settings(kind, tmp_path, tmp_path), augment=AugmentConfig(crop_probability=0.0))
 
 
 def test_a_query_of_each_image_with_its_own_boxes(batch: QueryBatch) -> None:

@@ -1,7 +1,15 @@
-"""Learning rate by step."""
+"""Learning rate by step, and steps from epochs."""
 
-from dove.training.config import OptimConfig
-from dove.training.schedule import learning_rate
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dove.errors import UserError
+from dove.training.config import DoveLossConfig, OptimConfig, RunConfig
+from dove.training.presets import PRESETS
+from dove.training.schedule import in_steps, learning_rate, told_length
 
 
 def test_warm_up_peak_and_end() -> None:
@@ -13,3 +21,62 @@ def test_warm_up_peak_and_end() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert abs(rates[60] - 0.55) < 1e-9
     assert abs(rates[110] - 0.1) < 1e-9
+
+
+def test_the_rate_stays_until_its_decay() -> None:
+    config = OptimConfig(lr=1.0, final_lr=0.1, warmup_steps=10, decay_share=0.2)
+    rates = [learning_rate(config, step, 100) for step in range(101)]
+    assert set(rates[10:81]) == {1.0}
+    assert rates[81] < 1.0
+    assert rates[90] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    # A longer run is the same up to where the shorter one decays.
+    assert [learning_rate(config, step, 1000) for step in range(81)] == rates[:81]
+
+
+def test_without_decay_the_rate_stays() -> None:
+    config = OptimConfig(lr=1.0, warmup_steps=0, decay_share=0.0)
+    assert {learning_rate(config, step, 50) for step in range(50)} == {1.0}
+
+
+@given(
+    images=st.integers(1, 10_000),
+    epochs=st.floats(0.01, 50),
+    batch=st.integers(1, 64),
+    accumulate=st.integers(1, 4),
+    processes=st.integers(1, 8),
+)
+def test_epochs_are_the_fewest_steps_that_show_them(
+    images: int, epochs: float, batch: int, accumulate: int, processes: int
+) -> None:
+    run = RunConfig(steps=0, epochs=epochs, batch_size=batch, accumulate=accumulate)
+    resolved = in_steps(replace(PRESETS["dove-base"], run=run), images, processes).run
+    assert resolved.epochs == 0
+    shown = resolved.steps * batch * accumulate * processes
+    assert shown >= epochs * images > shown - batch * accumulate * processes
+
+
+def test_the_paper_s_training_of_dove() -> None:
+    config = PRESETS["dove-base"]
+    assert in_steps(config, 1_281_167 - config.run.holdout, 2).run.steps == 533_713
+    assert "= " not in told_length(config, 1_280_911, 2)
+    assert "20 epochs of 1,280,911 images are 533,713 steps of 48 images" in told_length(config, 1_280_911, 2)
+
+
+def test_a_run_in_steps_stays_as_it_is() -> None:
+    assert in_steps(PRESETS["dove-tiny"], 10, 1) is PRESETS["dove-tiny"]
+
+
+@pytest.mark.parametrize(
+    "run", [{"steps": 5, "epochs": 1.0}, {"steps": 0}, {"steps": -1}, {"epochs": -1.0, "steps": 5}]
+)
+def test_exactly_one_way_of_saying_how_long(run: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="exactly one"):
+        RunConfig(**run)  # type: ignore[arg-type]
+
+
+def test_shares_are_shares() -> None:
+    with pytest.raises(UserError, match="decay_share=1.5"):
+        OptimConfig(decay_share=1.5)
+    with pytest.raises(UserError, match="eos_delay=0.7 and loss.eos_ramp=0.5"):
+        DoveLossConfig(eos_delay=0.7, eos_ramp=0.5)

@@ -69,8 +69,8 @@ class Named(Dataset[tuple[int, int]]):
 def seen(
     folder: Path, rank: int, world_size: int, workers: int, start: int, steps: int, window: int = 0
 ) -> list[list[tuple[int, int]]]:
-    run = RunConfig(batch_size=2, workers=workers, seed=5, shuffle_blocks=window)
-    batches = Batches(Named(folder), run, rank=rank, world_size=world_size)
+    run = RunConfig(batch_size=2, seed=5, shuffle_blocks=window)
+    batches = Batches(Named(folder), run, rank=rank, world_size=world_size, workers=workers)
     return [step[0] for step in islice(batches.from_step(start), steps)]
 
 
@@ -114,6 +114,27 @@ def test_a_resumed_rank_goes_on_at_the_exact_sample(shards: Path, workers: int) 
     whole = seen(shards, 1, 2, 0, 0, 20)
     for start in (1, 7, 12):
         assert seen(shards, 1, 2, workers, start, 20 - start) == whole[start:]
+
+
+def samples(folder: Path, run: RunConfig, processes: int, step: int) -> list[tuple[int, int]]:
+    """What one step shows over all processes, sorted."""
+    found: list[tuple[int, int]] = []
+    for rank in range(processes):
+        (batches,) = islice(Batches(Named(folder), run, rank=rank, world_size=processes).from_step(step), 1)
+        found += [pair for batch in batches for pair in batch]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("window", [0, 1])
+def test_as_many_images_a_step_are_the_same_samples_on_any_number_of_processes(shards: Path, window: int) -> None:
+    for step in (0, 3, 11):  # an epoch ends within the third
+        first, *others = [
+            samples(shards, RunConfig(batch_size=12 // count, seed=5, shuffle_blocks=window), count, step)
+            for count in (1, 2, 3, 4, 6)
+        ]
+        assert all(other == first for other in others)
+        in_turns = RunConfig(batch_size=2, accumulate=3, seed=5, shuffle_blocks=window)
+        assert samples(shards, in_turns, 2, step) == first
 
 
 def test_the_records_of_a_step_are_named(shards: Path) -> None:

@@ -102,6 +102,32 @@ def test_resume_never_refuses_a_used_folder(tiny_training: DoveTrainConfig) -> N
         run_training(replace(short, resume="never"))
 
 
+def test_another_number_of_images_a_step_is_refused(tiny_training: DoveTrainConfig) -> None:
+    run = replace(tiny_training.run, steps=2)
+    run_training(replace(tiny_training, run=run))
+    with pytest.raises(UserError, match="with 4 images a step, and this run has 6 .*run.batch_size 3"):
+        run_training(replace(tiny_training, run=replace(run, steps=4, batch_size=3, accumulate=2)))
+    run_training(replace(tiny_training, run=replace(run, steps=4, batch_size=2, accumulate=2)))
+
+
+def test_a_run_in_epochs_takes_their_steps(tiny_training: DoveTrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    # 24 pictures, of which 4 are held out: two epochs of 20 at 4 a step.
+    config = replace(tiny_training, run=replace(tiny_training.run, steps=0, epochs=2.0))
+    run_training(config)
+    assert checkpoints(Path(config.output) / "checkpoints")[-1].name == "step-00000010"
+    assert "2 epochs of 20 images are 10 steps of 4 images" in capsys.readouterr().out
+    assert parse(["--config", str(Path(config.output) / "config.yaml")]) == config
+
+
+def test_too_little_memory_names_what_helps(tiny_training: DoveTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Trainer, batches: object, step: int) -> StepResult:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_step", full)
+    with pytest.raises(UserError, match="4 images at a time in fp32.*--run.batch-size 2 --run.accumulate 2"):
+        run_training(tiny_training)
+
+
 def spoil(steps: set[int], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the loss of some steps undefined, or only its gradient."""
     original = DoveObjective.forward

@@ -13,6 +13,8 @@ from dove.training.config import TrainConfig
 from dove.training.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=TrainConfig)
+LENGTHS = ("--run.steps", "--run.epochs")
+"""Two ways of saying how long a run is."""
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -50,11 +52,11 @@ def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], co
     if preset not in presets:
         raise UserError(f"no preset {preset!r}; the presets are {', '.join(presets)}")
     default = presets[preset]
-    saved_flags = [flag for values in saved for flag in _flatten(values)]
+    layers = [*(_flatten(values) for values in saved), flags]
     return tyro.cli(
         type(default),
         default=default,
-        args=[*saved_flags, *flags],
+        args=[flag for layer in layers for flag in [*_other_length(layer), *layer]],
         prog=f"{command} --preset {preset}",
         config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
     )
@@ -97,6 +99,12 @@ def _read(file: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{file} must hold settings by name, like run: {{steps: 1000}}")
     return values
+
+
+def _other_length(flags: list[str]) -> list[str]:
+    """What ends the other way of saying how long a run is, where flags say it in one: the last value given wins."""
+    given = [name for name in LENGTHS if any(flag.split("=", 1)[0] == name for flag in flags)]
+    return [part for name in LENGTHS if len(given) == 1 and name not in given for part in (name, "0")]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:

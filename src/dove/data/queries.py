@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from dove.data.dataset import ImageDataset, Record
@@ -133,19 +132,18 @@ def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> Non
 class AnnotatedImages(Dataset[QueryExample]):
     """Training examples from records with ``queries`` in their metadata (the parquet layout).
 
-    The central square of a picture is taken, and the boxes with it; queries of which nothing is left there are counted in
-    ``left_out``, and a picture without any is asked as a whole.
+    The central square of a picture is taken, never mirrored, since a query may say "left", and the boxes with it; queries of
+    which nothing is left there are counted in ``left_out``, and a picture without any is asked as a whole.
 
     Args:
         dataset: the pictures.
         image_size: side of the result, in pixels.
-        flip_seed: None to leave the pictures as they are; else half of them are mirrored.
     """
 
     collate = staticmethod(QueryBatch.collate)
 
-    def __init__(self, dataset: ImageDataset, image_size: int, *, flip_seed: int | None = None):
-        self.dataset, self.image_size, self.flip_seed = dataset, image_size, flip_seed
+    def __init__(self, dataset: ImageDataset, image_size: int):
+        self.dataset, self.image_size = dataset, image_size
         self.left_out = 0
 
     def __len__(self) -> int:
@@ -156,24 +154,21 @@ class AnnotatedImages(Dataset[QueryExample]):
         return self.dataset.raw(index).key
 
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
-        epoch, index = sample
+        _, index = sample
         record = self.dataset[index]
         if not isinstance(record, Record):
             raise UserError(f"{record.reason}; leave it out")
         asks = queries_of(record)
         left, upper, right, _ = frame = central_square(*record.image.size)
         scale, size = self.image_size / (right - left), float(self.image_size)
-        mirrored = (
-            self.flip_seed is not None and np.random.default_rng([self.flip_seed, epoch, index + 1]).random() < 0.5
-        )
         kept = []
         for ask in asks:
-            boxes = [_into(box, left, upper, scale, size, mirrored) for box in ask.boxes]
+            boxes = [_into(box, left, upper, scale, size) for box in ask.boxes]
             if inside := tuple(box for box in boxes if box is not None):
                 kept.append(Ask(ask.query, inside))
         self.left_out += len(asks) - len(kept)
         pixels = pil_to_tensor(resize_box(record.image, frame, self.image_size))
-        return QueryExample(pixels.flip(2) if mirrored else pixels, tuple(kept) or (Ask("null", ()),))
+        return QueryExample(pixels, tuple(kept) or (Ask("null", ()),))
 
 
 def queries_of(record: Record) -> list[Ask]:
@@ -193,14 +188,14 @@ def queries_of(record: Record) -> list[Ask]:
     return asks
 
 
-def _into(box: Box, left: float, upper: float, scale: float, size: float, mirrored: bool) -> Box | None:
+def _into(box: Box, left: float, upper: float, scale: float, size: float) -> Box | None:
     """A box in the pixels of the scaled crop; None where less than a pixel of it is left."""
     x, y, width, height = box
     x0, y0 = max((x - left) * scale, 0.0), max((y - upper) * scale, 0.0)
     x1, y1 = min((x + width - left) * scale, size), min((y + height - upper) * scale, size)
     if x1 - x0 < 1 or y1 - y0 < 1:
         return None
-    return (size - x1 if mirrored else x0), y0, x1 - x0, y1 - y0
+    return x0, y0, x1 - x0, y1 - y0
 
 
 def image_size_of(path: Path) -> tuple[int, int]:

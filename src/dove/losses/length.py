@@ -116,12 +116,15 @@ def eos_loss(
     return torch.where(losses.detach() > threshold, postpone, advance)
 
 
-def eos_weight(step: int, warmup_steps: int, weight: float) -> float:
-    """lambda_eos at a training step: a straight line from 0 at step 0 to ``weight`` at ``warmup_steps`` and beyond.
+def eos_weight(progress: float, weight: float, *, delay: float, ramp: float) -> float:
+    """lambda_eos: 0, then a straight line up to its final value, then that value.
 
     Args:
-        step: Optimizer steps done, 0 or more.
-        warmup_steps: Length of the ramp; 0 for the full weight at once.
+        progress: Share of the run that is done, from 0 to 1.
         weight: The final value.
+        delay: Share of the run before the ramp; 0 for none.
+        ramp: Share of the run that the ramp takes; 0 for the full weight at once.
     """
-    return weight if step >= warmup_steps else weight * step / warmup_steps
+    if progress >= delay + ramp:
+        return weight
+    return weight * max(0.0, progress - delay) / ramp if ramp else 0.0

@@ -19,17 +19,18 @@ class Batches:
     Args:
         examples: asked for as ``(epoch, index)`` pairs, with a ``collate`` where they are no tensors and, for messages,
             ``key(index)``.
-        run: batch size, batches per step, seed, workers.
+        run: batch size, batches per step, seed.
         rank: of this process.
         world_size: number of processes.
+        workers: loader processes of this process; 0 loads here.
 
     Raises:
         UserError: if shards are to be shuffled and there are none.
     """
 
-    def __init__(self, examples: Any, run: RunConfig, *, rank: int = 0, world_size: int = 1):
+    def __init__(self, examples: Any, run: RunConfig, *, rank: int = 0, world_size: int = 1, workers: int = 0):
         self.examples: Dataset[Any] = examples
-        self.run, self.rank, self.world_size = run, rank, world_size
+        self.run, self.rank, self.world_size, self.workers = run, rank, world_size, workers
         dataset = getattr(examples, "dataset", None)
         self.blocks = dataset.blocks if run.shuffle_blocks and isinstance(dataset, ImageDataset) else None
         if run.shuffle_blocks and self.blocks is None:
@@ -46,8 +47,8 @@ class Batches:
             batch_size=self.run.batch_size,
             sampler=self._sampler(start),
             collate_fn=getattr(self.examples, "collate", None),
-            num_workers=self.run.workers,
-            persistent_workers=self.run.workers > 0,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
         )
         batches = relay_errors(loader)
         while True:

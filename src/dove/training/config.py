@@ -72,10 +72,20 @@ class DoveLossConfig(TokenizerLossConfig):
     """lambda_rec."""
     eos: float = 0.05
     """lambda_eos at the end of its ramp."""
-    eos_warmup_steps: int = 300
-    """Steps over which lambda_eos rises from 0."""
+    eos_delay: float = 0.1
+    """Share of the run, from its first step, in which lambda_eos is 0: reconstruction first."""
+    eos_ramp: float = 0.2
+    """Share of the run over which lambda_eos then rises."""
     threshold_window: int = 100
     """Steps over which the threshold of Eq. 3 averages L_rec."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.eos_delay, self.eos_ramp) < 0 or self.eos_delay + self.eos_ramp > 1:
+            raise UserError(
+                f"loss.eos_delay={self.eos_delay} and loss.eos_ramp={self.eos_ramp} are shares of the run; pass numbers "
+                "from 0 on that sum to at most 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +122,18 @@ class PrefixLossConfig(TokenizerLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW with linear warm-up, then a constant learning rate, then a cosine down to the last step."""
 
     lr: float = 1e-4
     """Peak learning rate."""
     final_lr: float = 0.0
     """Learning rate at the last step."""
     warmup_steps: int = 500
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up. Not a share of the run: how long the optimizer's averages take to settle does not depend on
+    how long the run is."""
+    decay_share: float = 1.0
+    """Share of the run, at its end, over which the learning rate falls: 1 from the end of the warm-up on. A run that is going
+    to be made longer keeps its rate until then, with a share such as 0.2; 0 keeps it to the end."""
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -129,12 +143,20 @@ class OptimConfig:
     ema_decay: float = 0.999
     """Decay of the weights' moving average, which is what gets saved as the model."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay_share <= 1:
+            raise UserError(f"optim.decay_share={self.decay_share} is a share of the run; pass a number from 0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How long, how large, how often."""
 
     steps: int = 100_000
+    """Updates of the whole run; 0 where ``epochs`` says how long it is."""
+    epochs: float = 0.0
+    """How often every training image comes, from which follow the steps: with the images of a batch, the batches of a step
+    and the number of processes. 0 where ``steps`` says how long the run is."""
     batch_size: int = 24
     """Images of one forward pass on one process."""
     accumulate: int = 1
@@ -144,8 +166,9 @@ class RunConfig:
     processes (FSDP2), for models that are too large to hold."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
-    workers: int = 0
-    """Loader processes; 0 loads in the training process."""
+    workers: int | None = None
+    """Loader processes of each training process; 0 loads in the training process. None takes 0 without a GPU, and with one
+    the CPU cores of each training process on this machine, at most 8."""
     shuffle_blocks: int = 0
     """Row groups of parquet files, or .tar shards, that are shuffled together while all of them come in a random order, for
     data that neither fit into memory nor lie on a fast disk; 0 shuffles all images."""
@@ -172,6 +195,13 @@ class RunConfig:
         for name in ("batch_size", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name}={getattr(self, name)} must be at least 1")
+        if self.steps < 0 or self.epochs < 0 or bool(self.steps) == bool(self.epochs):
+            raise UserError(
+                f"run.steps={self.steps} and run.epochs={self.epochs:g}: exactly one says how long the run is; pass one "
+                "above 0 and leave the other out"
+            )
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"run.workers={self.workers} must be at least 0")
         if self.shuffle_blocks < 0:
             raise UserError(f"run.shuffle_blocks={self.shuffle_blocks} must be at least 0")
 

@@ -191,7 +191,7 @@ class DoveObjective(TokenizerObjective):
         terms = self.reconstruction_terms(reconstruction, images)
         rec = terms["rec"]
         eos = self._eos_loss(output.eos.probability, lengths, rec, step)
-        weight = eos_weight(step, self.config.loss.eos_warmup_steps, self.config.loss.eos)
+        weight = self.eos_weight(step)
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         metrics |= {
             "eos": eos.detach(),
@@ -209,6 +209,11 @@ class DoveObjective(TokenizerObjective):
         """Eq. 3 against the mean of the previous steps; this step's L_rec joins that mean."""
         threshold = self.threshold.step(rec, step)
         return eos_loss(probability, lengths, rec, threshold).mean()
+
+    def eos_weight(self, step: int) -> float:
+        """lambda_eos at a step of the run."""
+        loss = self.config.loss
+        return eos_weight(step / self.config.run.steps, loss.eos, delay=loss.eos_delay, ramp=loss.eos_ramp)
 
     def extra_state(self) -> dict[str, Any]:
         return {"threshold": self.threshold.state_dict()}

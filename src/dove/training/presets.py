@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
 from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.data.config import AugmentConfig
 from dove.errors import UserError
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.training.baseline_config import (
@@ -82,7 +83,10 @@ TINY_PREFIXES = PrefixLossConfig(gan=0.0, perceptual_network="squeezenet")
 
 TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
 
-DOVE_BASE = DoveTrainConfig(preset="dove-base")
+# Table 7: 20 epochs of ImageNet-1K, on two processes with 24 images each. Appendix A.2 names crops and grey, no mirroring.
+DOVE_BASE = DoveTrainConfig(
+    preset="dove-base", augment=AugmentConfig(flip=False), run=RunConfig(steps=0, epochs=20.0, checkpoint_every=2000)
+)
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
     model=TINY_MODEL,
@@ -123,7 +127,10 @@ QDOVE_TINY_PAPER = QDoveTrainConfig(
     start="checkpoint",
     queries=QueryDataConfig(kind="mosaics"),
 )
-QDOVE_BASE = QDoveTrainConfig(preset="qdove-base", start="checkpoint")
+# Table 7: five epochs more, of images with queries.
+QDOVE_BASE = QDoveTrainConfig(
+    preset="qdove-base", start="checkpoint", run=RunConfig(steps=0, epochs=5.0, checkpoint_every=2000)
+)
 
 TINY_PIXELS = ReconstructionLossConfig(gan=0.0, perceptual_network="squeezenet")
 TINY_QUANTIZED = QuantizedLossConfig(gan=0.0, perceptual_network="squeezenet")

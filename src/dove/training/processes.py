@@ -7,6 +7,8 @@ from dove.errors import UserError
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+MOST_LOADERS = 8
+"""Loader processes of a training process that nobody asked for more or fewer of."""
 
 
 def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
@@ -31,3 +33,35 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
     if not all(value.isdecimal() for value in values) or not int(values[0]) < int(values[1]):
         told = ", ".join(f"{name}={value}" for name, value in zip(RANKS, values, strict=True))
         raise UserError(f"the environment has {told}, which is no rank of a process; {advice}")
+
+
+def check_devices(gpus: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Make sure that every process of this machine has a GPU of its own, where there are any.
+
+    Args:
+        gpus: GPUs of this machine.
+        environment: variables, of which a launcher sets ``LOCAL_RANK``.
+
+    Raises:
+        UserError: if there are fewer GPUs than processes.
+    """
+    if 0 < gpus <= int(environment.get("LOCAL_RANK", 0)):
+        raise UserError(
+            f"this machine has fewer GPUs ({gpus}) than processes were started on it "
+            f"({environment.get('LOCAL_WORLD_SIZE', 'more')}); start with --nproc-per-node {gpus}, and keep the images of a "
+            "step by raising --run.accumulate"
+        )
+
+
+def loader_processes(asked: int | None, *, gpu: bool, environment: Mapping[str, str] = os.environ) -> int:
+    """Loader processes of each training process.
+
+    Args:
+        asked: ``run.workers``; None to choose.
+        gpu: whether this process trains on a GPU, which would otherwise wait for pictures.
+        environment: variables, of which a launcher sets ``LOCAL_WORLD_SIZE``.
+    """
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_LOADERS, cores // int(environment.get("LOCAL_WORLD_SIZE", 1))) if gpu else 0

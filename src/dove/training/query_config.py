@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.data.config import MosaicConfig
+from dove.data.config import AugmentConfig, MosaicConfig
 from dove.errors import UserError
 from dove.query.config import QDoveConfig
 from dove.training.config import DoveLossConfig, DoveTrainConfig, PrefixLossConfig, PrefixTrainConfig
+
+NOT_AUGMENTED = AugmentConfig(crop_probability=0.0, grayscale_probability=0.0, flip=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,12 @@ class QDoveTrainConfig(DoveTrainConfig):
 
     model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QDoveLossConfig = field(default_factory=QDoveLossConfig)
+    augment: AugmentConfig = NOT_AUGMENTED
     queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(self.loss.null)
+        check_queries(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +67,24 @@ class QueryPrefixTrainConfig(PrefixTrainConfig):
 
     model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QueryPrefixLossConfig = field(default_factory=QueryPrefixLossConfig)
+    augment: AugmentConfig = NOT_AUGMENTED
     queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(self.loss.null)
+        check_queries(self)
 
 
-def check_share(null: float) -> None:
-    """Refuse a share of null queries that is none.
+def check_queries(config: QDoveTrainConfig | QueryPrefixTrainConfig) -> None:
+    """Refuse a share of null queries that is none, and pictures that would be changed under their queries.
 
     Raises:
-        UserError: for a number that is not from 0 to 1.
+        UserError: for a number that is not from 0 to 1, or any augmentation.
     """
-    if not 0 <= null <= 1:
-        raise UserError(f"loss.null={null} is a share of the queries; pass a number from 0 to 1")
+    if not 0 <= config.loss.null <= 1:
+        raise UserError(f"loss.null={config.loss.null} is a share of the queries; pass a number from 0 to 1")
+    if config.augment != NOT_AUGMENTED:
+        raise UserError(
+            'a training with queries takes pictures as they are, since a query may say "left" and boxes are in its pixels; '
+            "leave out --augment, and see --queries.mosaics for what is done to scenes"
+        )

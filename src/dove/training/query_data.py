@@ -15,8 +15,8 @@ def query_examples(
     Raises:
         UserError: if the data have no queries or names.
     """
-    settings, seed = config.queries, config.run.seed
+    settings = config.queries
     if settings.kind == "annotated":
-        return AnnotatedImages(dataset, image_size, flip_seed=seed if config.augment.flip else None)
+        return AnnotatedImages(dataset, image_size)
     whole = open_images(settings.whole) if settings.whole else None
-    return Mosaics(dataset, image_size, settings.mosaics, seed=seed, whole=whole)
+    return Mosaics(dataset, image_size, settings.mosaics, seed=config.run.seed, whole=whole)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dove.data.query_batch import QueryBatch
 from dove.lengths import Auto
-from dove.losses.length import RunningThreshold, eos_weight
+from dove.losses.length import RunningThreshold
 from dove.losses.query import (
     early_end_penalty,
     inside_boxes,
@@ -90,7 +90,7 @@ class QDoveObjective(DoveObjective):
         threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part], step)
         penalty = early_end_penalty(output.eos.probability, lengths, irrelevant, threshold)
         penalty = (penalty * asked.about_part).mean()
-        weight = eos_weight(step, loss.eos_warmup_steps, loss.eos)
+        weight = self.eos_weight(step)
         total = loss.rec * (relevant.mean() + loss.irrelevant * irrelevant.mean()) + weight * (eos + penalty)
         metrics = {
             "rec": relevant.detach().mean(),

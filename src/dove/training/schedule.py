@@ -1,13 +1,53 @@
-"""Learning rate by step."""
+"""What depends on how far a run is: its number of steps and the learning rate."""
 
 import math
+from dataclasses import replace
+from typing import TypeVar
 
-from dove.training.config import OptimConfig
+from dove.training.config import OptimConfig, RunConfig, TrainConfig
+
+Settings = TypeVar("Settings", bound=TrainConfig)
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Linear warm-up from 0, then a cosine down to ``config.final_lr`` at ``steps``; ``step`` counts from 0."""
+    """Linear warm-up from 0, the peak, then a cosine down to ``config.final_lr`` over the last ``config.decay_share``.
+
+    Args:
+        config: peak, end and how long warm-up and decay take.
+        step: counted from 0.
+        steps: of the whole run.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    begin = max(config.warmup_steps, steps - round(config.decay_share * steps))
+    progress = min(1.0, max(0, step - begin) / max(1, steps - begin))
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def images_per_step(run: RunConfig, processes: int) -> int:
+    """Images of one update, over all its batches and all processes."""
+    return run.batch_size * run.accumulate * processes
+
+
+def in_steps(config: Settings, images: int, processes: int) -> Settings:
+    """The same settings with ``run.steps`` in the place of ``run.epochs``.
+
+    Args:
+        config: settings of a training.
+        images: that an epoch has.
+        processes: that share the training.
+    """
+    run = config.run
+    if not run.epochs:
+        return config
+    steps = math.ceil(run.epochs * images / images_per_step(run, processes))
+    return replace(config, run=replace(run, steps=steps, epochs=0.0))
+
+
+def told_length(config: TrainConfig, images: int, processes: int) -> str:
+    """How many steps the epochs of a run are, in a line."""
+    run, steps = config.run, in_steps(config, images, processes).run.steps
+    return (
+        f"{run.epochs:g} epochs of {images:,} images are {steps:,} steps of {images_per_step(run, processes):,} images "
+        f"(processes {processes} x run.accumulate {run.accumulate} x run.batch_size {run.batch_size})"
+    )

@@ -19,8 +19,9 @@ from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
-from dove.training.processes import check_launcher
+from dove.training.processes import check_devices, check_launcher
 from dove.training.recipes import RECIPES
+from dove.training.schedule import Settings, in_steps, told_length
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
 
@@ -35,6 +36,7 @@ def run_training(config: TrainConfig) -> Path:
         UserError: for settings, data or folders that don't do.
     """
     check_launcher()
+    check_devices(torch.cuda.device_count())
     if not config.data or not config.output:
         raise UserError("a training needs --data (images) and --output (a folder)")
     output = Path(config.output)
@@ -44,6 +46,8 @@ def run_training(config: TrainConfig) -> Path:
         raise UserError(f"cannot write to {output}: {error.strerror}; pass another --output") from error
     dataset, holdout = split_holdout(open_images(config.data, on_error="skip"), config.run.holdout)
     recipe = RECIPES[type(config)]
+    written = yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    config = resolve_length(config, len(dataset))
     processor = ImageProcessor(recipe.image_size(config))
     set_seed(config.run.seed)
     resuming = bool(checkpoints(output / "checkpoints"))
@@ -53,11 +57,19 @@ def run_training(config: TrainConfig) -> Path:
     save = partial(save_model, loss_networks=objective.loss.networks)
     trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save, examples=examples)
     if PartialState().is_main_process:
-        write_files(output, {"config.yaml": yaml.safe_dump(_plain(asdict(config)), sort_keys=False).encode()})
+        write_files(output, {"config.yaml": written.encode()})
     model_folder = trainer.train()
     if left_out := getattr(examples, "left_out", 0):
         print(f"{left_out} times a query was left out, of whose boxes the central square of its image holds nothing")
     return model_folder
+
+
+def resolve_length(config: Settings, images: int) -> Settings:
+    """The same settings with as many steps as their epochs take, which the first process tells; nothing else changes."""
+    process = PartialState(cpu=not torch.cuda.is_available())
+    if config.run.epochs and process.is_main_process:
+        print(told_length(config, images, process.num_processes))
+    return in_steps(config, images, process.num_processes)
 
 
 def split_holdout(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageDataset]:

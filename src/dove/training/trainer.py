@@ -24,9 +24,11 @@ from dove.training.config import TrainConfig
 from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
+from dove.training.memory import memory_watched
 from dove.training.objectives import Objective, StepResult
 from dove.training.optimizers import make_adamw
-from dove.training.schedule import learning_rate
+from dove.training.processes import loader_processes
+from dove.training.schedule import images_per_step, learning_rate
 from dove.training.state import (
     BackgroundWriter,
     checkpoints,
@@ -64,6 +66,7 @@ class Trainer:
         self.config, self.save_model, self.holdout = config, save_model, holdout
         self.output = Path(config.output)
         self.accelerator = make_accelerator(config)
+        self.images_per_step = images_per_step(config.run, self.accelerator.num_processes)
         set_seed(config.run.seed)
         self.objective = objective
         use_attention_for(objective.model, self.accelerator.device, training=True)
@@ -82,6 +85,7 @@ class Trainer:
             config.run,
             rank=rank,
             world_size=world,
+            workers=loader_processes(config.run.workers, gpu=self.accelerator.device.type == "cuda"),
         )
         self.guard = FiniteGuard(config.run.non_finite, self.output, self.batches.records, rank)
 
@@ -99,6 +103,7 @@ class Trainer:
             tqdm(total=steps, initial=start, unit="step", disable=silent, smoothing=0.1) as bar,
             BackgroundWriter() as writer,
             loader_watched(),
+            memory_watched(self.config.run),
         ):
             self._run(start, log, bar, writer)
             writer.wait()
@@ -246,6 +251,7 @@ class Trainer:
         discriminator = self.objective.discriminator
         return {
             "step": step,
+            "images_per_step": self.images_per_step,
             "model": self.objective.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -266,6 +272,7 @@ class Trainer:
                 f"{self.output} holds a training up to {found[-1].name}; pass another --output or --resume auto"
             )
         state = load_state(found[-1])
+        self._check_batch(found[-1], int(state.get("images_per_step", self.images_per_step)))
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
             module.load_state_dict(self.layout.own_weights(module, weights))
         self.optimizer.load_state_dict(self.layout.own_moments(self.optimizer, state["optimizer"]))
@@ -274,6 +281,16 @@ class Trainer:
             self.adversary.load_state_dict(state["adversary"])
         self.objective.load_extra_state(state["objective"])
         return int(state["step"])
+
+    def _check_batch(self, checkpoint: Path, before: int) -> None:
+        """Refuse to go on with another number of images a step: steps would count other samples than they did."""
+        if before != self.images_per_step:
+            run, processes = self.config.run, self.accelerator.num_processes
+            raise UserError(
+                f"{checkpoint} was trained with {before} images a step, and this run has {self.images_per_step} (processes "
+                f"{processes} x run.accumulate {run.accumulate} x run.batch_size {run.batch_size}); choose these for "
+                f"{before}, or pass another --output and start from the model in {self.output / 'model'}"
+            )
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

@@ -22,8 +22,9 @@ from dove.runtime import save_outputs
 from dove.tokens import Tokens
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, StepResult
-from dove.training.processes import check_launcher
+from dove.training.processes import check_devices, check_launcher
 from dove.training.schedule import learning_rate
+from dove.training.setup import resolve_length
 from dove.training.trainer import Trainer
 from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import TokenCache, open_cache, sample_tokens
@@ -226,6 +227,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
         UserError: for settings, data or folders that don't do.
     """
     check_launcher()
+    check_devices(torch.cuda.device_count())
     if not config.output:
         raise UserError("a training needs --output (a folder)")
     output = Path(config.output)
@@ -234,6 +236,8 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     conversations = open_conversations(config.data, config.images, config.on_missing)
     chosen = conversations.by_question() if config.query == "question" else conversations
     training, holdout = chosen.split(config.run.holdout)
+    written = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+    config = resolve_length(config, len(training))
     process = PartialState(cpu=not torch.cuda.is_available())
     device = process.device
     if conversations.left_out and process.is_main_process:
@@ -248,8 +252,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if process.is_main_process:
-        text = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
-        save_outputs({output / "config.yaml": text.encode()})
+        save_outputs({output / "config.yaml": written.encode()})
     return trainer.train()
 
 
