@@ -14,6 +14,9 @@ from PIL import Image
 
 from dove.cli import main
 from dove.commands.decode import file_name
+from dove.data.images import open_images
+from dove.processor import ImageProcessor
+from dove.query.tokenizer import QDove
 from dove.store import TokenStore
 from dove.tokenizer import Dove
 
@@ -33,9 +36,6 @@ def test_every_image_is_there_once_with_the_models_tokens(photos: Path, checkpoi
     assert len(keys(output)) == len(set(keys(output))) == 7
     shard = TokenStore.open(output).read(0)
     assert shard.lengths == [5, 5, 5]
-    from dove.data.images import open_images
-    from dove.processor import ImageProcessor
-
     record = open_images(str(photos))[0]
     expected = Dove.from_pretrained(checkpoint).encode(ImageProcessor(16)(record.image), 5)
     torch.testing.assert_close(shard.tokens(16, 0, 1).values, expected.values, atol=1e-5, rtol=1e-4)
@@ -241,3 +241,28 @@ def test_a_picture_given_by_a_name_that_is_no_text(checkpoint: str, tmp_path: Pa
     Image.new("RGB", (20, 20)).save(path)
     assert main(["encode", path, "--output", str(tmp_path / "tokens"), "--model", checkpoint, "--num-tokens", "2"]) == 0
     assert json.loads((tmp_path / "tokens" / "store.json").read_text())["source"] == [f"{tmp_path}/bad\\xff.png"]
+
+
+def test_tokens_of_a_query_are_the_models_and_are_not_mixed_with_others(
+    photos: Path, tiny_qdove: QDove, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_qdove.save_pretrained(tmp_path / "asked")
+    output, model = tmp_path / "tokens", str(tmp_path / "asked")
+    flags = ["--num-tokens", "5", "--dtype", "fp32", "--query", "the red door"]
+    assert encode(photos, output, model, *flags) == 0
+    store = TokenStore.open(output)
+    assert store.manifest.query == "the red door"
+    record = open_images(str(photos))[0]
+    expected = tiny_qdove.encode(ImageProcessor(16)(record.image), 5, "the red door")
+    torch.testing.assert_close(store.read(0).tokens(16, 0, 1).values, expected.values, atol=1e-5, rtol=1e-4)
+    assert encode(photos, output, model, *flags[:-1], "the sky") == 2
+    assert "query was 'the red door', now 'the sky'" in capsys.readouterr().err
+    assert encode(photos, tmp_path / "whole", model, *flags[:-1], "null") == 0
+    assert TokenStore.open(tmp_path / "whole").manifest.query is None
+
+
+def test_a_query_to_a_model_that_takes_none(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(photos, tmp_path / "tokens", checkpoint, "--query", "the red door") == 2
+    assert "this model takes no queries; leave --query out" in capsys.readouterr().err

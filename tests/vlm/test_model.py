@@ -198,7 +198,6 @@ def test_a_system_prompt_stands_in_front() -> None:
         written("chat")
 
 
-
 def test_any_text_survives_the_byte_level_words() -> None:
     words = train_text_tokenizer(["what color is the shape?"], 300)
     for text in ("what color?", "Größe 北京 🕊", "a\n\tb  c"):

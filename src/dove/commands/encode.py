@@ -65,5 +65,6 @@ def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
         records=len(encoder.dataset),
         shard_size=options.shard_size,
         precision=options.precision,
+        query=encoder.query,
     )
     return TokenStore.create(options.output, manifest), encoder

@@ -1,6 +1,7 @@
 """Options of ``dove encode``, and the model that turns a part of a source into a shard."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ class EncodeOptions:
     """A shipped checkpoint, a checkpoint folder or a hub id."""
     num_tokens: str = "auto"
     """A number, auto, auto+2 (2 dB less on dove-tiny), "max 32", ..."""
+    query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the tokens of every image shall describe first, for a Q-DOVE; null asks for the whole image."""
     batch_size: int = 64
     """Images at a time."""
     shard_size: int = 4096
@@ -67,12 +70,18 @@ class ShardEncoder:
     def __init__(self, options: EncodeOptions):
         from dove.data.images import open_images
         from dove.lengths import parse_length_policy
+        from dove.query.tokenizer import QDove, require_queries
+        from dove.query.words import is_null
         from dove.runtime import load_model
 
         self.dataset: ImageDataset = open_images(
             options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
         )
         self.model: Dove = load_model(options.model, options.device)
+        require_queries(self.model, options.query)
+        self.query = None if is_null(options.query) else options.query
+        asked = self.model if isinstance(self.model, QDove) and self.query else None
+        self.encode = partial(asked.encode, query=self.query) if asked else self.model.encode
         if options.precision != "fp32":
             from dove.models.optimize import optimize
 
@@ -94,7 +103,7 @@ class ShardEncoder:
         keys: list[str] = []
         values: list[torch.Tensor] = []
         for batch in loader:
-            tokens = self.model.encode(batch.pixels.to(device), self.policy)
+            tokens = self.encode(batch.pixels.to(device), self.policy)
             # Without their padding and in the precision of the store: a shard is what a run holds in memory.
             values += [
                 row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()

@@ -73,6 +73,7 @@ def run(options: ReconstructOptions) -> None:
     from dove.commands.reconstruct_tiles import OVERLAP, reconstruct_tiles
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
+    from dove.query.tokenizer import require_queries
     from dove.runtime import load_model, save_outputs
 
     check_options(options)
@@ -98,19 +99,6 @@ def run(options: ReconstructOptions) -> None:
             print(f"wrote {path}{shown}")
     if outcome.unreadable:
         raise UserError(summarise_unreadable(outcome.unreadable, len(dataset)))
-
-
-def require_queries(model: "Dove", query: str | None) -> None:
-    """Whether the model can be asked.
-
-    Raises:
-        UserError: for a query to a model that takes none, or an empty one.
-    """
-    from dove.query.tokenizer import QDove
-    from dove.query.words import is_null
-
-    if not is_null(query) and not isinstance(model, QDove):
-        raise UserError("this model takes no queries; leave --query out or pass --model with the folder of a Q-DOVE")
 
 
 def check_options(options: ReconstructOptions) -> None:

@@ -98,6 +98,16 @@ class QDove(Dove):
         return self.generator.conditioned(latents, query, num_tokens)
 
 
+def require_queries(model: Dove, query: str | None) -> None:
+    """Make sure that a model can be asked.
+
+    Raises:
+        UserError: for a query to a model that takes none, or an empty one.
+    """
+    if not is_null(query) and not isinstance(model, QDove):
+        raise UserError("this model takes no queries; leave --query out or pass --model with the folder of a Q-DOVE")
+
+
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
     """Queries in a row and the image that each is about.
 

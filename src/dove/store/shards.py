@@ -53,6 +53,8 @@ class Manifest:
     shard_size: int
     precision: str = "fp32"
     """What the model computed in."""
+    query: str | None = None
+    """What every image's tokens describe first; None for the whole image."""
     format: int = FORMAT
 
     @property
