@@ -66,7 +66,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             count = int((~torch.isfinite(tensor)).sum())
             raise UserError(
                 f"{folder}: {name} holds NaN or infinity in {count} of {tensor.numel()} places; "
-                "take an earlier checkpoint, the training broke down before this one"
+                "copy it again, or take an earlier checkpoint of its training"
             )
     return strip_wrappers(weights)
 
