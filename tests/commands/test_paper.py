@@ -13,14 +13,18 @@ from PIL import Image
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITS
 from dove.cli import COMMANDS, main
-from dove.commands.paper import RunOptions, filled_commands
 from dove.errors import UserError
-from dove.paper import load_experiment, load_experiments
+from dove.paper import REMARKS, Plan, load_experiment, load_experiments
 from dove.paper.bench import load_rows
+from dove.paper.checks import refuse_training_images
+from dove.paper.filling import Places, evaluation_steps, training_steps
+from dove.paper.launch import command_line, spread
+from dove.paper.models import Step, load_models, with_needs
 from dove.tokenizer import Dove
 
-PAPER = [f"table{number}" for number in (2, 3, 4, 5, 6, 10)] + [
-    f"figure{number}" for number in (1, 4, 5, 6, 7, 8, 9, 11)
+PAPER = [f"table{number}" for number in (2, 3, 4, 5, 6, 7, 10)] + [
+    *(f"figure{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11)),
+    "anchors",
 ]
 PLANS = [(item.name, scale) for item in load_experiments() for scale in ("paper", "tiny")]
 
@@ -46,23 +50,85 @@ def test_every_file_says_what_it_is(name: str) -> None:
     assert set(experiment.scales) == {"paper", "tiny"}
 
 
+def test_the_paper_s_tables_and_figures_are_all_accounted_for() -> None:
+    numbered = {f"table{number}" for number in range(1, 11)} | {f"figure{number}" for number in range(1, 12)}
+    assert numbered == {*PAPER, *REMARKS} - {"anchors"}
+
+
+def steps_of(plan: Plan, tmp_path: Path, *models: str) -> list[Step]:
+    places = Places(tmp_path, tmp_path / "out", models, tmp_path / "bench", tmp_path / "net.safetensors")
+    return [*training_steps(plan, places), *evaluation_steps(plan, places)]
+
+
 @pytest.mark.parametrize(("name", "scale"), PLANS)
 def test_commands_parse_with_the_options_of_today(name: str, scale: str, tmp_path: Path) -> None:
-    plan = load_experiment(name).scales[scale]
-    options = RunOptions(name=name, data=tmp_path, output=tmp_path / "out", squeezenet=tmp_path / "net.safetensors")
-    commands = filled_commands(plan, options)
-    assert commands
-    for command in commands:
-        assert all(isinstance(argument, str) and "{" not in argument for argument in command)
-        parse(command)
+    steps = steps_of(load_experiment(name).scales[scale], tmp_path)
+    assert steps
+    for step in steps:
+        assert all(isinstance(argument, str) and "{" not in argument for argument in step.arguments)
+        parse(step.arguments)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_row_of_the_paper_has_its_plan_or_a_reason(name: str) -> None:
+    experiment, models = load_experiment(name), load_models()
+    plan = experiment.scales["paper"]
+    measured = {row for model in plan.models or [plan.model] for row in models[model].rows}
+    measured |= {"vqgan"} if name in ("table4", "figure8") else set()  # whoever measures a DOVE measures its VQGAN, too
+    assert experiment.systems
+    assert set(experiment.systems) <= measured | set(plan.not_yet)
+    assert not measured & set(plan.not_yet)
+
+
+@pytest.mark.parametrize(("name", "scale"), PLANS)
+def test_nothing_is_measured_on_what_it_was_trained_on(name: str, scale: str, tmp_path: Path) -> None:
+    steps = steps_of(load_experiment(name).scales[scale], tmp_path)
+    refuse_training_images(steps)
+
+
+def test_images_that_a_model_was_trained_on_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "some").mkdir(parents=True)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {tmp_path / 'photos'}\n")
+    flags = ["--model", str(tmp_path / "run" / "model"), "--dry-run"]
+    assert main(["paper", "run", "table2", "--data", str(tmp_path / "photos" / "some"), *flags]) == 2
+    assert f"the model was trained on {tmp_path / 'photos'}" in capsys.readouterr().err
+    assert main(["paper", "run", "table2", "--data", str(tmp_path / "run"), *flags]) == 0
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "list"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"{name} " in shown for name in PAPER)
-    assert "not yet: the rows of ALIT" in shown
+    assert all(f"{name} " in shown for name in [*PAPER, *REMARKS])
+    assert "not yet: alit, its roll-outs" in shown
     assert all(load_experiment(name).paper_line in shown for name in PAPER)
+
+
+def test_models_come_after_what_they_need(tmp_path: Path) -> None:
+    names = list(load_models())
+    assert all(names.index(need) < names.index(name) for name, model in load_models().items() for need in model.needs)
+    assert [model.name for model in with_needs(["titok-vlm"], None)] == ["maskgit-vqgan", "titok-s128", "titok-vlm"]
+    weights = tmp_path / "weights" / "titok-s128.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    assert [model.name for model in with_needs(["titok-vlm"], tmp_path)] == ["titok-s128", "titok-vlm"]
+    (step,) = load_models()["titok-s128"].steps(tmp_path, tmp_path / "out")
+    assert step.arguments[:4] == ["convert", str(weights), "--kind", "titok-s128"]
+    parse(step.arguments)
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "expected"),
+    [(48, 1, (1, 24, 2)), (48, 2, (2, 24, 1)), (48, 5, (4, 12, 1)), (48, 8, (8, 6, 1)), (8, 16, (8, 1, 1))],
+)
+def test_a_step_has_as_many_images_on_any_number_of_gpus(
+    images: int, processes: int, expected: tuple[int, int, int]
+) -> None:
+    assert spread(images, processes) == expected
+    step = Step(arguments=["train"], images=images)
+    launcher = f"torchrun --standalone --nproc-per-node {expected[0]} -m dove" if expected[0] > 1 else "dove"
+    flags = f"--run.batch-size {expected[1]} --run.accumulate {expected[2]}"
+    assert command_line(step, processes) == f"{launcher} train {flags}"
 
 
 @pytest.fixture
@@ -102,16 +168,39 @@ def test_unknown_names_list_the_known(name: str, message: str) -> None:
 
 def test_missing_data_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["paper", "run", "table2", "--scale", "paper"]) == 2
-    assert "needs --data DIR with imagenet-train" in capsys.readouterr().err
+    assert "needs --data DIR with imagenet-train (training images of ImageNet-1K (1,281,167" in capsys.readouterr().err
+    (tmp_path / "coco-val").mkdir()
     assert main(["paper", "run", "table2", "--scale", "paper", "--data", str(tmp_path)]) == 2
-    assert "imagenet100-val" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "lacks 3 of 4 things in --data" in told
+    assert f"{tmp_path / 'imagenet100-val'}: validation images of ImageNet-100 (5,000 images)" in told
 
 
 def test_dry_run_prints_training_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["paper", "run", "table2", "--scale", "paper", "--dry-run"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ dove")]
-    assert lines[0].startswith("$ dove train --preset dove-base --data DATA/imagenet-train")
-    assert "results/dove-base/model" in lines[1]
+    flags = ["--scale", "paper", "--dry-run", "--processes", "2"]
+    assert main(["paper", "run", "table2", *flags]) == 0
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if line.startswith("$ ")]
+    launched = "$ torchrun --standalone --nproc-per-node 2 -m dove train --preset dove-base --data DATA/imagenet-train"
+    assert lines[0].startswith(launched)
+    assert lines[0].endswith("--run.batch-size 24 --run.accumulate 1")
+    assert all("dove evaluate reconstruction --model DOVE=results/dove-base/model" in line for line in lines[-3:])
+    assert "TiTok-L-32: its published weights would be taken from weights/titok-l32.safetensors" in shown
+    assert "ChannelTok (its Table 1)'s values" in shown
+
+
+def test_a_model_of_the_user_s_is_measured_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--scale", "paper", "--dry-run", "--model", "Mine=runs/mine", "Other=runs/other"]
+    assert main(["paper", "run", "figure9", *flags]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 2
+    assert "--model Mine=runs/mine Other=runs/other " in lines[0]
+    assert "--model runs/mine " in lines[1]
+
+
+def test_what_measures_nothing_says_what_it_is() -> None:
+    with pytest.raises(UserError, match="table8 measures nothing; it is settings"):
+        load_experiment("table8")
 
 
 def test_every_training_of_the_bench_parses_to_equal_terms(tmp_path: Path) -> None:

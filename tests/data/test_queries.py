@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from dove.data.annotations import Conversion, coco, convert, relation_text, visual_genome
+from dove.data.annotations import Conversion, coco, convert, in_part, relation_text, visual_genome
 from dove.data.image_files import locate_images
 from dove.data.images import open_images
 from dove.data.queries import AnnotatedImages, read_annotations
@@ -110,6 +112,21 @@ def test_images_that_are_missing_or_damaged_are_counted_and_named(tmp_path: Path
     with pytest.raises(UserError, match="none of its images is in .*, such as 'nowhere'; check --images"):
         convert("reference", write(tmp_path / "b.json", entries[1:2]), folder, tmp_path / "b.parquet")
     assert not (tmp_path / "b.parquet").exists()
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_an_image_is_for_training_or_for_tests(image_id: str) -> None:
+    assert in_part(image_id, "all")
+    assert in_part(image_id, "train") != in_part(image_id, "test")
+
+
+def test_files_about_the_same_images_are_parted_alike(tmp_path: Path, folder: Path) -> None:
+    assert 150 < sum(in_part(str(number), "test") for number in range(10_000)) < 250
+    kept, other = ("train", "test") if in_part("image_0001", "train") else ("test", "train")
+    source = write(tmp_path / "a.json", [GOOD])
+    assert convert("reference", source, folder, tmp_path / "a.parquet", part=kept).images == 1
+    with pytest.raises(UserError, match=f"belongs to --part {other}"):
+        convert("reference", source, folder, tmp_path / "b.parquet", part=other)
 
 
 def test_a_repeated_question_has_all_its_boxes(tmp_path: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from dove.errors import UserError
 from dove.evaluation.metrics import (
     FeatureStatistics,
     frechet_distance,
+    mean_absolute_error,
     mean_squared_error,
     psnr,
     require_enough_images,
@@ -31,6 +32,12 @@ def statistics_of(features: np.ndarray, batch: int = 7) -> FeatureStatistics:
     for start in range(0, len(features), batch):
         statistics.update(torch.from_numpy(features[start : start + batch]))
     return statistics
+
+
+def test_l1_is_the_mean_of_absolute_differences(pair):
+    reconstruction, images = pair
+    expected = [torch.nn.functional.l1_loss(one, other) for one, other in zip(reconstruction, images, strict=True)]
+    torch.testing.assert_close(mean_absolute_error(*pair).float(), torch.stack(expected))
 
 
 def test_psnr_is_that_of_torchmetrics(pair):

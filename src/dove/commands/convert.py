@@ -17,12 +17,19 @@ MOST_NAMES = 40
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """Make a checkpoint folder of a published DOVE .pth file, whose parts are found by structure and shape."""
+    """Make a checkpoint folder of published weights.
+
+    The parts of a DOVE .pth file are found by structure and shape. Files of the systems that it is compared with are known by
+    name: pass --kind.
+    """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The .pth (read as tensors alone, no code in it is run) or safetensors file."""
+    """The .pth (read as tensors alone, no code in it is run) or safetensors file; for vqmodel a folder or hub id."""
     output: Path
     """The checkpoint folder to write."""
+    kind: Annotated[str, tyro.conf.arg(metavar="dove|vqmodel|titok-l32|...")] = "dove"
+    """Of the weights: dove; vqmodel, a VQGAN in diffusers' layout; maskgit-vqgan or taming-vqgan; titok-l32, titok-b64,
+    titok-s128; alit-small, alit-base, alit-semilarge."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
     """Sizes of the model, as in any checkpoint folder; without it they are read from the shapes."""
     prefix: str = ""
@@ -39,6 +46,16 @@ def run(options: ConvertOptions) -> None:
     Raises:
         UserError: if the file cannot be read, its parts are not found or fit twice, or the folder cannot be written.
     """
+    if options.kind != "dove":
+        from dove.integrations.rivals import convert_rival
+
+        if options.config or options.prefix or options.generator or options.map:
+            raise UserError(
+                "--config, --prefix, --generator and --map are for DOVE's own .pth; leave them out with --kind"
+            )
+        convert_rival(options.kind, str(options.file), options.output)
+        print(f"wrote {options.output}")
+        return
     from dove.checkpoint import read_config
     from dove.integrations.convert import convert
     from dove.weight_files import read_published

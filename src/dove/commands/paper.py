@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 import tyro
 
 from dove.errors import UserError
-from dove.paper import Experiment, Plan, load_experiment, load_experiments
+from dove.paper import REMARKS, Experiment, load_experiment, load_experiments
 from dove.paper.bench import load_rows, trained_models
-
-BENCH_MODELS = "{bench}"
-"""In a plan's command: LABEL=FOLDER of every trained model of the bench."""
+from dove.paper.checks import check_data, refuse_training_images
+from dove.paper.filling import BENCH_MODELS, Places, evaluation_steps, training_steps
+from dove.paper.launch import command_line, count_gpus, run_step
+from dove.paper.models import Step, needed_data, published_weights, with_needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,16 @@ class RunOptions:
     """Folder with the data sets under the names that the command asks for; at tiny scale mostly any images."""
     output: Path = Path("results")
     """Folder for the results; each table and figure gets a folder of its own in it."""
-    model: str | None = None
-    """Evaluate this checkpoint instead of the scale's own, which at paper scale is trained first."""
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ()
+    """Evaluate these checkpoints, maybe as LABEL=CHECKPOINT, instead of the scale's own, which at paper scale are trained
+    first."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """SqueezeNet 1.0 weights: adds perceptual_squeezenet and fd_squeezenet where reconstructions are measured."""
     bench: Path = Path("results/bench")
     """Folder of the trainings of `dove paper train`, for tables that compare systems."""
+    processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Processes of a training at paper scale, with as many images a step whatever their number; by default one for each
+    GPU."""
     dry_run: bool = False
     """Print the commands without running them."""
 
@@ -103,9 +108,17 @@ def table(experiments: Sequence[Experiment]) -> str:
     lines = []
     for experiment in experiments:
         lines.append(f"{experiment.name:{width}}  {experiment.title}")
-        lines.append(f"{'':{width}}  paper: {experiment.paper_line}")
-        lines += [f"{'':{width}}  not yet: {part}" for part in experiment.not_yet]
+        lines.append(f"{'':{width}}  {experiment.source.removeprefix('the ')}: {experiment.paper_line}")
+        lines += [
+            f"{'':{width}}  not yet: {part}" for part in [*experiment.not_yet, *missing_rows(experiment, "paper")]
+        ]
+    lines += [f"{name:{width}}  measures nothing: {remark}" for name, remark in REMARKS.items()]
     return "\n".join(lines)
+
+
+def missing_rows(experiment: Experiment, scale: str) -> list[str]:
+    """Rows that a plan does not give, each with the reason."""
+    return [f"{row}, {reason}" for row, reason in experiment.scales[scale].not_yet.items()]
 
 
 def train_bench(options: TrainOptions) -> int:
@@ -140,66 +153,53 @@ def run_experiment(options: RunOptions) -> int:
     Raises:
         UserError: before anything is run, if it cannot work.
     """
-    from dove.cli import main
-
     experiment = load_experiment(options.name)
     plan = experiment.scales[options.scale]
-    print(f"{experiment.name}: {experiment.title}\npaper: {experiment.paper_line}")
+    places = Places(options.data, options.output, options.model, options.bench, options.squeezenet)
+    print(f"{experiment.name}: {experiment.title}\n{experiment.source.removeprefix('the ')}: {experiment.paper_line}")
+    training, evaluation = training_steps(plan, places), evaluation_steps(plan, places)
+    made = [] if options.model else with_needs(plan.models, options.data)
+    refuse_training_images([*training, *evaluation])
     if not options.dry_run:
-        check_data(experiment, plan, options)
-    for command in filled_commands(plan, options):
-        print(f"$ dove {shlex.join(command)}", flush=True)
-        status = 0 if options.dry_run else main(command)
-        if status:
-            return status
-    if experiment.paper_values:
-        print(f"the paper's values ({experiment.paper.get('unit', 'as there')}):")
-        print(textwrap.indent(experiment.paper_values, "  "))
-    for part in experiment.not_yet:
-        print(f"not yet: {part}")
-    missing = trained_models(options.bench)[1]
-    if BENCH_MODELS in [item for command in plan.commands for item in command] and missing:
-        print(f"not trained in {options.bench}: {', '.join(missing)}; see dove paper train --help")
+        needed = needed_data(made, options.data) | plan.data
+        check_data(f"{experiment.name} at --scale {options.scale}", needed, options.data)
+    for label, file in published_weights(made).items():
+        if options.data is None or not (options.data / file).exists():
+            print(f"{label}: its published weights would be taken from {file} in --data; without them it is trained")
+    if status := run_steps([*training, *evaluation], options):
+        return status
+    print("\n".join(values_and_gaps(experiment, options)))
     return 0
 
 
-def check_data(experiment: Experiment, plan: Plan, options: RunOptions) -> None:
-    """Find the data that a plan reads.
+def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
+    """Print and run commands up to the first that fails, and return its exit status, or 0.
 
     Raises:
-        UserError: naming what is missing and what it should be.
+        UserError: if there are to be less than one process.
     """
-    if not plan.data:
-        return
-    needed = "; ".join(what if name == "." else f"{name} ({what})" for name, what in plan.data.items())
-    if options.data is None:
-        raise UserError(f"{experiment.name} at --scale {options.scale} needs --data DIR with {needed}")
-    missing = [str(options.data / name) for name in plan.data if not (options.data / name).exists()]
-    if missing:
-        raise UserError(
-            f"there is no {', '.join(missing)}; {experiment.name} at --scale {options.scale} needs --data with {needed}"
-        )
+    if options.processes is not None and options.processes < 1:
+        raise UserError(f"--processes {options.processes} must be at least 1")
+    spread = any(step.images for step in steps)
+    processes = options.processes or (max(1, count_gpus()) if spread else 1)
+    for step in steps:
+        print(f"$ {command_line(step, processes)}", flush=True)
+        status = 0 if options.dry_run else run_step(step, processes)
+        if status:
+            return status
+    return 0
 
 
-def filled_commands(plan: Plan, options: RunOptions) -> list[list[str]]:
-    """The plan's command lines with paths for their placeholders, training left out where a model is given.
-
-    A nested list is optional: its arguments are left out where no value is given for its placeholder. The item
-    ``BENCH_MODELS`` stands for all models of the bench that are trained.
-    """
-    values = {"data": str(options.data or "DATA"), "output": str(options.output)}
-    values["model"] = options.model or plan.model.format(**values)
-    given = values | ({"squeezenet": str(options.squeezenet)} if options.squeezenet else {})
-    commands = plan.commands if options.model else [*plan.train, *plan.commands]
-    filled = []
-    for command in commands:
-        arguments: list[str] = []
-        for item in command:
-            if item == BENCH_MODELS:
-                arguments += trained_models(options.bench)[0]
-                continue
-            group = item if isinstance(item, list) else [item]
-            if isinstance(item, str) or options.squeezenet:
-                arguments += [argument.format(**given) for argument in group]
-        filled.append(arguments)
-    return filled
+def values_and_gaps(experiment: Experiment, options: RunOptions) -> list[str]:
+    """Lines for below our results: what others report, and what is not there."""
+    plan = experiment.scales[options.scale]
+    lines = []
+    for other in [experiment, *map(load_experiment, experiment.also)]:
+        if other.paper_values:
+            lines.append(f"{other.source}'s values ({other.paper.get('unit', 'as there')}):")
+            lines.append(textwrap.indent(other.paper_values, "  "))
+    lines += [f"not yet: {part}" for part in [*experiment.not_yet, *missing_rows(experiment, options.scale)]]
+    missing = trained_models(options.bench)[1]
+    if BENCH_MODELS in [item for command in plan.commands for item in command] and missing:
+        lines.append(f"not trained in {options.bench}: {', '.join(missing)}; see dove paper train --help")
+    return lines

@@ -1,6 +1,7 @@
 """Annotations of published data sets as queries with boxes, in one parquet layout."""
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ SCHEMA = pa.schema(
     }
 )
 ROWS_PER_GROUP = 256
+TEST_EVERY = 50
+"""One image in so many belongs to the part for tests."""
 RELATIVE = 1.0
 """Boxes that come in shares of the image lie within this."""
 
@@ -164,8 +167,22 @@ CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
 }
 
 
-def convert(kind: str, annotations: Path, images: Path, output: Path, *, classes: Path | None = None) -> Conversion:
-    """Write annotations and their images into one parquet file.
+def in_part(image_id: str, part: str) -> bool:
+    """Whether an image belongs to a part: ``all``, ``test`` (one in ``TEST_EVERY``, by a hash of its id) or ``train``."""
+    number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+    return part == "all" or (number % TEST_EVERY == 0) == (part == "test")
+
+
+def convert(
+    kind: str,
+    annotations: Path,
+    images: Path,
+    output: Path,
+    *,
+    classes: Path | None = None,
+    part: str = "all",
+) -> Conversion:
+    """Write annotations and their images, or a part of the images (see ``in_part``), into one parquet file.
 
     Boxes are cut at the edges of their image. Those of which nothing is left, queries without any, and images that are missing
     or cannot be read are counted. A question that is asked more than once about an image becomes one with all boxes.
@@ -179,7 +196,10 @@ def convert(kind: str, annotations: Path, images: Path, output: Path, *, classes
         raise UserError("open-images needs --classes, its class-descriptions*.csv")
     conversion = Conversion()
     extra = {"classes": classes} if kind == "open-images" else {}
-    found = join_repeated(CONVERTERS[kind](annotations, conversion, **extra))
+    every = join_repeated(CONVERTERS[kind](annotations, conversion, **extra))
+    found = [annotation for annotation in every if in_part(annotation.image_id, part)]
+    if every and not found:
+        raise UserError(f"none of the images of {annotations} belongs to --part {part}; convert more of them at once")
     files = locate_images(images, (annotation.image_id for annotation in found), annotations)
     by_image: dict[str, list[Annotation]] = {}
     for annotation in found:

@@ -25,6 +25,13 @@ def mean_squared_error(
     return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
 
 
+def mean_absolute_error(
+    reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
+) -> Float[Tensor, " B"]:
+    """Mean over the pixels and channels of each image, as Figure 9 measures it; pixels in [0, 1] give values in [0, 1]."""
+    return (reconstruction.double() - images.double()).abs().mean(dim=(1, 2, 3))
+
+
 def psnr(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Decibels of each image, from its mean squared error for pixels in [0, 1] (data range 1); at most 100."""
     return -10 * mse.clamp(min=SMALLEST_MSE).log10()

@@ -20,6 +20,7 @@ from dove.evaluation.metrics import (
     SMALLEST_MSE,
     FeatureStatistics,
     frechet_distance,
+    mean_absolute_error,
     mean_squared_error,
     psnr,
     ssim,
@@ -174,6 +175,7 @@ class Recorder:
         if not error.isfinite().all():
             raise UserError(f"{self.subject.name}: some reconstructions are not finite; check the checkpoint")
         meter.add("mse", error)
+        meter.add("l1", mean_absolute_error(scaled, truth))
         meter.add("psnr", psnr(error))
         meter.add("ssim", ssim(scaled, truth))
         for metric, original in zip(self.metrics, features, strict=True):

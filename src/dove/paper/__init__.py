@@ -9,23 +9,42 @@ import yaml
 
 from dove.errors import UserError
 
+KINDS = ("table", "figure", "anchors")
+"""How names of experiments begin."""
+REMARKS = {
+    "table1": "the training loop, as pseudocode: dove train --preset dove-base",
+    "table8": "settings of the language model's training: dove vlm train --preset llava",
+    "table9": "the benchmarks of Table 3, their prompts and metrics: dove vlm evaluate --help",
+    "figure2": "a drawing of the model",
+    "figure3": "a drawing of the loss under a query",
+}
+"""The paper's tables and figures in which nothing is measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How an experiment is run at one scale.
 
-    Placeholders in arguments: {data} the user's folder, {output} the folder for results, {model} the checkpoint. An
-    argument that is a list of its own, such as [--perceptual-weights, "{squeezenet}"], is left out without that file.
+    Placeholders in arguments: {data} the user's folder, {output} the folder for results, {model} the checkpoint, the name of
+    one of ``models`` its folder, and what ``each`` names. The argument {models} alone stands for LABEL=FOLDER of all of
+    ``models``, {bench} for those of the bench. An argument that is a list of its own, such as
+    [--perceptual-weights, "{squeezenet}"], is left out without that file.
     """
 
     commands: list[list[str | list[str]]]
     """Arguments of ``dove``, one list for each command."""
     data: dict[str, str] = field(default_factory=dict)
     """What has to lie under which name in {data}; the empty name is {data} itself."""
+    models: list[str] = field(default_factory=list)
+    """Of ``models.yaml``, made first if need be; {model} is the first of them."""
     model: str = "dove-tiny"
-    """What {model} is, unless the user names another."""
+    """Without ``models``, what {model} is, unless the user names another."""
     train: list[list[str | list[str]]] = field(default_factory=list)
-    """Commands that make {model}."""
+    """Without ``models``, commands that make {model}."""
+    each: list[dict[str, str]] = field(default_factory=list)
+    """Every command that names one of these placeholders is run once for each of these."""
+    not_yet: dict[str, str] = field(default_factory=dict)
+    """Rows of the paper that this plan does not give, each with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +55,12 @@ class Experiment:
     title: str
     paper: dict[str, Any]
     """What the paper reports, and how."""
+    source: str = "the paper"
+    """Who reports it."""
+    also: list[str] = field(default_factory=list)
+    """Names of experiments whose values are printed beside these."""
     not_yet: list[str] = field(default_factory=list)
-    """Rows that cannot be run, each with the reason."""
+    """What cannot be run at any scale, each with the reason."""
     scales: dict[str, Plan]
     """Plans by scale: "paper" and "tiny"."""
 
@@ -49,14 +72,27 @@ class Experiment:
     @property
     def paper_values(self) -> str:
         """The paper's values as lines of YAML, one for each innermost row; empty where it gives none."""
-        values = self.paper.get("values")
-        return yaml.safe_dump(values, default_flow_style=None, sort_keys=False, width=160).rstrip() if values else ""
+        values = self.paper.get("values") or self.paper.get("rows")
+        columns = self.paper.get("columns")
+        lines = {"columns": columns, "rows": values} if columns and values else values
+        return yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, width=160).rstrip() if lines else ""
+
+    @property
+    def systems(self) -> list[str]:
+        """Systems that the paper reports, in its order."""
+        if "systems" in self.paper:
+            return list(self.paper["systems"])
+        if "rows" in self.paper:
+            return list(dict.fromkeys(str(row[0]) for row in self.paper["rows"]))
+        sets = [values for values in self.paper.get("values", {}).values() if isinstance(values, dict)]
+        return list(dict.fromkeys(system for values in sets for system in values))
 
 
 def experiment_names() -> list[str]:
-    """All names: tables, then figures, each in the order of the paper."""
+    """All names: tables, figures, then the values of others, each in the order of the paper."""
     stems = [file.name.removesuffix(".yaml") for file in files("dove.paper").iterdir() if file.name.endswith(".yaml")]
-    return sorted(stems, key=lambda stem: (stem.startswith("figure"), len(stem), stem))
+    found = [(kind, stem) for stem in stems for kind in range(len(KINDS)) if stem.startswith(KINDS[kind])]
+    return [stem for _, stem in sorted(found, key=lambda item: (item[0], len(item[1]), item[1]))]
 
 
 def load_experiments() -> list[Experiment]:
@@ -72,6 +108,8 @@ def load_experiment(name: str) -> Experiment:
     """
     names = experiment_names()
     wanted = name.lower().replace(" ", "").replace("-", "")
+    if wanted in REMARKS:
+        raise UserError(f"{wanted} measures nothing; it is {REMARKS[wanted]}")
     if wanted not in names:
         close = difflib.get_close_matches(wanted, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

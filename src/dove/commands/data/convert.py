@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,6 +26,9 @@ class DataConvertOptions:
     """The parquet file."""
     classes: Path | None = None
     """Open Images' names of its classes."""
+    part: Literal["all", "train", "test"] = "all"
+    """All images; or one in fifty (test), by a hash of its id, so that files about the same images agree; or the rest
+    (train)."""
 
 
 def run(options: DataConvertOptions) -> None:
@@ -36,5 +39,7 @@ def run(options: DataConvertOptions) -> None:
     """
     from dove.data.annotations import convert
 
-    conversion = convert(options.kind, options.annotations, options.images, options.output, classes=options.classes)
+    conversion = convert(
+        options.kind, options.annotations, options.images, options.output, classes=options.classes, part=options.part
+    )
     print(f"{options.output}: {conversion.summary()}")

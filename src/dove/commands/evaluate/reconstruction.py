@@ -24,7 +24,7 @@ class ReconstructionOptions(EvaluationOptions):
     """Rebuild images from several numbers of tokens and measure the result: PSNR, SSIM, and what networks say.
 
     Writes reconstruction.json, .csv and .png (rate-distortion curves). Per row: mean_length; psnr with its deviation and 10th
-    percentile over images; mse (pixels in [0, 1]) and that of the worst tenth; ssim; loss_networks where the checkpoint
+    percentile over images; mse and l1 (pixels in [0, 1]), mse of the worst tenth; ssim; loss_networks where the checkpoint
     says which networks its losses used, whose distances flatter it. A row fixed@auto-mean gives every
     image auto's mean length.
     """

@@ -1,0 +1,69 @@
+"""Published weights of the systems that DOVE is compared with, as checkpoint folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dove.baselines import alit, titok, vqgan
+from dove.baselines.config import ALITS, TITOKS
+from dove.checkpoint import save_checkpoint
+from dove.config import VQGANConfig
+from dove.errors import UserError
+from dove.models.pretrained import import_vqgan
+from dove.models.vqgan import make_vqgan
+
+VQMODEL = "vqmodel"
+KINDS = (VQMODEL, *vqgan.LAYOUTS, *(name for name in (*TITOKS, *ALITS) if "tiny" not in name))
+"""Layouts of published weights: a diffusers VQModel, the VQGAN of the two-stage models, and those models by name."""
+
+
+def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
+    """Write published weights as a checkpoint folder, which every evaluation takes.
+
+    Args:
+        kind: one of ``KINDS``.
+        source: a file, or for a VQModel a folder or hub id.
+        output: the checkpoint folder.
+
+    Raises:
+        UserError: for an unknown kind, or weights that cannot be read or are of another model.
+    """
+    if kind not in KINDS:
+        raise UserError(f"no kind {kind!r} of weights; there are dove, {', '.join(KINDS)}")
+    model: Any
+    if kind == VQMODEL:
+        model = make_vqgan(read_vqgan_config(source))
+        import_vqgan(model, source)
+    else:
+        module = titok if kind in TITOKS else alit if kind in ALITS else vqgan
+        model = module.load_published(kind, source)
+    save_checkpoint(output, model.config, model.state_dict())
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def read_vqgan_config(source: str) -> VQGANConfig:
+    """Sizes of a diffusers ``VQModel``; its images have 16 latents a side, as the paper's.
+
+    Raises:
+        UserError: if there is none, or it has layers that a VQGAN here has not.
+    """
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    try:
+        settings: Mapping[str, Any] = VQModel.load_config(source)
+    except OSError as error:
+        raise UserError(f"cannot read a VQModel from {source!r}: {str(error).splitlines()[0]}") from error
+    channels = tuple(settings["block_out_channels"])
+    return VQGANConfig(
+        image_size=16 * 2 ** (len(channels) - 1),
+        block_out_channels=channels,
+        layers_per_block=settings["layers_per_block"],
+        latent_channels=settings["latent_channels"],
+        embedding_dim=settings.get("vq_embed_dim"),
+        codebook_size=settings["num_vq_embeddings"],
+        norm_groups=settings["norm_num_groups"],
+        mid_attention=settings.get("mid_block_add_attention", True),
+    )

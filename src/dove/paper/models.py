@@ -1,0 +1,99 @@
+"""Models at the paper's size that tables compare, as data: how each is made, of what, and after which others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command of ``dove``.
+
+    Attributes:
+        arguments: what stands behind ``dove``.
+        images: of a training step over all processes, where the command is a training that may be spread; else None.
+    """
+
+    arguments: list[str]
+    images: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An entry of ``models.yaml``, which says what its fields mean."""
+
+    name: str
+    label: str
+    rows: list[str]
+    train: list[list[str]]
+    needs: list[str] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
+    images: int | None = None
+    weights: str = ""
+
+    def folder(self, output: Path) -> Path:
+        """The model's checkpoint folder."""
+        return output / self.name / "model"
+
+    def published(self, data: Path | None) -> Path | None:
+        """Published weights that lie among the data, if they do."""
+        file = data / self.weights if data and self.weights else None
+        return file if file and file.exists() else None
+
+    def steps(self, data: Path | None, output: Path) -> list[Step]:
+        """Commands that make the model; see ``models.yaml``."""
+        folder = self.folder(output)
+        if file := self.published(data):
+            return [Step(arguments=["convert", str(file), "--kind", self.name, "--output", str(folder)])]
+        values = {name: str(output / name / "model") for name in self.needs}
+        values |= {"data": str(data or "DATA"), "output": str(output), "folder": str(folder.parent), "name": self.name}
+        filled = [[argument.format(**values) for argument in command] for command in self.train]
+        return [Step(arguments=command, images=self.images if "train" in command[:2] else None) for command in filled]
+
+
+def load_models() -> dict[str, Model]:
+    """All models by name, in an order in which each finds what it needs."""
+    entries = yaml.safe_load((files("dove.paper") / "models.yaml").read_text(encoding="utf-8"))
+    return {name: Model(name=name, **entry) for name, entry in entries.items()}
+
+
+def with_needs(names: Sequence[str], data: Path | None) -> list[Model]:
+    """Models and what they are made from, in an order in which they can be made.
+
+    Args:
+        names: of models.
+        data: folder in which published weights may lie, whose models need no others.
+    """
+    models = load_models()
+    wanted = set(names)
+    for name in reversed(models):
+        if name in wanted and not models[name].published(data):
+            wanted |= set(models[name].needs)
+    return [model for name, model in models.items() if name in wanted]
+
+
+def needed_data(models: Sequence[Model], data: Path | None) -> dict[str, str]:
+    """What has to lie in the data folder to make models, by name."""
+    found: dict[str, str] = {}
+    for model in models:
+        if not model.published(data):
+            found |= model.data
+    return found
+
+
+def published_weights(models: Sequence[Model]) -> Mapping[str, str]:
+    """Where published weights of these models are looked for, by label."""
+    return {model.label: model.weights for model in models if model.weights}
+
+
+def sources(arguments: Sequence[str]) -> Iterator[str]:
+    """Image sources that a command reads: the values of --data, and of `dove reconstruct` the first arguments."""
+    reading = arguments[0] == "reconstruct"
+    for argument in arguments[1:]:
+        if argument.startswith("--"):
+            reading = argument == "--data"
+        elif reading:
+            yield argument
