@@ -178,13 +178,15 @@ def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
     Raises:
         UserError: if there are to be less than one process.
     """
+    from dove.cli import main
+
     if options.processes is not None and options.processes < 1:
         raise UserError(f"--processes {options.processes} must be at least 1")
     spread = any(step.images for step in steps)
     processes = options.processes or (max(1, count_gpus()) if spread else 1)
     for step in steps:
         print(f"$ {command_line(step, processes)}", flush=True)
-        status = 0 if options.dry_run else run_step(step, processes)
+        status = 0 if options.dry_run else run_step(step, processes, main)
         if status:
             return status
     return 0

@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dove.paper.models import Step
 
@@ -43,16 +43,19 @@ def command_line(step: Step, processes: int) -> str:
     return f"{launcher} {shlex.join(arguments)}"
 
 
-def run_step(step: Step, processes: int) -> int:
+def run_step(step: Step, processes: int, here: Callable[[list[str]], int]) -> int:
     """Run a step to its end and return its exit status.
 
     A training that may be spread gets processes of its own: it leaves threads, seeds and an accelerator's settings behind.
-    """
-    from dove.cli import main
 
+    Args:
+        step: the command.
+        processes: that a training may have.
+        here: runs any other command in this process.
+    """
     shared, arguments = arguments_of(step, processes)
     if step.images is None:
-        return main(arguments)
+        return here(arguments)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(shared)] if shared > 1 else []
     threads = {} if "OMP_NUM_THREADS" in os.environ or shared == 1 else {"OMP_NUM_THREADS": "1"}
     command: Sequence[str] = [sys.executable, *launcher, "-m", "dove", *arguments]
