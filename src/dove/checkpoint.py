@@ -23,6 +23,8 @@ from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_we
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+OLD_SETTINGS = {"token_basis", "token_decoder", "linear_shortcut"}
+"""Settings of checkpoints written before the cosine prior, whose weights have no place in today's models."""
 TYPE_KEY = "model_type"
 """Key of the config.json that says what kind of model it describes; a file without it is taken for what is asked for."""
 
@@ -102,6 +104,11 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
             found = values.pop(TYPE_KEY, model_type(kind))
             if found != model_type(kind):
                 raise UserError(f"it describes a model of type {found}, not {model_type(kind)}")
+            if old := sorted(OLD_SETTINGS & set(values)):
+                raise UserError(
+                    f"it is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
+                    "anew, or install the version that wrote it: pip install git+REPOSITORY@5c2cfab"
+                )
         return config_from_dict(values, kind)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"{file} is not a usable config: {error}") from error

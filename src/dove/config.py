@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dove.errors import UserError
+
 
 def added(default: Any) -> Any:
     """A setting that checkpoints written before it existed may lack: they get the default."""
@@ -31,9 +33,6 @@ class VQGANConfig:
     """Groups of the group norms."""
     mid_attention: bool = False
     """Self-attention at the lowest resolution."""
-    linear_shortcut: bool = False
-    """A linear patch embedding beside the convolutions and its inverse beside the deconvolutions, so that the
-    convolutions only learn what a linear map cannot do."""
 
     @property
     def channels(self) -> int:
@@ -70,6 +69,9 @@ class BackboneConfig:
 class DoveConfig:
     """The whole tokenizer. The defaults are the paper's sizes."""
 
+    autoencoder: Literal["vqgan", "patches"] = added("vqgan")
+    """Way from pixels to latents and back: the VQGAN, as in the paper, or a linear embedding of patches and a few
+    convolutions, both with the sizes of ``vqgan``."""
     vqgan: VQGANConfig = field(default_factory=VQGANConfig)
     generator: BackboneConfig = field(default_factory=BackboneConfig)
     decoder: BackboneConfig = field(default_factory=BackboneConfig)
@@ -79,13 +81,10 @@ class DoveConfig:
     """Width D of a token."""
     token_kind: Literal["point", "gaussian"] = added("point")
     """Tokens as vectors, or as means and variances of a Gaussian (Appendix D), of which inference takes the mean."""
-    token_basis: Literal["grid", "bands", "cosines"] = "grid"
-    """What position i of the token decoder's output is: grid cell i, as in the paper, or band i, the i-th most important
-    group of cosine coefficients: of the latents' grid ("bands") or of the whole picture ("cosines", for latents that start
-    as cosine coefficients of their cells, with ``start`` components). With either, timestamp i also reads band i."""
-    token_decoder: Literal["all", "kept"] = added("all")
-    """Positions that the token decoder's blocks run on: all K, as in the paper, or those of the kept tokens alone, which
-    the others read once at the end, so that few tokens are decoded in little time."""
+    prior: Literal["none", "cosines"] = added("none")
+    """Linear code beside the transformers: none, as in the paper, or the cosine transform of the whole picture."""
+    prior_numbers: int = added(0)
+    """Numbers P of each token that hold cosine coefficients; the other D - P are learned."""
     eos_head: Literal["binary", "vocab", "quality"] = "binary"
     """One EOS logit per position; the backbone's vocabulary, of which EOS is one word; or a prediction of the PSNR
     that the tokens so far reach, with EOS where it meets ``quality_target``."""
@@ -97,3 +96,22 @@ class DoveConfig:
     """Words of the ``vocab`` head."""
     eos_token_id: int = 0
     """The word of the ``vocab`` head that ends a sequence."""
+
+    def __post_init__(self) -> None:
+        if self.autoencoder == "patches" and (len(self.vqgan.block_out_channels) > 1 or self.vqgan.patch_size % 2):
+            raise UserError(
+                "model.autoencoder=patches needs one width in model.vqgan.block_out_channels and an even "
+                f"model.vqgan.patch_size; got {self.vqgan.block_out_channels} and {self.vqgan.patch_size}"
+            )
+        if self.prior == "none" and self.prior_numbers:
+            raise UserError(f"model.prior_numbers={self.prior_numbers} needs a prior; pass --model.prior cosines, or 0")
+        if self.prior != "none" and not 1 <= self.prior_numbers <= self.token_dim - 1:
+            raise UserError(
+                f"model.prior_numbers={self.prior_numbers} must leave some of the token's {self.token_dim} numbers to be "
+                f"learned and take some; pass 1 to {self.token_dim - 1}"
+            )
+
+    @property
+    def learned_numbers(self) -> int:
+        """Numbers of a token that the generator decides."""
+        return self.token_dim - self.prior_numbers

@@ -18,11 +18,12 @@ from dove.checkpoint import (
 )
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.lengths import LengthPolicy, Trial, parse_length_policy
+from dove.lengths import JointPolicies, LengthPolicy, Trial, parse_length_policies
 from dove.models.generators import make_token_generator
-from dove.models.token_decoder import TokenDecoder, make_token_decoder
-from dove.models.token_generator import GeneratorOutput, TokenGenerator
-from dove.models.vqgan import make_vqgan
+from dove.models.patches import make_autoencoder
+from dove.models.prior import Prior, PriorCode, make_prior
+from dove.models.token_decoder import PriorTokenDecoder, TokenDecoder, make_token_decoder
+from dove.models.token_generator import GeneratorOutput, Prefix, TokenGenerator
 from dove.registry import find_class
 from dove.tokens import Tokens
 
@@ -54,8 +55,8 @@ class Dove(
 ):
     """The tokenizer: ``encode`` turns images into tokens of a chosen or an adaptive number, ``decode`` turns them back.
 
-    ``encode`` and ``decode`` run without gradients. Training calls the stages they are made of: ``latents``,
-    ``generate`` and ``reconstruct_from``.
+    ``encode`` and ``decode`` run without gradients. Training calls the stages they are made of: ``generate`` and
+    ``reconstruct_from``.
     """
 
     settings: ClassVar[type[DoveConfig]] = DoveConfig
@@ -70,17 +71,14 @@ class Dove(
                 "the token decoder needs one token position for each"
             )
         self.config = config
-        self.vqgan = make_vqgan(config.vqgan)
+        self.vqgan = make_autoencoder(config.autoencoder, config.vqgan)
+        self.prior: Prior = make_prior(config)
         self.generator = self.make_generator(config)
-        self.token_decoder = self.make_token_decoder(config)
+        self.token_decoder: TokenDecoder | PriorTokenDecoder = make_token_decoder(config)
 
     def make_generator(self, config: DoveConfig) -> TokenGenerator:
         """f, as ``config`` describes it; variants have their own."""
         return make_token_generator(config)
-
-    def make_token_decoder(self, config: DoveConfig) -> TokenDecoder:
-        """g, as ``config`` describes it; variants have their own."""
-        return make_token_decoder(config)
 
     @property
     def image_size(self) -> int:
@@ -125,15 +123,18 @@ class Dove(
         Raises:
             UserError: as ``encode`` does.
         """
-        policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
+        policies = parse_length_policies(requests, self.config.max_tokens)
         images = self._fitting_images(images)
+        prefix = self.generator.embed(self.vqgan.encode(images))
+        return self._encode(images, prefix, self.prior.encode(images), policies)
+
+    def _encode(
+        self, images: Float[Tensor, "B 3 S S"], prefix: Prefix, code: PriorCode, policies: JointPolicies
+    ) -> list[Tokens]:
         output = self.generator.until(
-            self.latents(images),
-            max(policy.positions(self.config.max_tokens) for policy in policies),
-            lambda eos: torch.stack([policy.settled(eos) for policy in policies]).all(0),
-            at_least=max(policy.least_positions(self.config.max_tokens) for policy in policies),
+            prefix, code, policies.positions, policies.settled, at_least=policies.least_positions
         )
-        return [self._cut(images, output, policy) for policy in policies]
+        return [self._cut(images, output, policy) for policy in policies.policies]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
@@ -148,15 +149,17 @@ class Dove(
         """
         tokens = self._fitting_tokens(tokens)
         tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
-        return self.reconstruct_from(tokens.values).clamp(-1, 1).to(tokens.values.dtype)
+        return self.reconstruct_from(tokens.trim()).clamp(-1, 1).to(tokens.values.dtype)
 
-    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        """The VQGAN encoder's latents, with gradients."""
-        return self.vqgan.encode(images)
+    def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
+        """Generate the first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
+        prefix = self.generator.embed(self.vqgan.encode(images))
+        return self.generator(prefix, self.prior.encode(images), num_tokens)
 
-    def generate(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
-        """The first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
-        return self.generator(latents, num_tokens)
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.token_decoder.positions.device
 
     @property
     def num_features(self) -> int:
@@ -165,11 +168,13 @@ class Dove(
 
     def forward_features(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """All K tokens of images in [-1, 1], not cut, with gradients: a feature extractor as timm's models are."""
-        return self.generate(self.latents(images)).values
+        return self.generate(images).values
 
-    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
-        """Images from tokens that are zero where they were cut, with gradients and without clamping."""
-        return self.vqgan.decode(self.token_decoder(values))
+    def reconstruct_from(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images from cut tokens, with gradients and without clamping."""
+        picture = self.prior.picture(tokens)
+        latents = self.token_decoder(tokens, picture)
+        return self.prior.complete(picture, self.vqgan.decode(latents), tokens.lengths)
 
     def _cut(self, images: Tensor, output: GeneratorOutput, policy: LengthPolicy) -> Tokens:
         def cut(lengths: Tensor) -> Tokens:
@@ -188,7 +193,7 @@ class Dove(
             raise UserError("no image given; pass at least one")
         if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
             raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
-        return images.to(self.token_decoder.positions)
+        return images.to(self.device, torch.float32)
 
     def _fitting_tokens(self, tokens: Tokens) -> Tokens:
         expected = (self.config.max_tokens, self.config.token_dim)
@@ -198,8 +203,7 @@ class Dove(
             )
         if not ((tokens.lengths >= 1) & (tokens.lengths <= self.config.max_tokens)).all():
             raise UserError(f"token lengths {tokens.lengths.tolist()} are not all from 1 to {self.config.max_tokens}")
-        weight = self.token_decoder.positions
-        return tokens.to(weight.device, weight.dtype)
+        return tokens.to(self.device, torch.float32)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Dove":

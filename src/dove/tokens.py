@@ -81,6 +81,10 @@ class Tokens:
             raise UserError(f"num_tokens={num_tokens} is out of range; pass 1 to {capacity}")
         return Tokens.cut(self.values, self.lengths.clamp(max=num_tokens))
 
+    def trim(self) -> "Tokens":
+        """Drop the positions behind the longest sequence, which hold zeros alone."""
+        return Tokens(self.values[:, : int(self.lengths.max())], self.lengths)
+
     def ragged(self) -> list[Float[Tensor, "_ D"]]:
         """The kept tokens alone, one (k_i, D) tensor per image."""
         return [row[:length] for row, length in zip(self.values, self.lengths.tolist(), strict=True)]

@@ -15,8 +15,9 @@ from torch import Tensor
 from dove.data.json_files import read_json
 from dove.errors import UserError
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+STEM = "model"
+WEIGHTS_FILE = f"{STEM}.safetensors"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 """Table whose ``weight_map`` says which shard holds a tensor, as transformers writes large models."""
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
@@ -25,19 +26,24 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
 """Attributes that DDP, torch.compile and FSDP put into names."""
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The file with the weights, or the shards in the order of their names.
+def weight_files(folder: Path, stem: str = STEM) -> list[Path]:
+    """List the file with the weights, or the shards in the order of their names.
+
+    Args:
+        folder: of the checkpoint.
+        stem: name of the file without its suffix.
 
     Raises:
         UserError: if one is missing, or the index is damaged or leads out of the folder.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return [folder / WEIGHTS_FILE]
-    index = folder / INDEX_FILE
+    name = f"{stem}.safetensors"
+    if (folder / name).is_file():
+        return [folder / name]
+    index = folder / f"{name}.index.json"
     if not index.is_file():
         pickles = sorted(found.name for found in folder.iterdir() if found.suffix in PICKLE_SUFFIXES)
         advice = f"{pickles[0]} is a pickle: use `dove convert`" if pickles else "pass a complete checkpoint folder"
-        raise UserError(f"{folder} has no {WEIGHTS_FILE}; {advice}")
+        raise UserError(f"{folder} has no {name}; {advice}")
     content = read_json(index)
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not shards or not all(_is_plain_name(name) for name in shards.values()):
@@ -49,14 +55,14 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU: without the prefixes of wrappers, and finite.
+def read_weights(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
+    """Read tensors by name, on the CPU: without the prefixes of wrappers, and finite.
 
     Raises:
         UserError: naming the file that is missing or damaged, or the tensor that holds NaN or infinity.
     """
     weights: dict[str, Tensor] = {}
-    for file in weight_files(folder):
+    for file in weight_files(folder, stem):
         try:
             weights |= load_file(file)
         except (SafetensorError, OSError) as error:

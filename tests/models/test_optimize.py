@@ -9,21 +9,17 @@ import torch
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed, parse_length_policy
-from dove.models import optimize as optimization
 from dove.models.eos import EosScores
 from dove.models.optimize import optimize
 from dove.models.token_generator import GeneratorOutput
-from dove.query.config import QueryConfig
-from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 VARIANTS = {
     "paper": {"eos_head": "vocab"},
     "one logit": {"eos_head": "binary"},
-    "bands and quality": {"eos_head": "quality", "token_basis": "bands"},
-    "cosines and quality": {"eos_head": "quality", "token_basis": "cosines"},
+    "quality": {"eos_head": "quality"},
+    "cosines and quality": {"eos_head": "quality", "prior": "cosines", "prior_numbers": 8},
     "gaussian": {"token_kind": "gaussian"},
-    "kept": {"token_decoder": "kept"},
 }
 
 
@@ -50,9 +46,9 @@ def test_tokens_and_images_are_those_of_the_plain_model(tiny_config, images, var
 def test_chunks_give_what_the_parallel_forward_gives(tiny_config, images, variant, chunk):
     plain, fast = pair(replace(tiny_config, **VARIANTS[variant]), chunk=chunk)
     with torch.no_grad():
-        latents = plain.latents(images)
-        expected = plain.generate(latents)
-        found = fast.generator.until(latents, 16, lambda eos: torch.zeros(3, dtype=torch.bool))
+        expected = plain.generate(images)
+        prefix, code = fast.generator.embed(fast.vqgan.encode(images)), fast.prior.encode(images)
+        found = fast.generator.until(prefix, code, 16, lambda eos: torch.zeros(3, dtype=torch.bool))
     torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
     for name in ("probability", "margin", "quality"):
         torch.testing.assert_close(getattr(found.eos, name), getattr(expected.eos, name), atol=1e-4, rtol=1e-4)
@@ -60,7 +56,7 @@ def test_chunks_give_what_the_parallel_forward_gives(tiny_config, images, varian
 
 def test_generation_stops_behind_the_chunk_that_settles_all(tiny_config, images):
     plain, fast = pair(tiny_config)
-    margin = plain.generate(plain.latents(images)).eos.margin
+    margin = plain.generate(images).eos.margin
     bias = 1e-4 - margin[:, 1:].amax(1).min().item()  # at least one EOS in each image
     policy = parse_length_policy(f"auto{bias:+.6f}", 16)
     expected = plain.encode(images, policy)
@@ -75,7 +71,7 @@ def test_generation_stops_behind_the_chunk_that_settles_all(tiny_config, images)
 
 
 def test_several_requests_at_once_are_what_they_are_alone(tiny_config, images):
-    plain, fast = pair(replace(tiny_config, eos_head="quality", token_basis="bands"))
+    plain, fast = pair(replace(tiny_config, eos_head="quality"))
     requests = ["auto", 5, "psnr>=20", "max 9", "budget 6"]
     for found, expected in zip(fast.encode_each(images, requests), plain.encode_each(images, requests), strict=True):
         assert found.lengths.tolist() == expected.lengths.tolist()
@@ -97,14 +93,20 @@ def test_the_state_dict_keeps_its_names(tiny_config):
     Dove(tiny_config).load_state_dict(fast.state_dict())
 
 
-def test_what_cannot_be_optimized_is_refused(tiny_config):
+def test_an_unknown_precision_is_refused(tiny_config):
     with pytest.raises(UserError, match="no precision 'int8'; pass fp32 or bf16"):
         optimize(Dove(tiny_config), "int8")
-    with pytest.raises(UserError, match="already"):
-        optimize(optimize(Dove(tiny_config)))
-    query = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
-    with pytest.raises(UserError, match="QDove cannot be optimized"):
-        optimize(QDove.from_dove(Dove(tiny_config), query))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 16])
+def test_queries_give_what_they_gave(tiny_qdove, images, chunk):
+    fast = optimize(copy.deepcopy(tiny_qdove), "fp32")
+    fast.generator.chunk = chunk
+    queries = ["the dog", None, "a red car on the left"]
+    expected, found = (model.encode(images, "auto-9", queries) for model in (tiny_qdove, fast))
+    assert found.lengths.tolist() == expected.lengths.tolist()
+    torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-4)
+    assert optimize(copy.deepcopy(tiny_qdove)).encode(images, 4, "the dog").values.dtype == torch.float32
 
 
 def test_a_number_of_tokens_is_generated_at_once(tiny_config, images):
@@ -114,7 +116,7 @@ def test_a_number_of_tokens_is_generated_at_once(tiny_config, images):
     project.register_forward_hook(lambda module, inputs, output: steps.append(output.shape[1]))
     fast.encode(images, 10)
     fast.encode_each(images, [5, "auto-100"])
-    assert steps == [10, 5, 3, 3, 3, 2]
+    assert steps == [10, 5, 4, 4, 4, 3]  # each chunk with the position in front of it
 
 
 def test_limited_lengths_are_settled_when_their_positions_are_there():
@@ -122,16 +124,3 @@ def test_limited_lengths_are_settled_when_their_positions_are_there():
     assert Auto().settled(scores).tolist() == [True, False]
     assert Auto(max_tokens=4).settled(scores).all()
     assert [policy.least_positions(16) for policy in (Fixed(4), Auto(), Budget(3.0))] == [4, 1, 16]
-
-
-@pytest.mark.parametrize("large", [0, 300, 2**30])
-def test_ends_in_parts_give_the_same(tiny_config, images, monkeypatch, large):
-    monkeypatch.setattr(optimization, "LARGE", large)
-    plain, fast = pair(tiny_config)
-    levels = len(tiny_config.vqgan.block_out_channels)
-    wide = fast.vqgan.model.encoder.wide
-    assert wide == {0: levels, 2**30: 0}.get(large, wide)
-    assert large != 300 or 0 < wide < levels
-    expected = plain.encode(images, 5)
-    torch.testing.assert_close(fast.encode(images, 5).values, expected.values, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(fast.decode(expected), plain.decode(expected), atol=1e-5, rtol=1e-4)

@@ -39,8 +39,8 @@ def test_several_queries_encode_each_image_once(
     model = tiny_qdove
     single = [model.encode(images[row : row + 1], 4, query=text) for row, text in ((0, "a"), (0, "b c"), (1, "d"))]
     seen = []
-    latents = model.latents
-    monkeypatch.setattr(model, "latents", lambda batch: seen.append(len(batch)) or latents(batch))
+    encode = model.vqgan.encode
+    monkeypatch.setattr(model.vqgan, "encode", lambda batch: seen.append(len(batch)) or encode(batch))
     several = model.encode(images, 4, query=[["a", "b c"], ["d"], [None]])
     assert seen == [3]
     for row, tokens in enumerate(single):

@@ -4,10 +4,12 @@ A further policy is a further subclass with a ``parse`` of its own, entered in `
 they hand over what any policy may look at, the EOS scores and a ``Trial`` to rebuild the images from chosen lengths.
 """
 
+from collections.abc import Sequence
+
 from dove.errors import UserError
 from dove.lengths.budget import Budget
 from dove.lengths.plain import Auto, Fixed
-from dove.lengths.policy import LengthPolicy, Trial
+from dove.lengths.policy import JointPolicies, LengthPolicy, Trial
 from dove.lengths.quality import PerceptualAtMost, PsnrAtLeast, SearchPsnr
 
 __all__ = [
@@ -15,15 +17,28 @@ __all__ = [
     "Auto",
     "Budget",
     "Fixed",
+    "JointPolicies",
     "LengthPolicy",
     "PerceptualAtMost",
     "PsnrAtLeast",
     "SearchPsnr",
     "Trial",
+    "parse_length_policies",
     "parse_length_policy",
 ]
 
 POLICIES: tuple[type[LengthPolicy], ...] = (Fixed, Auto, PsnrAtLeast, PerceptualAtMost, Budget, SearchPsnr)
+
+
+def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_tokens: int) -> JointPolicies:
+    """Parse several requests for the same images; see :func:`parse_length_policy`.
+
+    Raises:
+        UserError: if there is none, or as for one.
+    """
+    if not requests:
+        raise UserError("no num_tokens given; pass at least one")
+    return JointPolicies(tuple(parse_length_policy(request, max_tokens) for request in requests), max_tokens)
 
 
 def parse_length_policy(request: int | str | LengthPolicy, max_tokens: int) -> LengthPolicy:

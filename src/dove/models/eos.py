@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dove.config import DoveConfig
 
@@ -29,20 +30,33 @@ class EosScores:
 
     @classmethod
     def cat(cls, parts: "Sequence[EosScores]") -> "EosScores":
-        """The scores of positions that follow each other."""
+        """Join the scores of positions that follow each other."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
         joined: dict[str, Any] = {
             name: None if scores[0] is None else torch.cat(scores, dim=1) for name, scores in columns.items()
         }
         return cls(**joined)
 
-    def since(self, position: int) -> "EosScores":
-        """The scores from a position onward, counted from 0."""
+    def __getitem__(self, positions: slice) -> "EosScores":
+        """Give the scores of a range of positions."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept: dict[str, Any] = {
-            name: None if scores is None else scores[:, position:] for name, scores in columns.items()
-        }
+        kept: dict[str, Any] = {name: None if scores is None else scores[:, positions] for name, scores in columns.items()}
         return EosScores(**kept)
+
+
+def scores_from_quality(
+    quality: Float[Tensor, "B K"], target: float, perceptual: Float[Tensor, "B K"] | None = None
+) -> EosScores:
+    """Turn qualities into EOS scores whose margin is in dB.
+
+    Args:
+        quality: PSNR in dB of the first 1 to K tokens.
+        target: PSNR in dB at which a sequence ends.
+        perceptual: perceptual distance of the first 1 to K tokens, where it is known.
+    """
+    # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.
+    margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), quality[:, :-1] - target], dim=1)
+    return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality, perceptual=perceptual)
 
 
 class BinaryEosHead(nn.Module):
@@ -54,7 +68,8 @@ class BinaryEosHead(nn.Module):
         # Training starts from whole sequences: at even odds nearly every image would end at its first positions.
         nn.init.constant_(self.projection.bias, -3.0)
 
-    def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
+    def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
+        """Score the positions; ``known_quality`` is not looked at."""
         logit = self.projection(hidden)[..., 0].float()
         return EosScores(probability=logit.sigmoid(), margin=logit)
 
@@ -67,7 +82,8 @@ class VocabularyEosHead(nn.Module):
         self.eos_token_id = eos_token_id
         self.projection = nn.Linear(width, vocab_size, bias=False)
 
-    def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
+    def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
+        """Score the positions; ``known_quality`` is not looked at."""
         logits = self.projection(hidden).float()
         eos = logits[..., self.eos_token_id]
         others = torch.cat([logits[..., : self.eos_token_id], logits[..., self.eos_token_id + 1 :]], dim=-1)
@@ -77,7 +93,8 @@ class VocabularyEosHead(nn.Module):
 class QualityEosHead(nn.Module):
     """Predicts, at position i, the PSNR that the first i tokens reach; EOS follows where that meets a target.
 
-    The margin is in dB, so that an ``eos_bias`` of 2 asks for 2 dB less.
+    The prediction is a correction of what a prior is known to reach with as many tokens. The margin is in dB, so that an
+    ``eos_bias`` of 2 asks for 2 dB less.
 
     Args:
         width: of the hidden states.
@@ -86,22 +103,25 @@ class QualityEosHead(nn.Module):
     """
 
     scale, centre = 10.0, 20.0
-    """The projection speaks in bels around 20 dB, which keeps its weights of order one."""
+    """The layers work in bels around 20 dB, which keeps weights of order one."""
     distance_centre = -1.0
     """Decimal logarithm of the distance that the second output stands for at 0."""
 
     def __init__(self, width: int, target: float, outputs: int = 1):
         super().__init__()
         self.target = target
+        self.hidden = nn.Linear(width + 1, width)
         self.projection = nn.Linear(width, outputs)
+        nn.init.zeros_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
 
-    def forward(self, hidden: Float[Tensor, "B K H"]) -> EosScores:
-        outputs = self.projection(hidden).float()
-        quality = outputs[..., 0] * self.scale + self.centre
+    def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
+        """Predict qualities from the hidden states and the prior's PSNR, in dB."""
+        known = ((known_quality - self.centre) / self.scale)[..., None].to(hidden.dtype)
+        outputs = self.projection(F.gelu(self.hidden(torch.cat([hidden, known], dim=-1)))).float()
+        quality = outputs[..., 0] * self.scale + known_quality
         perceptual = 10 ** (outputs[..., 1] + self.distance_centre) if outputs.shape[-1] > 1 else None
-        # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.
-        margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), quality[:, :-1] - self.target], dim=1)
-        return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality, perceptual=perceptual)
+        return scores_from_quality(quality, self.target, perceptual)
 
 
 EosHead = BinaryEosHead | VocabularyEosHead | QualityEosHead

@@ -1,59 +1,42 @@
-"""The paper's start: a Pythia in both transformers and the "amused" VQGAN as image ends."""
+"""The paper's initialisation: a Pythia in both transformers and the "amused" VQGAN.
 
-import os
-import warnings
+Both are read from their own files, config.json and safetensors, by name: neither transformers nor diffusers is needed.
+"""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.autoencoders.vq_model import VQModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from dove.checkpoint import load_weights
-from dove.config import DoveConfig
+from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.data.json_files import read_json
 from dove.errors import UserError
-from dove.models.backbone import Backbone
 from dove.models.eos import VocabularyEosHead
+from dove.models.transformer import ROTARY_BASE, Transformer
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
+from dove.weight_files import read_weights
 
 PYTHIA = "EleutherAI/pythia-70m"
 AMUSED = "mao1207/vqvae-amused"
 
-BACKBONE_SETTINGS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-    "use_parallel_residual",
-    "rope_parameters",
-)
-VQGAN_SETTINGS = (
-    "in_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "latent_channels",
-    "num_vq_embeddings",
-    "norm_num_groups",
-    "mid_block_add_attention",
-    "act_fn",
-    "norm_type",
-)
-"""What has to agree for weights to mean the same. Some of it, such as the number of heads, no shape would give away."""
+TRANSFORMER_PREFIX = "gpt_neox."
+BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
+"""Ends of names under which older GPT-NeoX files hold constants."""
 
 
 def from_pythia(config: DoveConfig, *, backbone: str | Path | None = PYTHIA, vqgan: str | Path | None = AMUSED) -> Dove:
-    """A tokenizer of which the transformers and the image ends start from pretrained weights, the rest from noise.
+    """Make a tokenizer whose transformers and VQGAN have pretrained weights, the rest random ones.
 
     Args:
         config: sizes, which must be those of what is loaded.
         backbone: hub id or folder of a GPT-NeoX with safetensors weights, for generator and decoder alike, with its
             output layer where ``config.eos_head`` is "vocab"; None to draw the transformers at random.
-        vqgan: hub id or folder of a diffusers ``VQModel`` with safetensors weights; None to draw the image ends at
-            random.
+        vqgan: hub id or folder of a diffusers ``VQModel`` with safetensors weights; None to draw the VQGAN at random.
 
     Raises:
         UserError: if something cannot be reached or has other sizes than ``config``.
@@ -62,94 +45,147 @@ def from_pythia(config: DoveConfig, *, backbone: str | Path | None = PYTHIA, vqg
     if backbone is not None:
         import_backbones(model, backbone)
     if vqgan is not None:
+        assert isinstance(model.vqgan, VQGAN)
         import_vqgan(model.vqgan, vqgan)
     return model
 
 
 def import_backbones(model: Dove, source: str | Path) -> None:
-    """Copy a GPT-NeoX into generator and token decoder, and its output layer into the ``vocab`` EOS head."""
-    loaded, has_output = _load_gpt_neox(source)
-    settings = loaded.config.to_dict()
-    blocks = {name: tensor for name, tensor in loaded.gpt_neox.state_dict().items() if not name.startswith("embed_in")}
-    for part in (model.generator.backbone, model.token_decoder.backbone):
-        import_backbone(part, settings, blocks, source)
-    if not isinstance(model.generator.eos_head, VocabularyEosHead):
-        return
-    if not has_output:
-        raise UserError(f"{source} has no output layer (embed_out) for eos_head='vocab'; use eos_head='binary'")
-    load_weights(model.generator.eos_head.projection, loaded.get_output_embeddings().state_dict(), source)
+    """Copy a GPT-NeoX into generator and token decoder, and its output layer into the ``vocab`` EOS head.
+
+    Raises:
+        UserError: if it cannot be reached, is another kind of model, has other sizes or lacks weights.
+    """
+    kind = f"a GPT-NeoX such as {PYTHIA}"
+    folder = fetch(source, kind)
+    settings = read_settings(folder, source, kind)
+    if settings.get("model_type") != "gpt_neox":
+        raise UserError(f"{source} is a {settings.get('model_type')!r} model; pass {kind}")
+    weights = {name: tensor.float() for name, tensor in read_weights(folder).items() if not name.endswith(BUFFERS)}
+    for part in (model.generator.transformer, model.token_decoder.transformer):
+        import_transformer(part, settings, weights, source)
+    head = model.generator.eos_head
+    if isinstance(head, VocabularyEosHead):
+        output = next((weights[name] for name in ("embed_out.weight", "lm_head.weight") if name in weights), None)
+        if output is None:
+            raise UserError(f"{source} has no output layer (embed_out) for eos_head='vocab'; use eos_head='binary'")
+        load_weights(head.projection, {"weight": output}, source)
 
 
-def import_backbone(
-    backbone: Backbone, settings: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path
+def import_transformer(
+    transformer: Transformer, settings: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path
 ) -> None:
-    """Copy the blocks of a ``GPTNeoXModel``, given its settings and its state dict without the word embedding."""
-    _check_settings(backbone.model.config.to_dict(), settings, BACKBONE_SETTINGS, source)
-    load_weights(backbone.model, weights, source)
+    """Copy the blocks of a GPT-NeoX, given its settings and its weights by name."""
+    check_settings(neox_settings(transformer.config), flat_rotary(settings), source)
+    bare = {name.removeprefix(TRANSFORMER_PREFIX): tensor for name, tensor in weights.items()}
+    blocks = {name: tensor for name, tensor in bare.items() if name.startswith(("layers.", "final_layer_norm."))}
+    load_weights(transformer, blocks, source)
 
 
 def import_vqgan(vqgan: VQGAN, source: str | Path) -> None:
-    """Copy a diffusers ``VQModel`` from a hub id or a folder."""
-    try:
-        with warnings.catch_warnings():
-            # diffusers asks the hub library for an option that it no longer has.
-            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
-            loaded, report = VQModel.from_pretrained(
-                str(source), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
-            )
-    except (OSError, ValueError) as error:
-        raise _unreachable(source, "a diffusers VQModel", error) from error
-    _check_complete(set(report["missing_keys"]), source)
-    _check_settings(vqgan.model.config, loaded.config, VQGAN_SETTINGS, source)
-    load_weights(vqgan.model, loaded.float().state_dict(), source)
+    """Copy a diffusers ``VQModel`` from a hub id or a folder.
+
+    Raises:
+        UserError: if it cannot be reached, is another kind of model, has other sizes or lacks weights.
+    """
+    kind = "a diffusers VQModel"
+    folder = fetch(source, kind)
+    settings = read_settings(folder, source, kind)
+    check_settings(vqmodel_settings(vqgan.config), VQMODEL_DEFAULTS | settings, source)
+    load_weights(
+        vqgan,
+        {name: tensor.float() for name, tensor in read_weights(folder, "diffusion_pytorch_model").items()},
+        source,
+    )
 
 
-def _load_gpt_neox(source: str | Path) -> tuple[GPTNeoXForCausalLM, bool]:
-    """A GPT-NeoX in fp32, and whether its output layer was in the file or had to be drawn at random."""
-    kind = "a GPT-NeoX"
+def neox_settings(config: BackboneConfig) -> dict[str, Any]:
+    """Give the settings of a transformers ``GPTNeoXConfig`` that must agree for weights to mean the same."""
+    sizes = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    constants = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "use_parallel_residual": True}
+    return sizes | constants | {"rotary_pct": config.rotary_fraction, "rotary_emb_base": ROTARY_BASE}
+
+
+def flat_rotary(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the rotary settings the names of Pythia's own config, which newer files nest."""
+    nested = settings.get("rope_parameters") or {}
+    return {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "use_parallel_residual": True,
+        "rotary_pct": nested.get("partial_rotary_factor", 0.25),
+        "rotary_emb_base": nested.get("rope_theta", ROTARY_BASE),
+        **settings,
+    }
+
+
+VQMODEL_DEFAULTS = {"mid_block_add_attention": True, "act_fn": "silu", "norm_type": "group", "vq_embed_dim": None}
+"""diffusers' values for settings that older files lack."""
+
+
+def vqmodel_settings(config: VQGANConfig) -> dict[str, Any]:
+    """Give the settings of a diffusers ``VQModel`` that must agree for weights to mean the same."""
+    return {
+        "in_channels": 3 * config.patch_size**2,
+        "block_out_channels": list(config.block_out_channels),
+        "layers_per_block": config.layers_per_block,
+        "latent_channels": config.latent_channels,
+        "num_vq_embeddings": config.codebook_size,
+        "norm_num_groups": config.norm_groups,
+        "mid_block_add_attention": config.mid_attention,
+        "vq_embed_dim": config.embedding_dim,
+        "act_fn": "silu",
+        "norm_type": "group",
+    }
+
+
+def fetch(source: str | Path, kind: str) -> Path:
+    """Find a folder, or download a hub id's config and safetensors.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
     try:
-        values, _ = GPTNeoXConfig.get_config_dict(str(source))
-        if not values:
-            raise OSError("it has no config.json")
-        if values.get("model_type") != "gpt_neox":
-            raise UserError(f"{source} is a {values.get('model_type')!r} model; pass {kind} such as {PYTHIA}")
-        result: Any = GPTNeoXForCausalLM.from_pretrained(
-            str(source), use_safetensors=True, output_loading_info=True, dtype="float32"
+        return Path(snapshot_download(str(source), allow_patterns=["config.json", "*.safetensors", "*.index.json"]))
+    except (OSError, EntryNotFoundError, HFValidationError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise UserError(
+            f"cannot load {kind} from the hub id (no such folder here) {str(source)!r}: {reason}; "
+            "check the name and the network, or pass a local folder with config.json and safetensors weights"
+        ) from error
+
+
+def read_settings(folder: Path, source: str | Path, kind: str) -> dict[str, Any]:
+    """Read a config.json.
+
+    Raises:
+        UserError: if there is none, or it is no table.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"cannot load {kind} from the folder {str(source)!r}: it has no config.json; pass a complete one"
         )
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unreachable(source, kind, error) from error
-    loaded, report = result
-    output = {name for name in report["missing_keys"] if name.startswith(("lm_head.", "embed_out."))}
-    _check_complete(set(report["missing_keys"]) - output, source)
-    return loaded, not output
+    settings = read_json(folder / "config.json")
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder / 'config.json'} is no table of settings; copy or download it again")
+    return settings
 
 
-def _check_complete(missing: set[str], source: str | Path) -> None:
-    # Both libraries draw what is missing at random and go on.
-    if missing:
-        raise UserError(f"{source} lacks {len(missing)} weights, such as {min(missing)}; copy or download it again")
+def check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str | Path) -> None:
+    """Compare settings; not all differences, such as another number of heads, would show in shapes.
 
-
-def _check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], names: tuple[str, ...], source: object) -> None:
+    Raises:
+        UserError: naming those that differ.
+    """
     differing = [
-        f"{name} {theirs.get(name)} (configured: {ours.get(name)})"
-        for name in names
-        if _comparable(ours.get(name)) != _comparable(theirs.get(name))
+        f"{name} {theirs.get(name)} (configured: {ours[name]})" for name in ours if ours[name] != theirs.get(name)
     ]
     if differing:
         raise UserError(f"{source} has other sizes: {', '.join(differing)}; change the config or load another model")
-
-
-def _comparable(setting: Any) -> Any:
-    return list(setting) if isinstance(setting, tuple) else setting
-
-
-def _unreachable(source: str | Path, kind: str, error: Exception) -> UserError:
-    reason = str(error).strip().split("\n")[0].rstrip(".")
-    where = "folder" if os.path.isdir(source) else "hub id (no such folder here)"
-    return UserError(
-        f"cannot load {kind} from the {where} {str(source)!r}: {reason}; "
-        "check the name and the network, or pass a local folder with config.json and safetensors weights"
-    )

@@ -1,17 +1,18 @@
-"""Tokens to latents: GPT-NeoX stacks in which every position sees every other, or every kept one."""
+"""Token decoder g: kept tokens to latents, in one forward in which every position sees every other."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.config import DoveConfig
-from dove.models.backbone import Backbone
-from dove.models.bands import make_bands
+from dove.models.token_generator import sinusoidal_encoding
+from dove.models.transformer import Transformer
+from dove.tokens import Tokens
 
 
 class TokenDecoder(nn.Module):
-    """g: the zero-padded tokens (B, K, D) in, grid latents (B, N, C) out, in one non-autoregressive forward.
+    """g as in the paper: the zero-padded tokens in, latents of as many grid positions out.
 
     Position i of the sequence becomes grid position i (row-major), hence N = K. A learned position vector is added to
     every token, so that zeroed positions still know which grid cell they are.
@@ -22,84 +23,50 @@ class TokenDecoder(nn.Module):
         width = config.decoder.hidden_size
         self.token_projection = nn.Linear(config.token_dim, width)
         self.positions = nn.Parameter(torch.randn(config.max_tokens, width) * config.decoder.initializer_range)
-        self.backbone = Backbone(config.decoder, causal=False)
+        self.transformer = Transformer(config.decoder)
         self.latent_projection = nn.Linear(width, config.vqgan.channels)
 
-    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
-        embedded = self.token_projection(values.to(self.token_projection.weight.dtype)) + self.positions
-        return self.latent_projection(self.backbone(embedded))
+    def forward(self, tokens: Tokens, picture: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Decode tokens to latents; ``picture`` is a prior's and not looked at."""
+        values = tokens.values.to(self.token_projection.weight.dtype)
+        padded = F.pad(values, (0, 0, 0, len(self.positions) - values.shape[1]))
+        return self.latent_projection(self.transformer(self.token_projection(padded) + self.positions))
 
 
-class KeptReader(nn.Module):
-    """Attention by which all positions read the hidden states of the kept tokens. It starts at zero."""
+class PriorTokenDecoder(nn.Module):
+    """g beside a prior: the cells of the prior's picture and the kept tokens in, latents of the cells out.
 
-    def __init__(self, width: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    def forward(
-        self, positions: Float[Tensor, "K H"], hidden: Float[Tensor, "B k H"], kept: Bool[Tensor, "B k"]
-    ) -> Float[Tensor, "B K H"]:
-        """What the positions read; ``kept`` is True where there is something to read."""
-        asked = self.query(self.norm(positions.to(hidden.dtype))).expand(len(hidden), -1, -1)
-        query, key, value = (
-            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in (asked, *self.key_value(hidden).chunk(2, dim=-1))
-        )
-        mixed = F.scaled_dot_product_attention(query, key, value, kept[:, None, None])
-        return self.output(mixed.transpose(1, 2).flatten(2))
-
-
-class KeptTokenDecoder(TokenDecoder):
-    """Token decoder whose blocks run on the kept tokens alone, up to the batch's longest.
-
-    Tokens that are zero throughout count as cut. Each position's latent is made of its own token's hidden state, where it
-    was kept, and of what it reads from all that were.
+    The sequence holds N cells and as many tokens as it is given, so few tokens cost little. Every cell is told the
+    number of kept tokens, which decides what its picture lacks.
     """
 
-    def __init__(self, config: DoveConfig):
-        super().__init__(config)
-        self.reader = KeptReader(config.decoder.hidden_size, config.decoder.num_heads)
-
-    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
-        kept = (values != 0).any(-1)
-        kept[:, 0] = True  # an image has a token, even one of zeros, and no row of a softmax may be empty
-        longest = int(kept.any(0).nonzero().max()) + 1
-        kept = kept[:, :longest]
-        embedded = self.token_projection(values[:, :longest].to(self.token_projection.weight.dtype))
-        mask = kept[:, None, None].expand(-1, 1, longest, -1)
-        hidden = self.backbone(embedded + self.positions[:longest], mask)
-        hidden = hidden.masked_fill(~kept[..., None], 0)
-        read = self.reader(self.positions, hidden, kept)
-        return self.latent_projection(read + F.pad(hidden, (0, 0, 0, len(self.positions) - longest)))
-
-
-class BandTokenDecoder(TokenDecoder):
-    """Token decoder whose position i is band i of the latents instead of grid cell i."""
+    lengths: Tensor
 
     def __init__(self, config: DoveConfig):
-        super().__init__(config)
-        self.bands = make_bands(config)
+        super().__init__()
+        width, vqgan = config.decoder.hidden_size, config.vqgan
+        self.cell = vqgan.image_size // vqgan.grid_size
+        self.cell_projection = nn.Linear(3 * self.cell**2, width)
+        self.cell_positions = nn.Parameter(torch.randn(vqgan.grid_size**2, width) * config.decoder.initializer_range)
+        self.length_projection = nn.Linear(width, width)
+        self.token_projection = nn.Linear(config.token_dim, width)
+        self.positions = nn.Parameter(torch.randn(config.max_tokens, width) * config.decoder.initializer_range)
+        self.transformer = Transformer(config.decoder)
+        self.latent_projection = nn.Linear(width, vqgan.channels)
+        self.register_buffer("lengths", sinusoidal_encoding(config.max_tokens, width), persistent=False)
 
-    def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N C"]:
-        return self.bands.merge(super().forward(values))
+    def forward(self, tokens: Tokens, picture: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Decode kept tokens and the prior's picture of them, in [-1, 1] but for overshoot, to latents."""
+        dtype = self.token_projection.weight.dtype
+        cells = F.pixel_unshuffle(picture.to(dtype), self.cell).flatten(2).transpose(1, 2)
+        length = self.length_projection(self.lengths[tokens.lengths - 1].to(dtype))[:, None]
+        cells = self.cell_projection(cells) + self.cell_positions + length
+        kept = self.token_projection(tokens.values.to(dtype)) + self.positions[: tokens.values.shape[1]]
+        visible = F.pad(tokens.mask, (cells.shape[1], 0), value=True)[:, None, None]
+        hidden = self.transformer(torch.cat([cells, kept], dim=1), visible)
+        return self.latent_projection(hidden[:, : cells.shape[1]])
 
 
-class KeptBandTokenDecoder(BandTokenDecoder, KeptTokenDecoder):
-    """Both: blocks on the kept tokens alone, and bands at their positions."""
-
-
-GRID_DECODERS: dict[str, type[TokenDecoder]] = {"all": TokenDecoder, "kept": KeptTokenDecoder}
-BAND_DECODERS: dict[str, type[TokenDecoder]] = {"all": BandTokenDecoder, "kept": KeptBandTokenDecoder}
-
-
-def make_token_decoder(config: DoveConfig) -> TokenDecoder:
-    """The token decoder for the basis and the positions that ``config`` names."""
-    kinds = GRID_DECODERS if config.token_basis == "grid" else BAND_DECODERS
-    return kinds[config.token_decoder](config)
+def make_token_decoder(config: DoveConfig) -> TokenDecoder | PriorTokenDecoder:
+    """Make the token decoder that goes with ``config.prior``."""
+    return TokenDecoder(config) if config.prior == "none" else PriorTokenDecoder(config)

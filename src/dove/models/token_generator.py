@@ -1,21 +1,23 @@
-"""Latents to tokens: one parallel forward gives every prefix at once (Eq. 1)."""
+"""Token generator f: latents to tokens, every prefix in one parallel forward (Eq. 1)."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dove.config import DoveConfig
-from dove.models.backbone import Backbone
-from dove.models.bands import make_bands
 from dove.models.eos import EosHead, EosScores, make_eos_head
+from dove.models.prior import PriorCode
+from dove.models.transformer import KVCache, Transformer
 
 
 def sinusoidal_encoding(length: int, width: int) -> Float[Tensor, "length width"]:
-    """Timestamp encodings t_1..t_length: sines in even, cosines in odd dimensions ("Attention is all you need", 3.5)."""
+    """Compute timestamp encodings t_1..t_length: sines in even, cosines in odd dimensions (Vaswani et al., 2017, 3.5)."""
     timestamps = torch.arange(1, length + 1, dtype=torch.float32)[:, None]
     frequencies = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
     angles = timestamps * frequencies
@@ -23,105 +25,165 @@ def sinusoidal_encoding(length: int, width: int) -> Float[Tensor, "length width"
 
 
 def prefix_mask(prefix: int, num_tokens: int) -> Bool[Tensor, "1 1 S S"]:
-    """Who sees whom: the first ``prefix`` positions see each other, timestamp i sees them and timestamps up to i."""
+    """Make the generator's attention mask: the first ``prefix`` positions see each other, timestamp i sees them and
+    timestamps up to i."""
     total = prefix + num_tokens
     mask = torch.ones(total, total, dtype=torch.bool).tril()
     mask[:prefix, :prefix] = True
     return mask[None, None]
 
 
-class SinusoidalTimestamps(nn.Module):
-    """The paper's timestamp inputs: t_i alone."""
-
-    encodings: Tensor
-
-    def __init__(self, config: DoveConfig):
-        super().__init__()
-        encodings = sinusoidal_encoding(config.max_tokens, config.generator.hidden_size)
-        self.register_buffer("encodings", encodings, persistent=False)
-
-    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
-        return self.encodings[:num_tokens].to(latents.dtype).expand(latents.shape[0], -1, -1)
-
-
-class BandTimestamps(SinusoidalTimestamps):
-    """t_i together with band i of the latents, which is a function of the image alone: the prefix property stays."""
-
-    def __init__(self, config: DoveConfig):
-        super().__init__(config)
-        width = config.generator.hidden_size
-        self.bands = make_bands(config)
-        self.projection = nn.Linear(width + config.vqgan.channels, width)
-
-    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B k H"]:
-        timestamps = super().forward(latents, num_tokens)
-        return self.projection(torch.cat([timestamps, self.bands.split(latents)[:, :num_tokens]], dim=-1))
-
-
 @dataclass(frozen=True)
 class GeneratorOutput:
-    """All K tokens with the EOS scores of their positions."""
+    """Tokens of the first k timestamps, before any cut.
 
-    values: Float[Tensor, "B K D"]
+    Attributes:
+        values: the tokens.
+        eos: EOS scores of their positions.
+        grid: last hidden states of the N grid positions.
+        hidden: last hidden states of the k timestamps.
+    """
+
+    values: Float[Tensor, "B k D"]
     eos: EosScores
+    grid: Float[Tensor, "B N H"]
+    hidden: Float[Tensor, "B k H"]
 
-    def sample(self) -> Float[Tensor, "B K D"]:
-        """The tokens that training decodes: these, unless they stand for a distribution."""
+    @classmethod
+    def cat(cls, parts: "Sequence[GeneratorOutput]") -> "GeneratorOutput":
+        """Join outputs for timestamps that follow each other."""
+        names = [field.name for field in fields(cls) if field.name not in ("eos", "grid")]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
+        return cls(eos=EosScores.cat([part.eos for part in parts]), grid=parts[0].grid, **joined)
+
+    def after(self, count: int) -> "GeneratorOutput":
+        """Leave out the first ``count`` timestamps."""
+        names = [field.name for field in fields(self) if field.name not in ("eos", "grid")]
+        kept: dict[str, Any] = {name: getattr(self, name)[:, count:] for name in names}
+        return type(self)(eos=self.eos[count:], grid=self.grid, **kept)
+
+    def sample(self) -> Float[Tensor, "B k D"]:
+        """Give the tokens that training decodes: these, unless they stand for a distribution."""
         return self.values
 
-    def divergence(self) -> Float[Tensor, "B K"]:
-        """How far each token is from its prior, in nats per dimension: 0 for tokens without one."""
+    def divergence(self) -> Float[Tensor, "B k"]:
+        """Compute each token's divergence from its prior distribution, in nats per dimension: 0 for tokens without one."""
         return self.values.new_zeros(self.values.shape[:2])
 
 
-class TokenGenerator(nn.Module):
-    """f: grid latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
+@dataclass(frozen=True)
+class Prefix:
+    """Embedded positions at timestamp 0, which all timestamps see.
 
-    Token d_i never depends on a timestamp after i: the first k outputs of a forward are the outputs of a forward of k.
+    Attributes:
+        embeddings: of the words, where there is a query, and of the N grid positions behind them.
+        words: number T of positions in front of the grid, at rotary positions -T to -1.
+        present: False for words that only fill up a shorter query; None where all positions are there.
     """
 
-    mask: Tensor
+    embeddings: Float[Tensor, "B p H"]
+    words: int = 0
+    present: Bool[Tensor, "B p"] | None = None
+
+    def positions(self, first: int, last: int) -> Int[Tensor, "1 S"]:
+        """Give the rotary positions of the places ``first`` to ``last`` - 1 in a sequence that begins with this prefix."""
+        return torch.arange(first - self.words, last - self.words, device=self.embeddings.device)[None]
+
+    def mask(self, num_tokens: int) -> Bool[Tensor, "#B 1 S S"]:
+        """Make the attention mask of this prefix with ``num_tokens`` timestamps behind it."""
+        length = self.embeddings.shape[1]
+        mask = prefix_mask(length, num_tokens).to(self.embeddings.device)
+        if self.present is None:
+            return mask
+        visible = F.pad(self.present, (0, num_tokens), value=True)[:, None, None]
+        # An absent word sees itself, as a row of the softmax may not be empty; nobody else sees it.
+        return (mask & visible) | torch.eye(length + num_tokens, dtype=torch.bool, device=mask.device)
+
+
+class TokenGenerator(nn.Module):
+    """f: latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
+
+    Token d_i never depends on a timestamp after i: the first k outputs of a forward are the outputs of a forward of k. A
+    token is the prior's fixed numbers followed by a projection of its last hidden state and what the prior offers.
+    """
+
+    timestamps: Tensor
+    chunk: int | None = None
+    """Timestamps generated at a time by :meth:`until`, on a KV cache of those before; None generates all at once."""
 
     def __init__(self, config: DoveConfig):
         super().__init__()
         self.config = config
         width = config.generator.hidden_size
-        grid_positions = config.vqgan.grid_size**2
-        self.backbone = Backbone(config.generator, causal=True)
+        self.transformer = Transformer(config.generator)
         self.latent_projection = nn.Linear(config.vqgan.channels, width)
-        self.grid_positions = nn.Parameter(torch.randn(grid_positions, width) * config.generator.initializer_range)
-        self.timestamps = (SinusoidalTimestamps if config.token_basis == "grid" else BandTimestamps)(config)
-        self.token_projection = nn.Linear(width, config.token_dim)
+        grid_positions = torch.randn(config.vqgan.grid_size**2, width) * config.generator.initializer_range
+        self.grid_positions = nn.Parameter(grid_positions)
+        self.token_projection = nn.Linear(width, config.learned_numbers)
         self.eos_head: EosHead = make_eos_head(config)
-        self.register_buffer("mask", prefix_mask(grid_positions, config.max_tokens), persistent=False)
+        self.register_buffer("timestamps", sinusoidal_encoding(config.max_tokens, width), persistent=False)
 
-    def forward(self, latents: Float[Tensor, "B N C"], num_tokens: int | None = None) -> GeneratorOutput:
-        """Tokens and EOS scores of the first ``num_tokens`` timestamps (None: all K)."""
+    def embed(self, latents: Float[Tensor, "B N C"]) -> Prefix:
+        """Embed the latents of the N grid positions."""
+        return Prefix(self.latent_projection(latents) + self.grid_positions)
+
+    def forward(self, prefix: Prefix, code: PriorCode, num_tokens: int | None = None) -> GeneratorOutput:
+        """Generate the tokens and EOS scores of the first ``num_tokens`` timestamps (None: all K)."""
         num_tokens = num_tokens or self.config.max_tokens
-        hidden = self.hidden_states(latents, num_tokens)[:, latents.shape[1] :]
-        return GeneratorOutput(self.token_projection(hidden), self.eos_head(hidden))
+        length = prefix.embeddings.shape[1]
+        sequence = torch.cat([prefix.embeddings, self._timestamps(prefix, 0, num_tokens)], dim=1)
+        positions = prefix.positions(0, length + num_tokens)
+        states = self.transformer(sequence, prefix.mask(num_tokens), positions)
+        return self.output(states[:, prefix.words : length], states[:, length:], code, 0)
 
     def until(
         self,
-        latents: Float[Tensor, "B N C"],
+        prefix: Prefix,
+        code: PriorCode,
         num_tokens: int,
         settled: Callable[[EosScores], Bool[Tensor, " B"]],
         at_least: int = 1,
     ) -> GeneratorOutput:
-        """As many of the first ``num_tokens`` tokens as are needed.
+        """Generate as many of the first ``num_tokens`` tokens as are needed.
 
         Args:
-            latents: of the images.
+            prefix: embedded latents.
+            code: the prior's code of the images.
             num_tokens: the most tokens to generate, up to K.
-            settled: which images need no further token, told from the scores of those so far. One forward makes all tokens
-                here and has nothing to ask; a generator that makes them in turn may stop early.
-            at_least: how many tokens are needed whatever their scores.
+            settled: tells from the scores so far which images need no further token; asked after each chunk.
+            at_least: tokens that are needed whatever their scores.
         """
-        return self(latents, num_tokens)
+        if self.chunk is None:
+            return self(prefix, code, num_tokens)
+        length = prefix.embeddings.shape[1]
+        cache, mask = KVCache(self.config.generator.num_layers), prefix.mask(num_tokens)
+        context = self.transformer(prefix.embeddings, mask[..., :length, :length], prefix.positions(0, length), cache)
+        grid = context[:, prefix.words :]
+        parts: list[GeneratorOutput] = []
+        first, before = 0, context[:, :0]
+        while True:
+            last = min(max(first + self.chunk, at_least), num_tokens)
+            rows = mask[..., length + first : length + last, : length + last]
+            positions = prefix.positions(length + first, length + last)
+            hidden = self.transformer(self._timestamps(prefix, first, last), rows, positions, cache)
+            # With the position in front of the chunk, as the EOS of a position may depend on the one before.
+            overlap = before.shape[1]
+            joined = self.output(grid, torch.cat([before, hidden], dim=1), code, first - overlap)
+            parts.append(joined.after(overlap))
+            first, before = last, hidden[:, -1:]
+            if first == num_tokens or settled(EosScores.cat([part.eos for part in parts])).all():
+                return type(joined).cat(parts)
 
-    def hidden_states(self, latents: Float[Tensor, "B N C"], num_tokens: int) -> Float[Tensor, "B S H"]:
-        """Last hidden states of the N grid positions followed by those of the timestamps."""
-        grid = self.latent_projection(latents) + self.grid_positions
-        sequence = torch.cat([grid, self.timestamps(latents, num_tokens).to(grid.dtype)], dim=1)
-        span = sequence.shape[1]
-        return self.backbone(sequence, self.mask[..., :span, :span])
+    def _timestamps(self, prefix: Prefix, first: int, last: int) -> Float[Tensor, "B k H"]:
+        embeddings = prefix.embeddings
+        return self.timestamps[first:last].to(embeddings.dtype).expand(len(embeddings), -1, -1)
+
+    def output(
+        self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
+    ) -> GeneratorOutput:
+        """Turn last hidden states of timestamps ``first`` + 1 onward into tokens and EOS scores."""
+        span = slice(first, first + hidden.shape[1])
+        offset = code.offset[:, span]
+        learned = offset + code.scale[span] * self.token_projection(hidden).to(offset.dtype)
+        scores = self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), code.quality[:, span])
+        return GeneratorOutput(torch.cat([code.fixed[:, span], learned], dim=-1), scores, grid, hidden)

@@ -1,17 +1,205 @@
-"""The convolutional image ends: pixels to a grid of latents and back.
+"""VQGAN: convolutions from pixels to a grid of latents and back, with a codebook.
 
-The network is diffusers' ``VQModel`` (the architecture behind the "amused" VQGAN that the paper starts from). In front
-of it and behind it sits a fixed pixel unshuffle/shuffle by ``patch_size``, which is the identity at the paper's sizes
-(``patch_size=1``) and lets the small presets do all their convolutions at quarter resolution and below.
+Parameters have the names of diffusers' ``VQModel`` (Esser et al., "Taming transformers", 2021; the "amused" VQGAN that the
+paper starts from), so its checkpoints load by name. A fixed pixel unshuffle by ``patch_size`` in front and its inverse behind
+let small models convolve at a fraction of the resolution; at the paper's sizes it is the identity.
 """
 
 import torch
-from diffusers.models.autoencoders.vq_model import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.config import VQGANConfig
+
+COMMITMENT = 0.25
+"""Weight of the commitment loss (van den Oord et al., "Neural discrete representation learning", Eq. 3)."""
+NORM_EPSILON = 1e-6
+
+
+def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
+    """Make a group norm as the VQGAN uses it."""
+    return nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPSILON)
+
+
+class ResnetBlock(nn.Module):
+    """Two 3 x 3 convolutions behind group norms, added to their input."""
+
+    def __init__(self, config: VQGANConfig, channels: int, out_channels: int):
+        super().__init__()
+        self.norm1 = group_norm(config, channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(config, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if channels != out_channels:
+            self.conv_shortcut = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
+        """Apply both convolutions and add the input, projected where the width changes."""
+        hidden = self.conv1(F.silu(self.norm1(grid)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return hidden + (self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid)
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2, padded below and to the right."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
+        """Halve the sides."""
+        return self.conv(F.pad(grid, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour enlargement and a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
+        """Double the sides."""
+        return self.conv(F.interpolate(grid, scale_factor=2.0, mode="nearest"))
+
+
+class GridAttention(nn.Module):
+    """Self-attention of one head over all positions of a grid, added to its input."""
+
+    def __init__(self, config: VQGANConfig, channels: int):
+        super().__init__()
+        self.group_norm = group_norm(config, channels)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+        """Attend and add the input."""
+        sequence = self.group_norm(grid).flatten(2).transpose(1, 2)
+        query, key, value = (project(sequence)[:, None] for project in (self.to_q, self.to_k, self.to_v))
+        mixed = self.to_out[0](F.scaled_dot_product_attention(query, key, value)[:, 0])
+        return grid + mixed.transpose(1, 2).view_as(grid)
+
+
+class MidBlock(nn.Module):
+    """Two residual blocks at the lowest resolution, with attention between them where the config asks for it."""
+
+    def __init__(self, config: VQGANConfig, channels: int):
+        super().__init__()
+        self.attentions = nn.ModuleList([GridAttention(config, channels)] if config.mid_attention else [])
+        self.resnets = nn.ModuleList(ResnetBlock(config, channels, channels) for _ in range(2))
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+        """Apply the blocks."""
+        grid = self.resnets[0](grid)
+        for attention in self.attentions:
+            grid = attention(grid)
+        return self.resnets[1](grid)
+
+
+class DownBlock(nn.Module):
+    """The residual blocks of one resolution of the encoder, and the way to the next."""
+
+    def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
+        super().__init__()
+        widths = [channels] + [out_channels] * config.layers_per_block
+        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the blocks, then halve the sides unless this is the last resolution."""
+        for stage in (*self.resnets, *self.downsamplers):
+            grid = stage(grid)
+        return grid
+
+
+class UpBlock(nn.Module):
+    """The residual blocks of one resolution of the decoder, and the way to the next."""
+
+    def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
+        super().__init__()
+        widths = [channels] + [out_channels] * (config.layers_per_block + 1)
+        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the blocks, then double the sides unless this is the last resolution."""
+        for stage in (*self.resnets, *self.upsamplers):
+            grid = stage(grid)
+        return grid
+
+
+class Encoder(nn.Module):
+    """Pixels (unshuffled) to features at the lowest resolution."""
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        widths = [config.block_out_channels[0], *config.block_out_channels]
+        last = len(config.block_out_channels) - 1
+        self.conv_in = nn.Conv2d(3 * config.patch_size**2, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(config, widths[level], widths[level + 1], last=level == last) for level in range(last + 1)
+        )
+        self.mid_block = MidBlock(config, widths[-1])
+        self.conv_norm_out = group_norm(config, widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+
+    def forward(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B l h w"]:
+        """Encode."""
+        grid = self.conv_in(pixels)
+        for block in (*self.down_blocks, self.mid_block):
+            grid = block(grid)
+        return self.conv_out(F.silu(self.conv_norm_out(grid)))
+
+
+class Decoder(nn.Module):
+    """Features at the lowest resolution to pixels (still unshuffled)."""
+
+    def __init__(self, config: VQGANConfig):
+        super().__init__()
+        widths = [config.block_out_channels[-1], *reversed(config.block_out_channels)]
+        last = len(config.block_out_channels) - 1
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(config, widths[level], widths[level + 1], last=level == last) for level in range(last + 1)
+        )
+        self.mid_block = MidBlock(config, widths[0])
+        self.conv_norm_out = group_norm(config, widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3 * config.patch_size**2, 3, padding=1)
+
+    def forward(self, grid: Float[Tensor, "B l h w"]) -> Float[Tensor, "B c H W"]:
+        """Decode."""
+        grid = self.conv_in(grid)
+        for block in (self.mid_block, *self.up_blocks):
+            grid = block(grid)
+        return self.conv_out(F.silu(self.conv_norm_out(grid)))
+
+
+class Codebook(nn.Module):
+    """The V codebook entries and the look-up of the nearest one."""
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(size, width)
+        nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
+
+    def forward(
+        self, latents: Float[Tensor, "B N C"]
+    ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, ""], Int[Tensor, "B N"]]:
+        """Quantise latents.
+
+        Returns:
+            The nearest entries with a straight-through gradient; the codebook loss plus the commitment loss; token ids.
+        """
+        entries = self.embedding.weight
+        ids = torch.cdist(latents.flatten(0, 1), entries).argmin(1).view(latents.shape[:2])
+        quantized = self.embedding(ids)
+        commitment = (quantized.detach() - latents).square().mean()
+        loss = COMMITMENT * commitment + (quantized - latents.detach()).square().mean()
+        return latents + (quantized - latents).detach(), loss, ids
 
 
 class VQGAN(nn.Module):
@@ -23,77 +211,24 @@ class VQGAN(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.config = config
-        self.model = VQModel(
-            in_channels=3 * config.patch_size**2,
-            out_channels=3 * config.patch_size**2,
-            down_block_types=("DownEncoderBlock2D",) * len(config.block_out_channels),
-            up_block_types=("UpDecoderBlock2D",) * len(config.block_out_channels),
-            block_out_channels=tuple(config.block_out_channels),
-            layers_per_block=config.layers_per_block,
-            latent_channels=config.latent_channels,
-            sample_size=config.image_size // config.patch_size,
-            num_vq_embeddings=config.codebook_size,
-            norm_num_groups=config.norm_groups,
-            vq_embed_dim=config.embedding_dim,
-            mid_block_add_attention=config.mid_attention,
-        )
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.channels, 1)
+        self.quantize = Codebook(config.codebook_size, config.channels)
+        self.post_quant_conv = nn.Conv2d(config.channels, config.latent_channels, 1)
+        self.decoder = Decoder(config)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are in, and so what the convolutions compute in."""
-        return self.model.encoder.conv_in.weight.dtype
+        """Type of the weights, in which the convolutions compute."""
+        return self.quant_conv.weight.dtype
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
-        """Continuous latents of images in [-1, 1], before any codebook look-up."""
-        return self._encode_grid(images.to(self.dtype)).flatten(2).transpose(1, 2)
+        """Compute continuous latents of images in [-1, 1], before any codebook look-up."""
+        pixels = F.pixel_unshuffle(images.to(self.dtype), self.config.patch_size)
+        return self.quant_conv(self.encoder(pixels)).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
-        """Images, in [-1, 1] up to the network's overshoot, from continuous latents."""
-        return self._decode_grid(self._to_grid(latents.to(self.dtype)))
-
-    def quantize(
-        self, latents: Float[Tensor, "B N C"]
-    ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, ""], Int[Tensor, "B N"]]:
-        """Nearest codebook entries (straight-through gradient), the codebook and commitment loss, and the token ids."""
-        quantized, loss, (_, _, ids) = self.model.quantize(self._to_grid(latents))
-        return quantized.flatten(2).transpose(1, 2), loss, ids.view(latents.shape[:2])
-
-    def _encode_grid(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self.model.encode(F.pixel_unshuffle(images, self.config.patch_size)).latents
-
-    def _decode_grid(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        patches = self.model.decode(grid, force_not_quantize=True).sample
-        return F.pixel_shuffle(patches, self.config.patch_size)
-
-    def _to_grid(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B C h w"]:
+        """Decode continuous latents to images in [-1, 1], up to the network's overshoot."""
         side = self.config.grid_size
-        return latents.transpose(1, 2).unflatten(2, (side, side))
-
-
-class ShortcutVQGAN(VQGAN):
-    """VQGAN whose convolutions are the residual of a linear map between cells of pixels and latents.
-
-    A latent cell covers ``image_size / grid_size`` pixels a side. The linear maps can be set to the principal components
-    of such patches (:func:`dove.closed_form.start_from_patches`); the last layer of either convolutional branch starts at
-    zero, so that training starts from the linear solution.
-    """
-
-    def __init__(self, config: VQGANConfig):
-        super().__init__(config)
-        self.cell = config.image_size // config.grid_size
-        self.embed = nn.Conv2d(3, config.channels, self.cell, stride=self.cell)
-        self.unembed = nn.ConvTranspose2d(config.channels, 3, self.cell, stride=self.cell)
-        for last in (self.model.quant_conv, self.model.decoder.conv_out):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def _encode_grid(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        return self.embed(images) + super()._encode_grid(images)
-
-    def _decode_grid(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        return self.unembed(grid) + super()._decode_grid(grid)
-
-
-def make_vqgan(config: VQGANConfig) -> VQGAN:
-    """The image ends that ``config`` describes."""
-    return (ShortcutVQGAN if config.linear_shortcut else VQGAN)(config)
+        grid = latents.to(self.dtype).transpose(1, 2).unflatten(2, (side, side))
+        return F.pixel_shuffle(self.decoder(self.post_quant_conv(grid)), self.config.patch_size)

@@ -1,16 +1,17 @@
 """Query conditioning of the token generator (section 2.3): words in front of the latents, at timestamp 0 like them."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dove.models.token_generator import GeneratorOutput, TokenGenerator
+from dove.models.token_generator import Prefix, TokenGenerator
 from dove.query.config import QDoveConfig
 from dove.query.words import QueryTokens
 
 
 class QueryEmbedding(nn.Module):
-    """Words to vectors; a word's place in the query is told by the backbone's rotary positions."""
+    """Word embedding; rotary positions tell a word's place in the query."""
 
     def __init__(self, config: QDoveConfig):
         super().__init__()
@@ -32,26 +33,9 @@ class QueryTokenGenerator(TokenGenerator):
         super().__init__(config)
         self.query_embedding = QueryEmbedding(config)
 
-    def conditioned(
-        self, latents: Float[Tensor, "B N C"], query: QueryTokens, num_tokens: int | None = None
-    ) -> GeneratorOutput:
-        """Tokens and EOS scores of the first ``num_tokens`` timestamps (None: all K), one query for each image."""
-        grid = self.latent_projection(latents) + self.grid_positions
-        timestamps = self.timestamps(latents, num_tokens or self.config.max_tokens)
-        words = self.query_embedding(query)
-        sequence = torch.cat([words.to(grid.dtype), grid, timestamps.to(grid.dtype)], dim=1)
-        count = words.shape[1]
-        positions = torch.arange(-count, sequence.shape[1] - count, device=grid.device)[None]
-        hidden = self.backbone(sequence, self.query_mask(query.mask, sequence.shape[1]), positions)
-        hidden = hidden[:, count + grid.shape[1] :]
-        return GeneratorOutput(self.token_projection(hidden), self.eos_head(hidden))
-
-    def query_mask(self, present: Bool[Tensor, "B T"], span: int) -> Bool[Tensor, "B 1 S S"]:
-        """Who sees whom in a sequence of ``span`` positions of which the first T are words, not all of them there."""
-        batch, count = present.shape
-        mask = torch.ones(batch, 1, span, span, dtype=torch.bool, device=present.device)
-        mask[:, :, count:, count:] = self.mask[..., : span - count, : span - count]
-        mask[:, :, :count, count + len(self.grid_positions) :] = False
-        mask[:, :, :, :count] = present[:, None, None, :]
-        # An absent word sees itself, as a row of the softmax may not be empty; nobody sees it.
-        return mask | torch.eye(span, dtype=torch.bool, device=present.device)
+    def embed_with(self, latents: Float[Tensor, "B N C"], query: QueryTokens) -> Prefix:
+        """Embed one query for each image and the latents behind it."""
+        grid = self.embed(latents).embeddings
+        words = self.query_embedding(query).to(grid.dtype)
+        present = F.pad(query.mask, (0, grid.shape[1]), value=True)
+        return Prefix(torch.cat([words, grid], dim=1), words.shape[1], present)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.lengths import LengthPolicy, parse_length_policy
+from dove.lengths import LengthPolicy, parse_length_policies
 from dove.models.token_generator import GeneratorOutput
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.generator import QueryTokenGenerator
@@ -80,22 +80,22 @@ class QDove(Dove):
         queries, image_of = pair_queries(query, len(images))
         if all(is_null(text) for text in queries) and image_of == list(range(len(images))):
             return super().encode_each(images, requests)
-        policies = [parse_length_policy(request, self.config.max_tokens) for request in requests]
+        policies = parse_length_policies(requests, self.config.max_tokens)
         images = self._fitting_images(images)
-        positions = max(policy.positions(self.config.max_tokens) for policy in policies)
         rows = torch.tensor(image_of, device=images.device)
-        output = self.generate_for(self.latents(images)[rows], self.query_tokens(queries), positions)
-        return [self._cut(images[rows], output, policy) for policy in policies]
+        prefix = self.generator.embed_with(self.vqgan.encode(images)[rows], self.query_tokens(queries))
+        return self._encode(images[rows], prefix, self.prior.encode(images)[rows], policies)
 
     def query_tokens(self, queries: Sequence[str | None]) -> QueryTokens:
         """Word ids of queries, on the model's device."""
-        return self.query_tokenizer(queries).to(self.token_decoder.positions.device)
+        return self.query_tokenizer(queries).to(self.device)
 
     def generate_for(
-        self, latents: Float[Tensor, "B N C"], query: QueryTokens, num_tokens: int | None = None
+        self, images: Float[Tensor, "B 3 S S"], query: QueryTokens, num_tokens: int | None = None
     ) -> GeneratorOutput:
-        """``generate`` with one query for each image, with gradients."""
-        return self.generator.conditioned(latents, query, num_tokens)
+        """Generate tokens as :meth:`generate` does, with one query for each image and with gradients."""
+        prefix = self.generator.embed_with(self.vqgan.encode(images), query)
+        return self.generator(prefix, self.prior.encode(images), num_tokens)
 
 
 def require_queries(model: Dove, query: str | None) -> None:
