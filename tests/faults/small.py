@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
-from dove.training.config import DoveTrainConfig, TokenizerTrainConfig, VQGANTrainConfig
+from dove.training.config import AlignConfig, DoveTrainConfig, PrefixLossConfig, TokenizerTrainConfig, VQGANTrainConfig
 from dove.training.presets import PRESETS
 
 BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
@@ -20,9 +20,8 @@ VQGAN = VQGANConfig(
     latent_channels=8,
     codebook_size=16,
     norm_groups=4,
-    linear_shortcut=True,
 )
-MODEL = DoveConfig(vqgan=VQGAN, generator=BACKBONE, decoder=BACKBONE, max_tokens=16, token_dim=32, token_basis="bands")
+MODEL = DoveConfig(vqgan=VQGAN, generator=BACKBONE, decoder=BACKBONE, max_tokens=16, token_dim=32)
 
 
 def paint(folder: Path, count: int) -> Path:
@@ -43,6 +42,11 @@ def shrunk(
     **run: Any,
 ) -> TokenizerTrainConfig | VQGANTrainConfig:
     """The same recipe for a tiny model, in fp32, without a perceptual network; ``run`` has the settings of the run."""
+    loss = replace(config.loss, perceptual=0.0, perceptual_network="none")
+    if isinstance(loss, PrefixLossConfig):
+        loss = replace(loss, align=AlignConfig())
+    if isinstance(config, TokenizerTrainConfig):
+        config = replace(config, start="random", model=model)
     tiny = {
         "epochs": 0.0,
         "batch_size": 4,
@@ -57,16 +61,16 @@ def shrunk(
         data=str(data),
         output=str(output),
         model=model,
-        loss=replace(config.loss, perceptual=0.0, perceptual_network="none"),
+        loss=loss,
         optim=replace(config.optim, warmup_steps=2),
         run=replace(config.run, **tiny, **run),
     )
 
 
 def settings(data: Path, output: Path, steps: int) -> DoveTrainConfig:
-    """The paper's recipe, tiny, from the closed-form start, with a checkpoint at every second step."""
+    """The paper's recipe, tiny, from random weights, with a checkpoint at every second step."""
     config = PRESETS["dove-tiny-paper"]
     assert isinstance(config, DoveTrainConfig)
-    config = shrunk(replace(config, start="components"), MODEL, data, output, steps=steps, sample_every=10)
+    config = shrunk(config, MODEL, data, output, steps=steps, sample_every=10)
     assert isinstance(config, DoveTrainConfig)
     return config

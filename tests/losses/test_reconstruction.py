@@ -1,12 +1,9 @@
 import pytest
-import scipy.stats
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.config import ReconstructionWeights
-from dove.losses.reconstruction import log_power_mean, reconstruction_loss, squared_error
+from dove.losses.reconstruction import reconstruction_loss, squared_error
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:
@@ -51,18 +48,3 @@ def test_generator_loss_is_the_negative_mean_logit_of_each_sample():
     logits = noise(3, 1, 2, 5, seed=1)
     expected = torch.stack([-sample.mean() for sample in logits])
     torch.testing.assert_close(generator_loss(logits), expected)
-
-
-def test_log_power_mean_of_zero_is_the_log_of_the_geometric_mean_with_a_floor():
-    losses = torch.tensor([0.5, 0.02, 0.0], requires_grad=True)
-    log_power_mean(losses, 0.0).backward()
-    assert log_power_mean(losses, 0.0).exp().item() == pytest.approx((0.5 * 0.02 * 1e-6) ** (1 / 3), rel=1e-4)
-    torch.testing.assert_close(losses.grad, torch.tensor([2.0, 50.0, 0.0]) / 3)
-
-
-@given(power=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_log_power_mean_is_scipys_and_lies_between_geometric_and_arithmetic(power: float, seed: int):
-    losses = torch.rand(9, generator=torch.Generator().manual_seed(seed)) + 1e-3
-    found = log_power_mean(losses, power).exp().item()
-    assert found == pytest.approx(scipy.stats.pmean(losses.numpy(), power), rel=1e-4)
-    assert log_power_mean(losses, 0.0).exp().item() * 0.999 < found < losses.mean().item() * 1.001

@@ -34,11 +34,10 @@ def tiny_training(photos: Path, tmp_path: Path) -> DoveTrainConfig:
 
 @pytest.fixture
 def prefix_training(photos: Path, tmp_path: Path) -> PrefixTrainConfig:
-    """The plainest of its kind; tests of prefixes, averages and shares ask for theirs."""
+    """DOVE+ without networks."""
     config = shrink(PRESETS["dove-tiny"], photos, tmp_path / "prefix")
     assert isinstance(config, PrefixTrainConfig)
-    plain = replace(config.loss, average="arithmetic", prefixes_per_image=1, whole=0.0, quality=0.1)
-    return replace(config, loss=plain)
+    return config
 
 
 @pytest.fixture

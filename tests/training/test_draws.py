@@ -1,37 +1,36 @@
-"""Which lengths a step draws."""
+"""Lengths that a step draws."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dove.training.draws import length_shares, spread_draws
+from dove.training.draws import draw_lengths
 
 
-@given(
-    capacity=st.integers(1, 70),
-    parts=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    rest=st.floats(0.01, 1),
-)
-def test_shares_are_a_distribution(capacity: int, parts: tuple[float, ...], rest: float) -> None:
-    total = sum(parts) + rest
-    shares = length_shares(capacity, *(part / total for part in parts))
-    assert len(shares) == capacity
-    assert shares.min() >= 0
-    assert shares.sum().item() == pytest.approx(1, abs=1e-5)
+@given(count=st.integers(1, 40), capacity=st.integers(1, 40), seed=st.integers(0, 999))
+def test_lengths_stay_within_one_cap_and_the_capacity(count: int, capacity: int, seed: int) -> None:
+    caps = (2, 9, 100)
+    found = draw_lengths(count, capacity, caps, (0.3, 0.3, 0.4), torch.Generator().manual_seed(seed))
+    assert found.shape == (count,)
+    assert found.min() >= 1
+    assert found.max() <= capacity
 
 
-@given(prefixes=st.integers(1, 5), images=st.integers(1, 9), capacity=st.integers(1, 40), seed=st.integers(0, 999))
-def test_an_images_prefixes_cover_the_range_evenly(prefixes: int, images: int, capacity: int, seed: int) -> None:
-    found = spread_draws(length_shares(capacity), images, prefixes, torch.Generator().manual_seed(seed))
-    assert found.shape == (prefixes, images)
-    bounds = torch.arange(prefixes + 1)[:, None] * capacity / prefixes
-    ordered = found.sort(dim=0).values
-    assert (ordered > bounds[:-1] - 1e-3).all()
-    assert (ordered < bounds[1:] + 1).all()
+def test_lengths_are_log_uniform_and_caps_come_as_often_as_their_shares() -> None:
+    draws = torch.Generator().manual_seed(0)
+    steps = [draw_lengths(50, 64, (4, 64), (0.25, 0.75), draws) for _ in range(400)]
+    short = sum(int(lengths.max()) <= 4 for lengths in steps) / len(steps)
+    assert 0.2 < short < 0.3
+    long = torch.cat([lengths for lengths in steps if lengths.max() > 4])
+    # P(length = 1) is log(2) / log(65) where lengths go up to 64.
+    assert abs((long == 1).float().mean().item() - 0.166) < 0.01
+    assert abs((long > 8).float().mean().item() - 0.474) < 0.02
 
 
-@given(images=st.integers(1, 40), seed=st.integers(0, 999))
-def test_a_steps_images_cover_the_range_evenly(images: int, seed: int) -> None:
-    found = spread_draws(length_shares(images), images, 1, torch.Generator().manual_seed(seed))
-    assert sorted(found[0].tolist()) == list(range(1, images + 1))
+@given(seed=st.integers(0, 999))
+def test_the_images_of_a_step_lie_evenly(seed: int) -> None:
+    found = draw_lengths(64, 7, (7,), (1.0,), torch.Generator().manual_seed(seed))
+    # The places of 64 images cut the range into equal parts, so counts differ from the shares by at most one.
+    counts = torch.bincount(found, minlength=8)[1:]
+    shares = 64 * torch.log1p(1 / torch.arange(1, 8)) / torch.log(torch.tensor(8.0))
+    assert (counts - shares).abs().max() < 2

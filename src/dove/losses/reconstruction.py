@@ -1,7 +1,5 @@
 """Eq. 2: how far a reconstruction is from its image, per sample."""
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,19 +36,3 @@ def reconstruction_loss(
         weights: The three factors.
     """
     return weights.mse * mse + weights.perceptual * perceptual + weights.gan * generator_gan
-
-
-def log_power_mean(losses: Float[Tensor, " B"], power: float) -> Float[Tensor, ""]:
-    """Logarithm of a power mean, ``log(mean(l ** power)) / power``; its gradient is that of relative changes.
-
-    At power 0 it is the geometric mean: a gain of 1% counts alike for every sample, however large its loss is. For a squared
-    error that is the mean PSNR, but for sign and scale, where the arithmetic mean (power 1) is the PSNR of the worst samples.
-
-    Args:
-        losses: (B,), at least 0. What is below 1e-6 counts as 1e-6, and teaches nothing.
-        power: 0 to 1.
-    """
-    logarithms = losses.clamp(min=1e-6).log()
-    if power == 0:
-        return logarithms.mean()
-    return ((power * logarithms).logsumexp(0) - math.log(len(losses))) / power

@@ -6,7 +6,7 @@ from typing import Literal
 from dove.config import DoveConfig, VQGANConfig, added
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
-from dove.frozen.names import split_perceptual
+from dove.frozen.names import KNOWN_NETWORKS, is_network, split_perceptual
 from dove.losses.config import ReconstructionWeights
 from dove.models.discriminator_config import DiscriminatorConfig
 
@@ -89,35 +89,60 @@ class DoveLossConfig(TokenizerLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixLossConfig(TokenizerLossConfig):
-    """Eq. 2 at random lengths, and the error of the predicted quality."""
+class AlignConfig:
+    """Alignment of hidden states and tokens with the features of a frozen network, through linear heads that are thrown away
+    after training."""
 
-    quality: float = 0.1
-    """Weight of the squared error, in bels (10 dB), of the PSNR that the ``quality`` head predicts."""
-    log_uniform: float = 0.5
-    """Share of the prefixes cut at a log-uniform length, which is short more often."""
-    prefixes_per_image: int = 1
-    """Prefixes that every image is rebuilt from in a step; it is encoded once for all of them."""
-    whole: float = added(0.0)
-    """Share of the prefixes that are the whole sequence; what the two shares leave is cut uniformly."""
-    average: Literal["arithmetic", "root", "geometric"] = added("arithmetic")
-    """How the reconstruction losses of a batch become one: their mean, which the shortest prefixes dominate; the logarithm
-    of their geometric mean, in which a gain of 1% counts alike at every length; or, between the two, the logarithm of the
-    mean of their square roots."""
+    network: str = "none"
+    """Frozen network: none, squeezenet, efficientnet-lite0, timm:MODEL or transformers:MODEL."""
+    weights: str | None = None
+    """Weights file of squeezenet; None takes the file DOVE_SQUEEZENET names."""
+    weight: float = 0.2
+    """Weight of each of three cosine distances: of the grid's hidden states to the last map, and of the kept timestamps'
+    hidden states and of the kept tokens' learned numbers, both averaged, to its mean."""
+    enlarge: int = 1
+    """Factor by which images are enlarged in front of the network."""
+
+    def __post_init__(self) -> None:
+        if self.network != "none" and not is_network(self.network):
+            raise UserError(f"unknown network loss.align.network={self.network}; choose none, {KNOWN_NETWORKS}")
+        if self.enlarge < 1:
+            raise UserError(f"loss.align.enlarge={self.enlarge} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixLossConfig(TokenizerLossConfig):
+    """Eq. 2 at random lengths with the logarithm of the squared error, the error of the predicted quality, and alignment."""
+
+    mse: float = 0.5
+    """Weight of the mean logarithm of the squared error, in which a gain of 1% counts alike at every length."""
+    perceptual: float = 1.0
+    """Weight of the perceptual distance."""
+    gan: float = 0.0
+    """Weight of the adversarial term."""
+    least_mse: float = 2e-4
+    """Added to the squared error in front of the logarithm, pixels in [-1, 1]: errors far below it teach little."""
+    quality: float = 1.0
+    """Weight of the squared errors of what the ``quality`` head predicts, in bels (powers of ten)."""
+    caps: tuple[int, ...] = (4, 16, 64)
+    """Greatest lengths: a step draws one and cuts its images at log-uniform lengths up to it, so that most steps run the
+    transformers on few tokens."""
+    cap_shares: tuple[float, ...] = (0.4, 0.35, 0.25)
+    """Share of the steps with each of them."""
+    view: int = 0
+    """Pixels by which the perceptual network's view of both images is cut, at a random place and mirrored half of the time."""
+    align: AlignConfig = field(default_factory=AlignConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shares = {"log_uniform": self.log_uniform, "whole": self.whole}
-        if min(shares.values()) < 0 or sum(shares.values()) > 1:
-            named = ", ".join(f"loss.{name}={share}" for name, share in shares.items())
-            raise UserError(f"{named} are shares of the prefixes; pass numbers from 0 on that sum to at most 1")
-        if self.average != "arithmetic" and self.gan:
+        if len(self.caps) != len(self.cap_shares) or not self.caps or min(self.caps) < 1:
             raise UserError(
-                f"loss.average={self.average} needs losses above 0, and the adversarial term is not: pass --loss.gan 0, or "
-                "arithmetic"
+                f"loss.caps={self.caps} and loss.cap_shares={self.cap_shares} must be as many, caps from 1 on"
             )
-        if self.prefixes_per_image < 1:
-            raise UserError(f"loss.prefixes_per_image={self.prefixes_per_image} leaves nothing; pass at least 1")
+        if min(self.cap_shares) < 0 or abs(sum(self.cap_shares) - 1) > 1e-6:
+            raise UserError(f"loss.cap_shares={self.cap_shares} must be shares that sum to 1")
+        if self.view < 0:
+            raise UserError(f"loss.view={self.view} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +254,6 @@ class VQGANTrainConfig(TrainConfig):
 
     model: VQGANConfig = field(default_factory=VQGANConfig)
     loss: VQGANLossConfig = field(default_factory=VQGANLossConfig)
-    start: Literal["random", "components"] = "random"
-    """Random weights, or the linear shortcut set to principal components of the training images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +261,8 @@ class TokenizerTrainConfig(TrainConfig):
     """The whole tokenizer, all parts together, by whatever recipe."""
 
     model: DoveConfig = field(default_factory=DoveConfig)
-    start: Literal["random", "components", "pretrained", "checkpoint"] = "pretrained"
-    """Random weights; a closed-form start from components of the training images; a language model and a VQGAN; or
+    start: Literal["random", "pretrained", "checkpoint"] = "pretrained"
+    """Initialisation: random weights, with a cosine prior fitted to training images; a language model and a VQGAN; or
     another tokenizer."""
     checkpoint: str = ""
     """Model folder or shipped name of that tokenizer, for start=checkpoint."""
@@ -248,7 +271,7 @@ class TokenizerTrainConfig(TrainConfig):
     pretrained_vqgan: str = "mao1207/vqvae-amused"
     """Folder or hub id of the diffusers VQModel, for start=pretrained."""
     vqgan_checkpoint: str | None = None
-    """Model folder of a VQGAN stage, whose weights the image ends take, whatever the start of the rest."""
+    """Model folder of a VQGAN stage, whose weights encoder and decoder take, whatever the rest begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,10 @@ class Replicated:
         wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
         return wrapped
 
+    def beside(self, objective: Objective) -> list[nn.Parameter]:
+        """List the trained parameters whose gradients are not averaged over the processes yet."""
+        return []
+
     def whole(self, average: AveragedModel) -> nn.Module | None:
         """The moving average, to be measured; None on a process that cannot. All processes have to ask."""
         model: nn.Module = average.module
@@ -99,6 +103,10 @@ class Sharded(Replicated):
         # Nobody changes a step's result in place, which is what a view is warned of.
         warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDP\w*Objective\) returned a view")
         return objective
+
+    def beside(self, objective: Objective) -> list[nn.Parameter]:
+        model = {id(parameter) for parameter in objective.model.parameters()}
+        return [parameter for parameter in objective.trained() if id(parameter) not in model]
 
     def whole(self, average: AveragedModel) -> nn.Module | None:
         return self._put_together(average.module, self.accelerator.device)

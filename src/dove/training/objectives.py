@@ -5,9 +5,7 @@ tokenizer needs an objective and no new loop.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,16 +16,17 @@ from dove.lengths import Auto
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
 from dove.losses.length import RunningThreshold, eos_loss, eos_weight
 from dove.losses.perceptual import make_perceptual
-from dove.losses.reconstruction import log_power_mean, reconstruction_loss, squared_error
+from dove.losses.reconstruction import reconstruction_loss, squared_error
 from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
 from dove.models.eos import EosScores
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
+from dove.training.alignment import make_alignment
 from dove.training.codebook import Restarts
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, ReconstructionLossConfig, VQGANTrainConfig
-from dove.training.draws import length_shares, spread_draws
+from dove.training.draws import draw_lengths
 
 LEAST_DISTANCE = 1e-4
 """Perceptual distances below this count as this where their logarithm is learned."""
@@ -75,12 +74,16 @@ class Objective(nn.Module, ABC):
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstructions of held-out images by ``model`` (the moving average), by a short label."""
 
+    def trained(self) -> list[nn.Parameter]:
+        """List the parameters that the loss trains: the model's, and those of heads that are thrown away afterwards."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
     def extra_state(self) -> dict[str, Any]:
-        """What besides weights a resumed run needs."""
+        """Give what a resumed run needs besides the model's weights."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`extra_state` gave."""
+        """Take back the result of :meth:`extra_state`."""
 
     def adversary_loss(
         self, images: Float[Tensor, "B 3 S S"], reconstruction: Float[Tensor, "B 3 S S"]
@@ -136,7 +139,7 @@ class VQGANObjective(CodebookObjective):
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
         latents = self.model.encode(images)
         quantized, codebook_loss, ids = self.model.quantize(latents)
-        moved = self.restarts.step(self.model.model.quantize.embedding.weight, latents, ids)
+        moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
         continuous = round(self.config.loss.continuous * len(images))
         mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
@@ -161,17 +164,17 @@ class TokenizerObjective(Objective):
 
     def __init__(self, model: Dove, loss: ReconstructionLossConfig):
         super().__init__(model, loss)
-        # The codebook lies beside DOVE's path and would wait for gradients in vain.
-        model.vqgan.model.quantize.requires_grad_(False)
+        if isinstance(model.vqgan, VQGAN):  # its codebook lies beside DOVE's path and would wait for gradients in vain
+            model.vqgan.quantize.requires_grad_(False)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         assert isinstance(model, Dove)
-        output = model.generate(model.latents(images))
+        output = model.generate(images)
         capacity = model.config.max_tokens
         lengths = {str(k): torch.full((len(images),), k) for k in _powers_of_four(capacity)}
         lengths["auto"] = Auto().lengths(output.eos)
         return {
-            label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)).values)
+            label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)))
             for label, cut in lengths.items()
         }
 
@@ -185,9 +188,9 @@ class DoveObjective(TokenizerObjective):
         self.threshold = RunningThreshold(config.loss.threshold_window)
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
-        output = self.model.generate(self.model.latents(images))
+        output = self.model.generate(images)
         lengths = Auto().lengths(output.eos)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         terms = self.reconstruction_terms(reconstruction, images)
         rec = terms["rec"]
         eos = self._eos_loss(output.eos.probability, lengths, rec, step)
@@ -223,7 +226,7 @@ class DoveObjective(TokenizerObjective):
 
 
 class PrefixObjective(TokenizerObjective):
-    """Rebuild from a random number of tokens, and learn to foresee how well that goes.
+    """DOVE+: rebuild from a random number of tokens, predict how well that goes, and align with a frozen network.
 
     Every length is trained, however the images' own lengths come out; those follow from the predicted quality.
     """
@@ -231,67 +234,91 @@ class PrefixObjective(TokenizerObjective):
     def __init__(self, config: PrefixTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
-        averages: dict[str, Callable[[Tensor], Tensor]] = {
-            "arithmetic": torch.mean,
-            "root": partial(log_power_mean, power=0.5),
-            "geometric": partial(log_power_mean, power=0.0),
-        }
-        self.average = averages[config.loss.average]
+        self.alignment = make_alignment(config.loss.align, model.config)
+
+    def trained(self) -> list[nn.Parameter]:
+        return super().trained() + [weight for weight in self.alignment.parameters() if weight.requires_grad]
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"heads": {name: head.state_dict() for name, head in self.alignment.heads().items()}}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        for name, head in self.alignment.heads().items():
+            head.load_state_dict(state["heads"][name])
 
     def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
-        output = self.model.generate(self.model.latents(images))
-        prefixes = self.config.loss.prefixes_per_image
-        lengths = self.draw_lengths(prefixes * len(images), step).to(images.device)
-        values, targets = output.sample().repeat(prefixes, 1, 1), images.repeat(prefixes, 1, 1, 1)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(values, lengths).values)
-        terms = self.reconstruction_terms(reconstruction, targets)
-        errors = self.foresight_errors(output.eos, lengths, psnr(reconstruction.detach(), targets), terms["perceptual"])
+        loss, draws = self.config.loss, self.draws(step)
+        lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws)
+        lengths = lengths.to(images.device)
+        output = self.model.generate(images, int(lengths.max()))
+        tokens = Tokens.cut(output.sample(), lengths)
+        reconstruction = self.model.reconstruct_from(tokens)
+        terms = self.log_terms(reconstruction, images, draws)
+        errors = prediction_errors(output.eos, lengths, psnr(reconstruction.detach(), images), terms["perceptual"])
+        aligned = self.alignment(output, tokens, images)
+        total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
         divergence = output.divergence().mean()
-        loss = self.average(terms["rec"]) + self.config.loss.quality * sum(e.square().mean() for e in errors.values())
-        loss = loss + self.config.loss.kl * divergence
-        metrics = {name: term.detach().mean() for name, term in terms.items()}
+        total = total + loss.align.weight * sum(aligned.values()) + loss.kl * divergence
+        metrics = {name: term.detach().mean() for name, term in (terms | aligned).items()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-        metrics |= {"length": Auto().lengths(output.eos).float().mean(), "kl": divergence.detach()}
-        return StepResult(loss, reconstruction[: len(images)], metrics)
+        return StepResult(total, reconstruction, metrics | {"kl": divergence.detach()})
 
-    def foresight_errors(
-        self,
-        eos: EosScores,
-        lengths: Int[Tensor, " M"],
-        reached: Float[Tensor, " M"],
-        perceptual: Float[Tensor, " M"],
-    ) -> dict[str, Float[Tensor, " M"]]:
-        """Predicted minus measured quality of prefixes, in bels (powers of ten), for whatever the head predicts.
-
-        Args:
-            eos: scores of B images.
-            lengths: of M = P * B prefixes, all first ones, then all second ones.
-            reached: their PSNR in dB.
-            perceptual: their perceptual distances.
-        """
-
-        def foreseen(curves: Float[Tensor, "B K"]) -> Float[Tensor, " M"]:
-            return curves.repeat(len(lengths) // len(curves), 1).gather(1, lengths[:, None] - 1)[:, 0]
-
-        assert eos.quality is not None
-        errors = {"quality": (foreseen(eos.quality) - reached) / 10}
-        if eos.perceptual is not None:
-            measured = perceptual.detach().clamp(min=LEAST_DISTANCE)
-            errors["perceptual"] = foreseen(eos.perceptual).log10() - measured.log10()
-        return errors
-
-    def draw_lengths(self, count: int, step: int) -> Int[Tensor, " M"]:
-        """Numbers of tokens from 1 to K for M prefixes, the same ones whenever a run comes to this step on this lane.
-
-        Args:
-            count: M, a multiple of ``prefixes_per_image``: all first prefixes, then all second ones.
-            step: of the training.
-        """
-        draws = torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
+    def log_terms(
+        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], draws: torch.Generator
+    ) -> dict[str, Float[Tensor, " B"]]:
+        """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
         loss = self.config.loss
-        shares = length_shares(self.model.config.max_tokens, loss.log_uniform, loss.whole)
-        prefixes = loss.prefixes_per_image
-        return spread_draws(shares, count // prefixes, prefixes, draws).flatten()
+        mse = squared_error(reconstruction, images)
+        perceptual = self.perceptual(*random_view(reconstruction, images, loss.view, draws))
+        gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
+        rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
+        return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
+
+    def draws(self, step: int) -> torch.Generator:
+        """Make a source of random numbers that is the same whenever a run comes to this step."""
+        return torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
+
+
+def prediction_errors(
+    eos: EosScores, lengths: Int[Tensor, " B"], reached: Float[Tensor, " B"], perceptual: Float[Tensor, " B"]
+) -> dict[str, Float[Tensor, " B"]]:
+    """Compute predicted minus measured quality, in bels (powers of ten), of whatever the head predicts.
+
+    Args:
+        eos: scores of the images.
+        lengths: numbers of tokens that they were rebuilt from.
+        reached: PSNR in dB.
+        perceptual: perceptual distances.
+    """
+    assert eos.quality is not None
+    place = lengths[:, None] - 1
+    errors = {"quality": (eos.quality.gather(1, place)[:, 0] - reached) / 10}
+    if eos.perceptual is not None:
+        measured = perceptual.detach().clamp(min=LEAST_DISTANCE)
+        errors["distance"] = eos.perceptual.gather(1, place)[:, 0].log10() - measured.log10()
+    return errors
+
+
+def random_view(
+    reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], pixels: int, draws: torch.Generator
+) -> tuple[Float[Tensor, "B 3 s s"], Float[Tensor, "B 3 s s"]]:
+    """Cut the same random square out of both batches, mirrored half of the time.
+
+    Args:
+        reconstruction: rebuilt images.
+        images: the originals.
+        pixels: by how much the square is smaller; 0 gives the images as they are.
+        draws: source of the random numbers.
+    """
+    if pixels:
+        upper, left = torch.randint(0, pixels + 1, (2,), generator=draws).tolist()
+        side = images.shape[-1] - pixels
+        window = slice(upper, upper + side), slice(left, left + side)
+        reconstruction, images = reconstruction[..., *window], images[..., *window]
+        if torch.rand((), generator=draws) < 0.5:
+            reconstruction, images = reconstruction.flip(3), images.flip(3)
+    last = torch.channels_last
+    return reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
 
 
 def code_metrics(ids: Int[Tensor, "..."], moved: int) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from dove.training.baseline_config import (
     TiTokTrainConfig,
 )
 from dove.training.config import (
+    AlignConfig,
     DoveLossConfig,
     DoveTrainConfig,
     OptimConfig,
@@ -37,49 +38,54 @@ from dove.training.query_config import (
     QueryPrefixTrainConfig,
 )
 
-# 176 channels: all frequencies of luma in a cell of 8 x 8 pixels and 7 x 8 of each chroma.
 TINY_VQGAN = VQGANConfig(
     image_size=64,
     patch_size=4,
-    block_out_channels=(48, 96),
+    block_out_channels=(64, 128),
     layers_per_block=1,
-    latent_channels=176,
+    latent_channels=96,
     codebook_size=1024,
     norm_groups=16,
-    linear_shortcut=True,
 )
 TINY_BACKBONE = BackboneConfig(
     hidden_size=192,
-    num_layers=3,
-    num_heads=4,
+    num_layers=4,
+    num_heads=6,
     intermediate_size=768,
     max_positions=256,
     initializer_range=0.05,
 )
 PYTHIA_14M = BackboneConfig(hidden_size=128, num_layers=6, num_heads=4, intermediate_size=512)
 
-# The cells of the VQGAN's grid as patches: convolutions at 16 x 16 alone, beside a linear map of the pixels.
-PATCH_VQGAN = VQGANConfig(
-    patch_size=16,
-    block_out_channels=(128,),
-    layers_per_block=1,
-    latent_channels=256,
-    linear_shortcut=True,
-)
+# The cells of the VQGAN's grid as patches: convolutions at 16 x 16 alone.
+PATCH_VQGAN = VQGANConfig(patch_size=16, block_out_channels=(128,), layers_per_block=1, latent_channels=256)
 
 TINY_OPTIM = OptimConfig(lr=3e-4, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995)
 TINY_RUN = RunConfig(steps=2000, batch_size=32, sample_every=250, checkpoint_every=100)
+TINY_PATCHES = VQGANConfig(
+    image_size=64, patch_size=8, block_out_channels=(64,), layers_per_block=2, latent_channels=192
+)
+# 192 x 64 coefficients are all of a picture's, so 64 tokens hold it exactly.
 TINY_MODEL = DoveConfig(
-    vqgan=TINY_VQGAN,
+    autoencoder="patches",
+    vqgan=TINY_PATCHES,
     generator=TINY_BACKBONE,
     decoder=TINY_BACKBONE,
     max_tokens=64,
-    token_dim=192,
-    token_basis="cosines",
+    token_dim=256,
+    prior="cosines",
+    prior_numbers=192,
     eos_head="quality",
     quality_target=25.0,
+    quality_perceptual="squeezenet+efficientnet-lite0",
 )
-TINY_PREFIXES = PrefixLossConfig(gan=0.0, perceptual_network="squeezenet")
+TINY_PREFIXES = PrefixLossConfig(
+    perceptual=2.0,
+    perceptual_network="squeezenet+efficientnet-lite0",
+    least_mse=5e-5,
+    view=8,
+    align=AlignConfig(network="efficientnet-lite0", enlarge=2),
+)
 
 TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
 
@@ -90,18 +96,21 @@ DOVE_BASE = DoveTrainConfig(
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
     model=TINY_MODEL,
-    loss=replace(TINY_PREFIXES, average="root", prefixes_per_image=2, whole=0.1, quality=1.0),
-    optim=TINY_OPTIM,
-    run=TINY_RUN,
-    start="components",
+    loss=TINY_PREFIXES,
+    optim=OptimConfig(lr=1e-3, warmup_steps=300, betas=(0.9, 0.98), ema_decay=0.9995),
+    augment=AugmentConfig(crop_probability=0.3, grayscale_probability=0.0),
+    run=RunConfig(steps=48_000, batch_size=32, holdout=512, sample_every=1000, checkpoint_every=400),
+    start="random",
 )
+# The paper starts from a reconstruction that was learned before: pass --checkpoint for another one.
 DOVE_TINY_PAPER = DoveTrainConfig(
     preset="dove-tiny-paper",
-    model=replace(TINY_MODEL, eos_head="binary"),
+    model=replace(TINY_MODEL, eos_head="binary", quality_perceptual="none"),
     loss=DoveLossConfig(gan=0.0, perceptual_network="squeezenet"),
     optim=TINY_OPTIM,
     run=TINY_RUN,
-    start="components",
+    start="checkpoint",
+    checkpoint="dove-tiny",
 )
 
 QDOVE_TINY = QueryPrefixTrainConfig(
@@ -110,7 +119,9 @@ QDOVE_TINY = QueryPrefixTrainConfig(
         **{setting.name: getattr(TINY_MODEL, setting.name) for setting in fields(DoveConfig)},
         query=TINY_QUERY,
     ),
-    loss=QueryPrefixLossConfig(gan=0.0, perceptual_network="squeezenet", irrelevant=0.02),
+    loss=QueryPrefixLossConfig(
+        **{setting.name: getattr(TINY_PREFIXES, setting.name) for setting in fields(PrefixLossConfig)}, irrelevant=0.02
+    ),
     optim=replace(TINY_OPTIM, lr=1e-4),
     run=TINY_RUN,
     start="checkpoint",
@@ -168,8 +179,8 @@ PRESETS: dict[str, TrainConfig] = {
     "dove-base": DOVE_BASE,
     "dove-base-patch": PrefixTrainConfig(
         preset="dove-base-patch",
-        model=DoveConfig(vqgan=PATCH_VQGAN, token_basis="bands", eos_head="quality"),
-        start="components",
+        model=DoveConfig(vqgan=PATCH_VQGAN, eos_head="quality"),
+        start="random",
     ),
     "dove-14m": replace(
         DOVE_BASE,
@@ -182,7 +193,6 @@ PRESETS: dict[str, TrainConfig] = {
         DOVE_TINY,
         preset="dove-tiny-gaussian",
         model=replace(TINY_MODEL, token_kind="gaussian"),
-        loss=TINY_PREFIXES,
         start="checkpoint",
         checkpoint="dove-tiny",
     ),
@@ -194,12 +204,10 @@ PRESETS: dict[str, TrainConfig] = {
         loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet"),
         optim=TINY_OPTIM,
         run=TINY_RUN,
-        start="components",
     ),
-    # As many parameters as dove-tiny; the image ends of dove-tiny alone have 2 million.
     "vqgan-tiny-wide": VQGANTrainConfig(
         preset="vqgan-tiny-wide",
-        model=replace(TINY_VQGAN, block_out_channels=(80, 160), latent_channels=160, linear_shortcut=False),
+        model=replace(TINY_VQGAN, block_out_channels=(80, 160), latent_channels=160),
         loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet", continuous=0.0),
         optim=TINY_OPTIM,
         run=TINY_RUN,

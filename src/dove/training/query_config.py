@@ -41,11 +41,6 @@ class QueryPrefixLossConfig(PrefixLossConfig):
     null: float = 0.5
     """Share of the queries replaced by "null", which asks for the whole image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prefixes_per_image != 1:
-            raise UserError("training with queries cuts one prefix per image: leave out --loss.prefixes-per-image")
-
 
 @dataclass(frozen=True, kw_only=True)
 class QDoveTrainConfig(DoveTrainConfig):

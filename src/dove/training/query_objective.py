@@ -23,7 +23,8 @@ from dove.metrics import decibels
 from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens
 from dove.tokens import Tokens
-from dove.training.objectives import DoveObjective, PrefixObjective, StepResult
+from dove.training.draws import draw_lengths
+from dove.training.objectives import DoveObjective, PrefixObjective, StepResult, prediction_errors
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
 
@@ -80,9 +81,9 @@ class QDoveObjective(DoveObjective):
     def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
-        output = self.model.generate_for(self.model.latents(images), asked.query)
+        output = self.model.generate_for(images, asked.query)
         lengths = Auto().lengths(output.eos)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, self._eq2)
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         eos = self._eos_loss(output.eos.probability, lengths, relevant, step)
@@ -116,7 +117,7 @@ class QDoveObjective(DoveObjective):
 
 
 class QueryPrefixObjective(PrefixObjective):
-    """Rebuild what is asked for from a random number of tokens, and foresee how well that goes inside the asked region."""
+    """Rebuild what is asked for from a random number of tokens, and predict how well that goes inside the asked region."""
 
     model: QDove
     config: QueryPrefixTrainConfig
@@ -124,25 +125,26 @@ class QueryPrefixObjective(PrefixObjective):
     def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
-        output = self.model.generate_for(self.model.latents(images), asked.query)
-        lengths = self.draw_lengths(len(images), step).to(images.device)
-        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths).values)
+        draws = self.draws(step)
+        lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws).to(images.device)
+        output = self.model.generate_for(images, asked.query, int(lengths.max()))
+        reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         perceptual: list[Tensor] = []
 
         def eq2(boxes: Tensor, targets: Tensor) -> Tensor:
-            terms = self.reconstruction_terms(boxes, targets)
+            terms = self.log_terms(boxes, targets, draws)
             perceptual.append(mean_by_sample(terms["perceptual"], asked.image_of, len(images)))
             return terms["rec"]
 
         relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, eq2)
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         reached = psnr_inside(reconstruction.detach(), images, asked.boxes, asked.image_of)
-        errors = self.foresight_errors(output.eos, lengths, reached, perceptual[0])
-        total = self.average(relevant) + loss.irrelevant * irrelevant.mean()
+        errors = prediction_errors(output.eos, lengths, reached, perceptual[0])
+        total = relevant.mean() + loss.irrelevant * irrelevant.mean()
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
         metrics = {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-        return StepResult(total, reconstruction, metrics | _lengths_by_kind(Auto().lengths(output.eos), asked))
+        return StepResult(total, reconstruction, metrics)
 
     def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
         return super().adversary_loss(images.images, reconstruction)

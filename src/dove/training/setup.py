@@ -25,8 +25,8 @@ from dove.training.schedule import Settings, in_steps, told_length
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
 
-COMPONENT_IMAGES = 4096
-"""Images that a closed-form start is computed from."""
+SAMPLE_IMAGES = 4096
+"""Images that a prior is fitted to, or a codebook is drawn from."""
 
 
 def run_training(config: TrainConfig) -> Path:
@@ -51,7 +51,7 @@ def run_training(config: TrainConfig) -> Path:
     processor = ImageProcessor(recipe.image_size(config))
     set_seed(config.run.seed)
     resuming = bool(checkpoints(output / "checkpoints"))
-    model = recipe.start(config, None if resuming else lambda: component_images(dataset, processor))
+    model = recipe.start(config, None if resuming else lambda: sample_images(dataset, processor))
     objective = recipe.objective(config, model)
     examples = recipe.examples(config, dataset, processor.image_size) if recipe.examples else None
     save = partial(save_model, loss_networks=objective.loss.networks)
@@ -90,19 +90,10 @@ def load_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tenso
     return torch.stack(images) if images else torch.empty(0, 3, processor.image_size, processor.image_size)
 
 
-def component_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tensor, "M 3 S S"]:
-    """Evenly spaced images for a closed-form start.
-
-    Raises:
-        UserError: if fewer than two can be read: a start is computed from how images differ.
-    """
-    spacing = max(1, len(dataset) // COMPONENT_IMAGES)
-    images = load_images(dataset.select(range(0, len(dataset), spacing)), processor)
-    if len(images) < 2:
-        raise UserError(
-            f"{len(images)} readable image to train on; this model's start is computed from at least 2, add images"
-        )
-    return images
+def sample_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tensor, "M 3 S S"]:
+    """Load evenly spaced images to initialise a model from."""
+    spacing = max(1, len(dataset) // SAMPLE_IMAGES)
+    return load_images(dataset.select(range(0, len(dataset), spacing)), processor)
 
 
 def save_model(model: nn.Module, folder: Path, loss_networks: Sequence[str] = ()) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
@@ -13,10 +13,10 @@ from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
-from dove.closed_form import start_from_bands, start_from_cosines, start_from_patches
 from dove.errors import UserError
 from dove.models.pretrained import import_backbones, import_vqgan
-from dove.models.vqgan import VQGAN, make_vqgan
+from dove.models.prior import CosinePrior
+from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
@@ -34,39 +34,58 @@ from its checkpoint."""
 
 
 def start_vqgan(config: VQGANTrainConfig, sample: Sample) -> VQGAN:
-    """DOVE's image ends."""
-    vqgan = make_vqgan(config.model)
-    if config.start == "components" and sample:
-        start_from_patches(vqgan, sample())
-    return vqgan
+    """Make DOVE's VQGAN at random weights."""
+    return VQGAN(config.model)
 
 
 def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
-    """The whole tokenizer."""
+    """Make the whole tokenizer."""
     model = QDove(config.model) if isinstance(config.model, QDoveConfig) else Dove(config.model)
     if not sample:
         return model
+    if isinstance(model.prior, CosinePrior) and config.start != "checkpoint":
+        fit_prior(model, model.prior, sample())
     if config.start == "pretrained":
         import_backbones(model, config.pretrained_backbone)
-        import_vqgan(model.vqgan, config.pretrained_vqgan)
+        import_vqgan(require_vqgan(model), config.pretrained_vqgan)
     if config.vqgan_checkpoint:
-        load_stage(model.vqgan, config.model.vqgan, config.vqgan_checkpoint)
-    if config.start == "components":
-        images = sample()
-        if not config.vqgan_checkpoint:
-            start_ends = start_from_cosines if config.model.token_basis == "cosines" else start_from_patches
-            start_ends(model.vqgan, images)
-        start_from_bands(model, images)
+        load_stage(require_vqgan(model), config.model.vqgan, config.vqgan_checkpoint)
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
     return model
 
 
+def require_vqgan(model: Dove) -> VQGAN:
+    """Give a tokenizer's VQGAN.
+
+    Raises:
+        UserError: if it has patches instead.
+    """
+    if not isinstance(model.vqgan, VQGAN):
+        raise UserError("a pretrained VQGAN needs --model.autoencoder vqgan; this model has patches")
+    return model.vqgan
+
+
+@torch.no_grad()
+def fit_prior(model: Dove, prior: CosinePrior, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Fit the prior to images in [-1, 1], and set the last layers to zero that would disturb it at first.
+
+    Raises:
+        UserError: for too few images.
+    """
+    prior.fit(images)
+    added = model.vqgan.decoder.conv_out if isinstance(model.vqgan, VQGAN) else model.vqgan.conv_out
+    for last in (model.generator.token_projection, added):
+        nn.init.zeros_(last.weight)
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+
+
 @torch.no_grad()
 def start_from_checkpoint(model: Dove, source: str) -> None:
-    """Take over the weights of another tokenizer; what it lacks keeps its start.
+    """Take over the weights of another tokenizer; those it lacks, such as another EOS head's, stay as they are.
 
-    Of a head that predicts a perceptual distance beside the PSNR, a model that predicts the PSNR alone takes that part.
+    From a head that predicts a perceptual distance beside the PSNR, a model that predicts the PSNR alone takes that part.
 
     Raises:
         UserError: if there is no such checkpoint, or it has weights that ``model`` has no place for.
@@ -78,6 +97,8 @@ def start_from_checkpoint(model: Dove, source: str) -> None:
     if model.config.eos_head == other.config.eos_head == "quality":
         for name in ("generator.eos_head.projection.weight", "generator.eos_head.projection.bias"):
             weights[name] = weights[name][: len(own[name])]
+    if model.config.eos_head != other.config.eos_head:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("generator.eos_head.")}
     load_weights(model, own | weights, source)
 
 

@@ -18,7 +18,6 @@ from dove.data.augment import TrainingImages
 from dove.data.dataset import ImageDataset
 from dove.data.loader import loader_watched
 from dove.errors import UserError
-from dove.models.attention import use_attention_for
 from dove.training.batches import Batches
 from dove.training.config import TrainConfig
 from dove.training.finite import FiniteGuard
@@ -69,11 +68,10 @@ class Trainer:
         self.images_per_step = images_per_step(config.run, self.accelerator.num_processes)
         set_seed(config.run.seed)
         self.objective = objective
-        use_attention_for(objective.model, self.accelerator.device, training=True)
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
         self.layout = make_layout(config, objective, self.accelerator)
         self.wrapped = self.layout.spread(self.objective, self.average)
-        self.optimizer = make_adamw(config.optim, list(objective.model.parameters()), config.optim.lr)
+        self.optimizer = make_adamw(config.optim, objective.trained(), config.optim.lr)
         self.adversary = (
             make_adamw(config.optim, list(objective.discriminator.parameters()), config.optim.discriminator_lr)
             if objective.discriminator is not None
@@ -146,7 +144,8 @@ class Trainer:
         self.objective.train()
         results = [self._backward(batch, step, number, len(batches)) for number, batch in enumerate(batches)]
         loss = torch.stack([result.loss.detach() for result in results]).mean()
-        self._update(self.objective.model, self.optimizer, step, {"loss": loss})
+        self._average_gradients(self.layout.beside(self.objective))
+        self._update(self.objective.trained(), self.optimizer, step, {"loss": loss})
         self.average.update_parameters(self.objective.model)
         metrics = {
             name: torch.stack([result.metrics[name].float() for result in results]).mean()
@@ -186,20 +185,21 @@ class Trainer:
                 loss = self.objective.adversary_loss(batch, result.reconstruction)
             self.accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
-        self._average_gradients(self.objective.discriminator)
+        parameters = list(self.objective.discriminator.parameters())
+        self._average_gradients(parameters)
         mean = torch.stack(losses).mean()
-        self._update(self.objective.discriminator, self.adversary, step, {"discriminator's loss": mean})
+        self._update(parameters, self.adversary, step, {"discriminator's loss": mean})
         return mean
 
     def _update(
         self,
-        model: nn.Module,
+        parameters: list[nn.Parameter],
         optimizer: torch.optim.Optimizer,
         step: int,
         losses: dict[str, Float[Tensor, ""]],
     ) -> None:
         """Move the weights, unless a loss or the gradient of any process is not finite."""
-        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.optim.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(parameters, self.config.optim.clip_norm)
         assert norm is not None
         values = {**losses, "gradient": gather(norm)}
         at_fault = ~torch.stack([value.detach().float().isfinite() for value in values.values()]).all()
@@ -210,9 +210,9 @@ class Trainer:
         optimizer.zero_grad()
         self.guard.watch(step, left_out, values)
 
-    def _average_gradients(self, model: nn.Module) -> None:
-        """The discriminator is called outside the wrapped forward, so its gradients have to be averaged here."""
-        for parameter in model.parameters():
+    def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average gradients over the processes that nothing else averages, such as the discriminator's."""
+        for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 

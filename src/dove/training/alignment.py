@@ -1,0 +1,94 @@
+"""Alignment of a tokenizer's hidden states and tokens with a frozen network (REPA, VA-VAE, GigaTok and MAETok gain so)."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dove.config import DoveConfig
+from dove.frozen.registry import load_network
+from dove.losses.align import grid_alignment, pooled_alignment
+from dove.models.token_generator import GeneratorOutput
+from dove.tokens import Tokens
+from dove.training.config import AlignConfig
+
+
+class Alignment(nn.Module, ABC):
+    """Extra losses on the generator's output, by name."""
+
+    def heads(self) -> dict[str, nn.Module]:
+        """Give the heads that are trained along and thrown away, by name."""
+        return {}
+
+    @abstractmethod
+    def forward(
+        self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the unweighted losses, averaged over the batch.
+
+        Args:
+            output: of the generator for the first k timestamps.
+            tokens: cut to the lengths that the images were rebuilt from, none above k.
+            images: in [-1, 1].
+        """
+
+
+class NoAlignment(Alignment):
+    """No extra losses."""
+
+    def forward(
+        self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Give none."""
+        return {}
+
+
+class NetworkAlignment(Alignment):
+    """Linear heads that predict a frozen network's features from hidden states and from tokens.
+
+    Args:
+        config: settings of the alignment.
+        model: settings of the tokenizer.
+    """
+
+    def __init__(self, config: AlignConfig, model: DoveConfig):
+        super().__init__()
+        self.network = load_network(config.network, config.weights)
+        self.enlarge, self.side, self.fixed = config.enlarge, model.vqgan.grid_size, model.prior_numbers
+        width = self.network.width
+        self.grid = nn.Linear(model.generator.hidden_size, width)
+        self.pooled = nn.Linear(model.generator.hidden_size, width)
+        self.tokens = nn.Linear(model.learned_numbers, width)
+
+    def heads(self) -> dict[str, nn.Module]:
+        """Give the three linear heads."""
+        return {"grid": self.grid, "pooled": self.pooled, "tokens": self.tokens}
+
+    def forward(
+        self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the cosine distances of grid, timestamps and tokens to the network's last map and its mean."""
+        with torch.no_grad():
+            size = images.shape[-1] * self.enlarge
+            maps = self.network.maps(F.interpolate(images, size=size, mode="bilinear", align_corners=False))
+            mean = self.network.pooled(maps)
+        hidden = masked_mean(output.hidden, tokens)
+        learned = masked_mean(tokens.values[..., self.fixed :], tokens)
+        return {
+            "align_grid": grid_alignment(self.grid(output.grid), maps[-1], (self.side, self.side)).mean(),
+            "align_hidden": pooled_alignment(self.pooled(hidden), mean).mean(),
+            "align_tokens": pooled_alignment(self.tokens(learned), mean).mean(),
+        }
+
+
+def masked_mean(values: Float[Tensor, "B k W"], tokens: Tokens) -> Float[Tensor, "B W"]:
+    """Average over each image's kept tokens."""
+    kept = tokens.mask[..., None].float()
+    return (values.float() * kept).sum(1) / kept.sum(1)
+
+
+def make_alignment(config: AlignConfig, model: DoveConfig) -> Alignment:
+    """Make the alignment that ``config`` names."""
+    return NoAlignment() if config.network == "none" else NetworkAlignment(config, model)
