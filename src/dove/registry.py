@@ -15,6 +15,7 @@ MODELS = {
     "VQGAN": ("dove.config:VQGANConfig", "dove.baselines.vqgan:VQGANTokenizer"),
     "TiTok": ("dove.baselines.config:TiTokConfig", "dove.baselines.titok:make_titok"),
     "ALIT": ("dove.baselines.config:ALITConfig", "dove.baselines.alit:ALIT"),
+    "Cosines": ("dove.baselines.cosines:CosinesConfig", "dove.baselines.cosines:Cosines"),
     "MaskgitVQGAN": ("dove.baselines.config:MaskgitVQGANConfig", "dove.baselines.vqgan:MaskgitTokenizer"),
 }
 """Settings, and what makes a model: a class with ``from_pretrained``, or a class or function that takes the settings."""

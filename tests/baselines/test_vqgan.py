@@ -10,14 +10,14 @@ from dove.baselines.maskgit_vqgan import from_taming_name
 from dove.baselines.vqgan import MaskgitTokenizer, VQGANTokenizer, load_published
 from dove.checkpoint import save_checkpoint
 from dove.errors import UserError
-from dove.models.vqgan import make_vqgan
+from dove.models.vqgan import VQGAN
 
 
 @pytest.fixture(params=["own", "maskgit"])
 def tokenizer(request, tiny_config):
     torch.manual_seed(0)
     if request.param == "own":
-        return VQGANTokenizer(make_vqgan(tiny_config.vqgan)).eval()
+        return VQGANTokenizer(VQGAN(tiny_config.vqgan)).eval()
     config = MaskgitVQGANConfig(
         image_size=16, hidden_channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, latent_channels=8, norm_groups=4
     )
@@ -56,7 +56,7 @@ def test_tokens_are_in_row_major_order():
 
 
 def test_a_vqgan_stage_is_loaded(tmp_path, tiny_config, images):
-    vqgan = make_vqgan(tiny_config.vqgan)
+    vqgan = VQGAN(tiny_config.vqgan)
     save_checkpoint(tmp_path / "vqgan", tiny_config.vqgan, vqgan.state_dict())
     loaded = VQGANTokenizer.from_pretrained(tmp_path / "vqgan")
     assert torch.equal(loaded.encode(images).values, VQGANTokenizer(vqgan).eval().encode(images).values)

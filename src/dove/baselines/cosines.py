@@ -1,0 +1,117 @@
+"""The cosine transform of the whole picture as a tokenizer: nothing learned, lengths exact by Parseval.
+
+It is the baseline of every model that starts from a cosine prior, with as many numbers a token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dove.baselines.adapter import fitting_images, fitting_tokens
+from dove.checkpoint import save_checkpoint
+from dove.errors import UserError
+from dove.lengths import LengthPolicy, Trial, parse_length_policies
+from dove.models.eos import EosScores, scores_from_quality
+from dove.models.prior import CosinePrior
+from dove.tokens import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosinesConfig:
+    """Settings of the cosine transform as a tokenizer."""
+
+    image_size: int = 64
+    """Side S of the images, in pixels."""
+    max_tokens: int = 64
+    """Capacity K."""
+    token_dim: int = 256
+    """Numbers a token."""
+    quality_target: float = 25.0
+    """PSNR in dB at which ``auto`` ends a sequence."""
+
+    def __post_init__(self) -> None:
+        if min(self.image_size, self.max_tokens, self.token_dim) < 1:
+            raise UserError(f"sizes of the cosine transform must be at least 1; got {self}")
+
+
+class Cosines(nn.Module):
+    """Tokenizer without learned parameters: bands of the picture's cosine transform, ordered by variance.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: CosinesConfig):
+        super().__init__()
+        self.config = config
+        self.image_size, self.max_tokens = config.image_size, config.max_tokens
+        self.transform = CosinePrior(config.image_size, config.max_tokens, config.token_dim, 0)
+        self.requires_grad_(False)
+
+    @classmethod
+    def fit(cls, config: CosinesConfig, images: Float[Tensor, "M 3 S S"]) -> "Cosines":
+        """Make the tokenizer for images like those of a sample, in [-1, 1].
+
+        Raises:
+            UserError: for too few images, or images of another size.
+        """
+        model = cls(config)
+        model.transform.fit(fitting_images(images, config.image_size, model.transform.mean))
+        return model.eval()
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Numbers of tokens an image can have: all up to the capacity."""
+        return tuple(range(1, self.max_tokens + 1))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
+        """Encode images.
+
+        Args:
+            images: (B, 3, S, S), float in [-1, 1].
+            num_tokens: as for ``Dove.encode``; ``auto``, ``psnr>=x`` and ``budget n`` are exact.
+
+        Raises:
+            UserError: for images or a number of tokens that don't fit.
+        """
+        return self.encode_each(images, [num_tokens])[0]
+
+    @torch.no_grad()
+    def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
+        """Encode the same images by several length policies; see :meth:`encode`."""
+        policies = parse_length_policies(requests, self.max_tokens).policies
+        images = fitting_images(images, self.image_size, self.transform.mean)
+        code = self.transform.encode(images)
+        eos = scores_from_quality(code.quality, self.config.quality_target)
+        return [self._cut(images, code.fixed, eos, policy) for policy in policies]
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images, in [-1, 1], from tokens.
+
+        Raises:
+            UserError: for tokens of another shape, or a number of tokens that is not from 1 to K.
+        """
+        tokens = fitting_tokens(tokens, self.max_tokens, self.config.token_dim, self.transform.mean)
+        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        return self.transform.picture(tokens.trim()).clamp(-1, 1)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write a checkpoint folder.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        save_checkpoint(save_directory, self.config, self.state_dict())
+
+    def _cut(self, images: Tensor, values: Tensor, eos: EosScores, policy: LengthPolicy) -> Tokens:
+        def cut(lengths: Tensor) -> Tokens:
+            return Tokens.cut(values, lengths, self.max_tokens)
+
+        trial = Trial(images=images, reconstruct=lambda lengths: self.decode(cut(lengths)))
+        return cut(policy.lengths(eos[: policy.positions(self.max_tokens)], trial))
