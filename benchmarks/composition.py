@@ -98,7 +98,7 @@ def compose(model: Dove) -> Composition:
     """The composition with the weights of a ``Dove`` whose end is a word of a vocabulary."""
     composed = Composition(model.config).eval()
     generator, decoder = model.generator, model.token_decoder
-    composed.vqgan.load_state_dict(model.vqgan.model.state_dict())
+    composed.vqgan.load_state_dict(model.vqgan.state_dict())
     for target, source in (
         (composed.generator.gpt_neox, generator.backbone.model),
         (composed.decoder, decoder.backbone.model),

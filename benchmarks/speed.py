@@ -254,7 +254,7 @@ def dove_operations(model: Dove, work: str, tokens: int) -> int:
     side, config = model.image_size, model.config
     if work == "encode":
         images = torch.empty(1, 3, side, side, device="meta")
-        return count_operations(lambda: meta.generate(meta.latents(images), tokens))
+        return count_operations(lambda: meta.generate(images, tokens))
     values = torch.empty(1, config.max_tokens, config.token_dim, device="meta")
     return count_operations(lambda: meta.reconstruct_from(values))
 

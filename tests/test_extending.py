@@ -108,7 +108,7 @@ def test_a_loss_behind_an_objective(tiny_dove: Dove, images: Tensor) -> None:
         """Absolute difference of horizontal differences, one value for each image."""
         return (images.diff(dim=3) - rebuilt.diff(dim=3)).abs().flatten(1).mean(1)
 
-    tokens = tiny_dove.generate(tiny_dove.latents(images), 4).values
+    tokens = tiny_dove.generate(images, 4).values
     cut = Tokens.cut(tokens, torch.full((3,), 4), tiny_dove.max_tokens)
     losses = edges(images, tiny_dove.reconstruct_from(cut.values))
     assert losses.shape == (3,)

@@ -24,7 +24,7 @@ from dove.demo.session import (
 )
 from dove.errors import UserError
 from dove.metrics import psnr
-from dove.models.vqgan import make_vqgan
+from dove.models.vqgan import VQGAN
 from dove.processor import ImageProcessor
 from dove.query.config import QueryConfig
 from dove.query.tokenizer import QDove
@@ -81,7 +81,7 @@ def test_queries_go_to_models_that_take_them(tiny_dove: Dove, photo: Image.Image
 
 
 def test_models_of_other_kinds_stand_beside(tiny_dove: Dove, tiny_config: DoveConfig, photo: Image.Image) -> None:
-    other = rebuild_prefixes(VQGANTokenizer(make_vqgan(tiny_config.vqgan)).eval(), photo)
+    other = rebuild_prefixes(VQGANTokenizer(VQGAN(tiny_config.vqgan)).eval(), photo)
     assert other.counts == (16,)
     picture = compare({"dove": rebuild_prefixes(tiny_dove, photo), "vqgan": other}, 4)
     assert picture.width > 3 * 192

@@ -18,14 +18,13 @@ from dove.tokenizer import Dove
 def test_features_are_those_of_each_block(tiny_dove: Dove, images: torch.Tensor) -> None:
     features = hidden_grid_features(tiny_dove, images)
     assert features.shape == (2, 3, 16, 32)
-    latents = tiny_dove.latents(images)
-    last = tiny_dove.generator.hidden_states(latents, 16)[:, :16]
-    torch.testing.assert_close(tiny_dove.generator.backbone.model.final_layer_norm(features[-1]), last)
+    last = tiny_dove.generate(images).grid
+    torch.testing.assert_close(tiny_dove.generator.transformer.final_layer_norm(features[-1]), last)
 
 
 def test_hooks_do_not_stay(tiny_dove: Dove, images: torch.Tensor) -> None:
     hidden_grid_features(tiny_dove, images)
-    assert not any(layer._forward_hooks for layer in tiny_dove.generator.backbone.model.layers)
+    assert not any(layer._forward_hooks for layer in tiny_dove.generator.transformer.layers)
 
 
 def test_components_are_an_independent_svd_s() -> None:

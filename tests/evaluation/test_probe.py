@@ -83,7 +83,7 @@ def test_tokens_and_layers_are_the_model_s(subject: Subject, tiny_dove: Dove) ->
     assert found[sources[0]][1].tolist() == [3, 3, 3]
     layer = hidden_grid_features(tiny_dove, pixels)[1]
     torch.testing.assert_close(found[sources[1]][0], torch.cat([layer.mean(1), layer.amax(1)], 1))
-    assert found[sources[2]][0].shape == (3, 2 * tiny_dove.latents(pixels).shape[-1])
+    assert found[sources[2]][0].shape == (3, 2 * tiny_dove.vqgan.encode(pixels).shape[-1])
 
 
 def test_features_that_are_not_finite_are_named(subject: Subject, tiny_dove: Dove, images: Images) -> None:

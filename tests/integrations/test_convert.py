@@ -28,28 +28,28 @@ def rename(model: Dove, *replacements: tuple[str, str]) -> dict[str, Tensor]:
 
 
 FOREIGN = (
-    ("generator.backbone.model.", "tokenizer.encoder_lm.gpt_neox."),
+    ("generator.transformer.", "tokenizer.encoder_lm.gpt_neox."),
     ("generator.eos_head.projection.", "tokenizer.encoder_lm.embed_out."),
     ("generator.latent_projection.", "tokenizer.encoder_in."),
     ("generator.token_projection.", "tokenizer.encoder_out."),
     ("generator.grid_positions", "tokenizer.encoder_pos"),
-    ("token_decoder.backbone.model.", "tokenizer.decoder_lm."),
+    ("token_decoder.transformer.", "tokenizer.decoder_lm."),
     ("token_decoder.token_projection.", "tokenizer.decoder_in."),
     ("token_decoder.latent_projection.", "tokenizer.decoder_out."),
     ("token_decoder.positions", "tokenizer.decoder_pos"),
-    ("vqgan.model.", "tokenizer.vq."),
+    ("vqgan.", "tokenizer.vq."),
 )
 NAMELESS = (  # as FOREIGN, but no word tells the sides
-    ("generator.backbone.model.", "first."),
+    ("generator.transformer.", "first."),
     ("generator.eos_head.projection.", "stop."),
     ("generator.latent_projection.", "a."),
     ("generator.token_projection.", "b."),
     ("generator.grid_positions", "p"),
-    ("token_decoder.backbone.model.", "second."),
+    ("token_decoder.transformer.", "second."),
     ("token_decoder.token_projection.", "c."),
     ("token_decoder.latent_projection.", "d."),
     ("token_decoder.positions", "q"),
-    ("vqgan.model.", "vq."),
+    ("vqgan.", "vq."),
 )
 
 
@@ -162,7 +162,7 @@ def test_what_is_left_is_listed_in_both_directions(model):
         ),
         (
             lambda x: {k: v for k, v in x.items() if "final_layer" not in k},
-            "4 missing: generator.backbone.model.final_la",
+            "4 missing: generator.transformer.final_la",
         ),
         (
             lambda x: {k: v[:1] if "vq.quant_conv.b" in k else v for k, v in x.items()},

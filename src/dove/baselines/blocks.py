@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.config import TransformerConfig
-from dove.models.attention import ScaledDotProduct
+from dove.models.transformer import attend
 
 COMMITMENT = 0.25
 """Weight of the pull on the latents beside the pull on the codebook."""
 
 
-class Attention(ScaledDotProduct):
+class Attention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values."""
 
     def __init__(self, width: int, num_heads: int):
@@ -30,7 +30,7 @@ class Attention(ScaledDotProduct):
         """The mask is True for positions that may be seen; None for all."""
         projected = F.linear(hidden, self.in_proj_weight, self.in_proj_bias)
         query, key, value = projected.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = self.attend(query, key, value, attn_mask=mask)
+        mixed = attend(query, key, value, mask)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 

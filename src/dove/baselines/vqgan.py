@@ -13,7 +13,7 @@ from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.config import VQGANConfig
 from dove.errors import UserError
-from dove.models.vqgan import VQGAN, make_vqgan
+from dove.models.vqgan import VQGAN
 
 
 class VQGANTokenizer(FixedLength):
@@ -43,7 +43,7 @@ class VQGANTokenizer(FixedLength):
         """
         folder = resolve_checkpoint(name)
         config, weights = load_checkpoint(folder, VQGANConfig)
-        vqgan = make_vqgan(config)
+        vqgan = VQGAN(config)
         load_weights(vqgan, weights, folder)
         return cls(vqgan).eval()
 

@@ -107,7 +107,7 @@ def _encode(
     """Predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and the images (M, 3, S, S), on the CPU."""
     predicted, errors, values, originals = [], [], [], []
     for batch in images.batches(model.image_size, batch_size, subject.name):
-        output = model.generate(model.latents(batch.pixels.to(subject.device)))
+        output = model.generate(batch.pixels.to(subject.device))
         assert output.eos.quality is not None
         predicted.append(output.eos.quality.cpu())
         values.append(output.values.cpu())
@@ -121,7 +121,7 @@ def _encode(
 def _errors(
     model: Dove, values: torch.Tensor, originals: torch.Tensor, lengths: torch.Tensor, batch_size: int
 ) -> Curves:
-    device = model.token_decoder.positions.device
+    device = model.device
     found = []
     for part, pixels, cut in zip(
         values.split(batch_size), originals.split(batch_size), lengths.split(batch_size), strict=True
@@ -142,7 +142,7 @@ def _follow(
 ) -> Outcome:
     """Choose lengths for all images, batch by batch, with the time that takes, and measure what they give."""
     policy = parse_length_policy(request, model.max_tokens)
-    device = model.token_decoder.positions.device
+    device = model.device
     chosen, seconds = [], 0.0
     for quality, part, pixels in zip(
         predicted.split(batch_size), values.split(batch_size), originals.split(batch_size), strict=True

@@ -91,7 +91,7 @@ def extract(
     grids: dict[int | str, Tensor] = {}
     if isinstance(model, Dove):
         if any(source.layer == LATENTS for source in sources):
-            grids[LATENTS] = model.latents(pixels)
+            grids[LATENTS] = model.vqgan.encode(pixels)
         if any(isinstance(source.layer, int) for source in sources):
             grids |= dict(enumerate(hidden_grid_features(model, pixels), 1))
     for source in sources:

@@ -9,25 +9,23 @@ from dove.tokenizer import Dove
 
 @torch.no_grad()
 def hidden_grid_features(model: Dove, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
-    """What each of the token generator's L blocks makes of the N grid positions (row by row).
+    """Compute the output of each of the token generator's L blocks at the N grid positions (row by row).
 
-    Grid positions don't see timestamps, so a single one is run with them.
+    Grid positions don't see timestamps, so none are run with them.
 
     Args:
         model: the tokenizer.
         images: pixels in [-1, 1], on the model's device.
     """
-    latents = model.latents(images)
-    positions = latents.shape[1]
+    prefix = model.generator.embed(model.vqgan.encode(images))
     found: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output if isinstance(output, Tensor) else output[0]
-        found.append(hidden[:, :positions])
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        found.append(output)
 
-    handles = [layer.register_forward_hook(keep) for layer in model.generator.backbone.model.layers]
+    handles = [layer.register_forward_hook(keep) for layer in model.generator.transformer.layers]
     try:
-        model.generator.hidden_states(latents, 1)
+        model.generator.transformer(prefix.embeddings)
     finally:
         for handle in handles:
             handle.remove()

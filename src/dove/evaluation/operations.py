@@ -20,6 +20,7 @@ from dove.baselines.adapter import FixedLength
 from dove.errors import UserError
 from dove.protocol import Tokenizer, device_of
 from dove.tokenizer import Dove
+from dove.tokens import Tokens
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -63,7 +64,7 @@ def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
     images = _image(tokenizer.image_size, "meta")
     if isinstance(tokenizer, Dove):
         model = on_meta(tokenizer)
-        return count_operations(lambda: model.generate(model.latents(images), positions))
+        return count_operations(lambda: model.generate(images, positions))
     if isinstance(tokenizer, FixedLength):
         baseline = on_meta(tokenizer)
         return count_operations(lambda: baseline.quantized_values(images))
@@ -74,16 +75,20 @@ def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
 def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
     """Operations that turn the tokens of one image back into pixels.
 
-    The same at every length for a ``Dove``, whose token decoder always sees K positions, zeros where tokens were cut.
+    Without a prior a ``Dove``'s token decoder always sees K positions, zeros where tokens were cut.
 
     Args:
         tokenizer: as for ``encode_operations``.
-        positions: tokens of the image; only tokenizers that are really run look at it.
+        positions: tokens of the image.
     """
-    if isinstance(tokenizer, Dove | FixedLength):
-        width = tokenizer.config.token_dim if isinstance(tokenizer, Dove) else tokenizer.token_dim
-        model, values = on_meta(tokenizer), torch.empty(1, tokenizer.max_tokens, width, device="meta")
-        return count_operations(lambda: model.reconstruct_from(values))
+    if isinstance(tokenizer, Dove):
+        model = on_meta(tokenizer)
+        values = torch.empty(1, positions, tokenizer.config.token_dim, device="meta")
+        tokens = Tokens(values, torch.empty(1, dtype=torch.long, device="meta"))
+        return count_operations(lambda: model.reconstruct_from(tokens))
+    if isinstance(tokenizer, FixedLength):
+        baseline, values = on_meta(tokenizer), torch.empty(1, tokenizer.max_tokens, tokenizer.token_dim, device="meta")
+        return count_operations(lambda: baseline.reconstruct_from(values))
     tokens = tokenizer.encode(_image(tokenizer.image_size, device_of(tokenizer)), positions)
     return count_operations(lambda: tokenizer.decode(tokens))
 

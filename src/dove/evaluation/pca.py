@@ -53,7 +53,7 @@ def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple
         pixels.append(batch.pixels)
         inputs = batch.pixels.to(subject.device)
         with torch.no_grad():
-            features.setdefault(LATENTS, []).append(model.latents(inputs).cpu())
+            features.setdefault(LATENTS, []).append(model.vqgan.encode(inputs).cpu())
         for number, layer in enumerate(hidden_grid_features(model, inputs), 1):
             features.setdefault(f"layer {number}", []).append(layer.cpu())
     return torch.cat(pixels), {source: torch.cat(parts) for source, parts in features.items()}

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.tokenizer import Dove
+from dove.tokens import Tokens
 
 PROBES = 4
 """Random directions in image space that a decoder's sensitivity is estimated from, for every batch."""
@@ -21,7 +22,8 @@ def token_sensitivity(
     for part in values.split(batch_size):
         part = part.clone().requires_grad_(True)
         with torch.enable_grad():
-            picture = model.reconstruct_from(part)
+            lengths = torch.full((len(part),), part.shape[1], device=part.device)
+            picture = model.reconstruct_from(Tokens(part, lengths))
             for _ in range(PROBES):
                 signs = torch.randint(0, 2, picture.shape, generator=generator).to(picture) * 2 - 1
                 (gradient,) = torch.autograd.grad((signs * picture).sum(), part, retain_graph=True)

@@ -21,7 +21,7 @@ from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subject
 from dove.evaluation.operations import decode_operations, encode_operations, language_model_operations
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
-from dove.models.vqgan import make_vqgan
+from dove.models.vqgan import VQGAN
 from dove.paper import load_experiment
 from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
@@ -119,7 +119,7 @@ def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
         if type(config) is DoveConfig:  # not one with queries, which is another class
             return Dove(config).eval()
         if isinstance(config, VQGANConfig):
-            return VQGANTokenizer(make_vqgan(config)).eval()
+            return VQGANTokenizer(VQGAN(config)).eval()
     raise UserError(f"the speed of preset {preset!r} cannot be measured from random weights; pass a checkpoint of it")
 
 

@@ -24,7 +24,7 @@ from dove.errors import UserError
 from dove.integrations.published import NOT_NEEDED, Layer, Layout, find_layout, make_layers, read_config, read_layers
 from dove.tokenizer import Dove
 
-PARTS = ("vqgan.model.", "generator.backbone.model.", "token_decoder.backbone.model.")
+PARTS = ("vqgan.", "generator.transformer.", "token_decoder.transformer.")
 """Where the image ends and the transformers stand in our names."""
 ADDED = ("generator.grid_positions", "token_decoder.positions")
 """Vectors that are added to others: where a file has none, zeros are the same."""

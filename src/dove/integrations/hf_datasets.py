@@ -47,7 +47,7 @@ def add_tokens(
 
     def encode(rows: Any) -> dict[str, list[Any]]:
         pixels = processor([_picture(image) for image in rows[image_column]])
-        pixels = pixels.to(model.token_decoder.positions.device)
+        pixels = pixels.to(model.device)
         if isinstance(model, QDove):
             tokens = model.encode(pixels, num_tokens, rows[query_column] if query_column else None)
         else:

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self, images: Float[Tensor, "B 3 S S"]
     ) -> tuple[Float[Tensor, "B K D"], Int[Tensor, " B"], Float[Tensor, "B K"]]:
         """The ``OUTPUTS`` for images in [-1, 1]."""
-        output = self.model.generate(self.model.latents(images))
+        output = self.model.generate(images)
         margin = output.eos.margin
         capacity = margin.shape[1]
         # The first position from the second on where EOS wins; as sums, which every runtime knows, not as a search.

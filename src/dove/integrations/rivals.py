@@ -12,7 +12,7 @@ from dove.checkpoint import save_checkpoint
 from dove.config import VQGANConfig
 from dove.errors import UserError
 from dove.models.pretrained import import_vqgan
-from dove.models.vqgan import make_vqgan
+from dove.models.vqgan import VQGAN
 
 VQMODEL = "vqmodel"
 KINDS = (VQMODEL, *vqgan.LAYOUTS, *(name for name in (*TITOKS, *ALITS) if "tiny" not in name))
@@ -34,7 +34,7 @@ def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
         raise UserError(f"no kind {kind!r} of weights; there are dove, {', '.join(KINDS)}")
     model: Any
     if kind == VQMODEL:
-        model = make_vqgan(read_vqgan_config(source))
+        model = VQGAN(read_vqgan_config(source))
         import_vqgan(model, source)
     else:
         module = titok if kind in TITOKS else alit if kind in ALITS else vqgan

@@ -43,7 +43,7 @@ def reconstruct(
         query: what the tokens shall describe first.
         given: for each policy the length that ``choose_together`` found for this image; None where the policy chooses.
     """
-    images = image[None].to(model.token_decoder.positions.device)
+    images = image[None].to(model.device)
     lengths = [None if length is None else torch.tensor([length]) for length in given or [None] * len(policies)]
     tokens = Tokens.cat(encode_given(model, images, policies, lengths, query))
     rebuilt = model.decode(tokens)
@@ -100,10 +100,10 @@ def encode_given(
 @torch.no_grad()
 def eos_scores(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
     """What the EOS head says of all K positions."""
-    latents = model.latents(images.to(model.token_decoder.positions))
+    images = images.to(model.device)
     if isinstance(model, QDove) and query is not None:
-        return model.generate_for(latents, model.query_tokens([query] * len(images))).eos
-    return model.generate(latents).eos
+        return model.generate_for(images, model.query_tokens([query] * len(images))).eos
+    return model.generate(images).eos
 
 
 def concatenate(scores: Sequence[EosScores]) -> EosScores:

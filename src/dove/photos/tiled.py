@@ -144,7 +144,7 @@ class _Batches:
     def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
         """In [-1, 1], on the model's device."""
         for place in self.places():
-            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(self.model.token_decoder.positions)
+            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(self.model.device)
             yield tiles / 127.5 - 1
             self.progress(len(tiles))
 

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
-from dove.models.attention import NAME as MATMUL_ATTENTION
 from dove.protocol import Tokenizer, device_of
 from dove.runtime import save_outputs
 from dove.tokens import Tokens
@@ -26,6 +25,7 @@ from dove.training.processes import check_devices, check_launcher
 from dove.training.schedule import learning_rate
 from dove.training.setup import resolve_length
 from dove.training.trainer import Trainer
+from dove.vlm.attention import NAME as MATMUL_ATTENTION
 from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import TokenCache, open_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
@@ -145,7 +145,7 @@ class AnswerTrainer(Trainer):
         }
 
     def _attend(self, model: nn.Module, *, training: bool) -> None:
-        """On a CPU the fused attention's backward is slow (see ``dove.models.attention``)."""
+        """On a CPU the fused attention's backward is slow (see ``dove.vlm.attention``)."""
         if self.accelerator.device.type == "cpu":
             model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
 
