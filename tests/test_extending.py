@@ -110,7 +110,7 @@ def test_a_loss_behind_an_objective(tiny_dove: Dove, images: Tensor) -> None:
 
     tokens = tiny_dove.generate(images, 4).values
     cut = Tokens.cut(tokens, torch.full((3,), 4), tiny_dove.max_tokens)
-    losses = edges(images, tiny_dove.reconstruct_from(cut.values))
+    losses = edges(images, tiny_dove.reconstruct_from(cut))
     assert losses.shape == (3,)
     losses.mean().backward()
     assert all(

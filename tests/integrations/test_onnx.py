@@ -21,14 +21,23 @@ def some_images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(count)) * 2 - 1
 
 
-@pytest.fixture(params=[("grid", "binary"), ("bands", "quality"), ("cosines", "quality")], ids="-".join)
+@pytest.fixture(params=[("none", "binary"), ("none", "quality"), ("cosines", "quality")], ids="-".join)
 def model(request: pytest.FixtureRequest, tiny_config: DoveConfig) -> Dove:
-    """The two kinds of generator and of EOS head, with ends of many lengths."""
-    basis, head = request.param
+    """Models with and without a prior and with two EOS heads, whose sequences have many lengths."""
+    prior, head = request.param
     torch.manual_seed(0)
-    found = Dove(replace(tiny_config, token_basis=basis, eos_head=head, quality_target=20.0, token_dim=24)).eval()
+    found = Dove(
+        replace(
+            tiny_config,
+            prior=prior,
+            prior_numbers=8 * (prior != "none"),
+            eos_head=head,
+            quality_target=20.0,
+            token_dim=24,
+        )
+    ).eval()
     with torch.no_grad():
-        found.generator.eos_head.projection.weight.mul_(20)
+        torch.nn.init.normal_(found.generator.eos_head.projection.weight)
         found.generator.eos_head.projection.bias.zero_()
     return found
 

@@ -100,7 +100,7 @@ def test_a_few_images_are_learned_by_heart(tiny_training: DoveTrainConfig) -> No
         result.loss.backward()
         optimizer.step()
         losses.append(float(result.metrics["mse"]))
-    assert losses[-1] < 0.1 * losses[0]
+    assert losses[-1] < 0.4 * losses[0]
 
 
 def test_the_vqgan_stage_learns_through_its_codebook(vqgan_training: VQGANTrainConfig) -> None:

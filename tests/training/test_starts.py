@@ -35,5 +35,5 @@ def test_presets_fit_the_shipped_checkpoint_that_they_start_from(name: str) -> N
     model = (QDove if name.startswith("q") else Dove)(config.model)
     start_from_checkpoint(model, config.checkpoint)
     shipped = Dove.from_pretrained("dove-tiny")
-    for part in ("vqgan.encoder.conv_in.weight", "generator.transformer.layers.0.mlp.dense_h_to_4h.weight"):
+    for part in ("vqgan.embed.weight", "generator.transformer.layers.0.mlp.dense_h_to_4h.weight"):
         torch.testing.assert_close(model.state_dict()[part], shipped.state_dict()[part])

@@ -181,7 +181,9 @@ def summarise(study: Calibration) -> list[dict[str, Any]]:
                 "predicted": float(predicted.mean()),
                 "psnr": float(measured.mean()),
                 "error": float(np.abs(predicted - measured).mean()),
-                "correlation": float(pearsonr(predicted, measured).statistic) if np.ptp(measured) else None,
+                "correlation": float(pearsonr(predicted, measured).statistic)
+                if np.ptp(measured) and np.ptp(predicted)
+                else None,
                 "mse": float(study.measured[:, column].mean()),
             }
         )

@@ -40,7 +40,9 @@ class EosScores:
     def __getitem__(self, positions: slice) -> "EosScores":
         """Give the scores of a range of positions."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept: dict[str, Any] = {name: None if scores is None else scores[:, positions] for name, scores in columns.items()}
+        kept: dict[str, Any] = {
+            name: None if scores is None else scores[:, positions] for name, scores in columns.items()
+        }
         return EosScores(**kept)
 
 

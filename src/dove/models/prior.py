@@ -109,7 +109,7 @@ class NoPrior(Prior):
 
     def encode(self, images: Float[Tensor, "B 3 S S"]) -> PriorCode:
         """Give no numbers, and the same quality to all images and lengths."""
-        shape = len(images), self.max_tokens
+        shape = images.shape[0], self.max_tokens  # not len(), which an export would fix
         offset = images.new_zeros(1, 1, 1).expand(*shape, self.width)
         scale = images.new_ones(self.max_tokens, 1)
         return PriorCode(images.new_empty(*shape, 0), offset, scale, images.new_full(shape, self.typical_quality))
@@ -153,6 +153,7 @@ class CosinePrior(Prior):
     colours: Tensor
     fixed_ranks: Tensor
     learned_ranks: Tensor
+    new_ranks: Tensor
 
     def __init__(self, side: int, max_tokens: int, fixed: int, learned: int):
         super().__init__()
@@ -165,6 +166,9 @@ class CosinePrior(Prior):
         ranks = deal(self.count, max_tokens, fixed, learned)
         for name, part in zip(("fixed_ranks", "learned_ranks"), ranks, strict=True):
             self.register_buffer(name, part, persistent=False)
+        # A repeated coefficient was in the picture already, from the token that offered it.
+        new = self.fixed_ranks.masked_fill(torch.isin(self.fixed_ranks, self.learned_ranks), self.count)
+        self.register_buffer("new_ranks", new, persistent=False)
         self.gate_in = nn.Parameter(torch.ones(max_tokens, learned))
         self.gate_out = nn.Parameter(torch.ones(max_tokens, learned))
         self.scale = nn.Parameter(torch.ones(max_tokens, 1))
@@ -209,9 +213,7 @@ class CosinePrior(Prior):
             standard = F.pad(centred / self.deviation[self.order], (0, 1))  # the last one stands for no coefficient
             fixed, offered = standard[:, self.fixed_ranks], standard[:, self.learned_ranks]
             energies = F.pad(centred.double().square(), (0, 1))
-            # A repeated coefficient was in the picture already, from the token that offered it.
-            new = self.fixed_ranks.masked_fill(torch.isin(self.fixed_ranks, self.learned_ranks), self.count)
-            each = energies[:, new].sum(-1) + energies[:, self.learned_ranks].sum(-1)
+            each = energies[:, self.new_ranks].sum(-1) + energies[:, self.learned_ranks].sum(-1)
             errors = (energies.sum(1, keepdim=True) - each.cumsum(1)) / self.count
             quality = 10 * torch.log10(4 / errors.clamp(min=LEAST_ERROR))
         return PriorCode(fixed, offered * self.gate_in, self.scale, quality.float())

@@ -176,7 +176,7 @@ class TokenGenerator(nn.Module):
 
     def _timestamps(self, prefix: Prefix, first: int, last: int) -> Float[Tensor, "B k H"]:
         embeddings = prefix.embeddings
-        return self.timestamps[first:last].to(embeddings.dtype).expand(len(embeddings), -1, -1)
+        return self.timestamps[first:last].to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
 
     def output(
         self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
