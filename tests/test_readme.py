@@ -42,7 +42,7 @@ def test_the_readme_has_snippets() -> None:
 
 def test_python_snippet_runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(SNIPPETS[0], "README.md", "exec"), {})
-    assert "[1, 64, 192]" in capsys.readouterr().out
+    assert "[1, 64, 256]" in capsys.readouterr().out
     assert (desk / "rebuilt.png").is_file()
 
 
