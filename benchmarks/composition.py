@@ -100,8 +100,8 @@ def compose(model: Dove) -> Composition:
     generator, decoder = model.generator, model.token_decoder
     composed.vqgan.load_state_dict(model.vqgan.state_dict())
     for target, source in (
-        (composed.generator.gpt_neox, generator.backbone.model),
-        (composed.decoder, decoder.backbone.model),
+        (composed.generator.gpt_neox, generator.transformer),
+        (composed.decoder, decoder.transformer),
     ):
         missing, unknown = target.load_state_dict(source.state_dict(), strict=False)
         assert not unknown

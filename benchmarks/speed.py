@@ -51,9 +51,7 @@ TINY_VQGAN = VQGANConfig(
     image_size=64, block_out_channels=(32, 32, 64, 64), layers_per_block=1, latent_channels=16, norm_groups=8
 )
 TINY = DoveConfig(vqgan=TINY_VQGAN, generator=TINY_BACKBONE, decoder=TINY_BACKBONE, max_tokens=64, vocab_size=512)
-TINY_PATCH = replace(
-    TINY, vqgan=replace(TINY_VQGAN, patch_size=8, block_out_channels=(32,), latent_channels=32, linear_shortcut=True)
-)
+TINY_PATCH = replace(TINY, vqgan=replace(TINY_VQGAN, patch_size=8, block_out_channels=(32,), latent_channels=32))
 SCALES = {
     "base": (
         PRESETS["dove-base"].model,

@@ -53,7 +53,7 @@ def test_outputs_are_those_of_the_published_code(model):
         lambda: make_titok(TITOKS[f"titok-{model}"]), filled_weights(layouts("titok")[model]["state_dict"])
     )
     reference = references("titok", model)
-    latents = titok.vqgan.encode(reference_images() * 2 - 1)
+    latents = titok.latents(reference_images() * 2 - 1)
     assert relative_error(latents, reference["z"].squeeze(2).transpose(1, 2)) < 1e-3
     quantized = titok.quantized(latents)
     assert (quantized.ids == reference["ids"]).float().mean() >= 0.99
@@ -90,7 +90,7 @@ def test_only_the_later_projection_keeps_tokens_apart(projection, alone):
 
 
 def test_gradients_reach_every_parameter(titok, images):
-    quantized = titok.quantized(titok.vqgan.encode(images))
+    quantized = titok.quantized(titok.latents(images))
     (titok.reconstruct_from(quantized.values).square().mean() + quantized.loss).backward()
     without = [name for name, parameter in titok.named_parameters() if parameter.grad is None]
     assert not without

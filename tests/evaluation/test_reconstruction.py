@@ -14,7 +14,8 @@ from dove.baselines.titok import make_titok
 from dove.checkpoint import save_checkpoint
 from dove.cli import main
 from dove.evaluation.reconstruction import compare_with_fixed
-from dove.models.token_generator import TokenGenerator
+from dove.models.prior import PriorCode
+from dove.models.token_generator import Prefix, TokenGenerator
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 
@@ -67,9 +68,9 @@ def test_the_generator_runs_once_for_all_lengths(desk: Path, monkeypatch: pytest
     calls: list[int] = []
     original = TokenGenerator.forward
 
-    def counting(self: TokenGenerator, latents: torch.Tensor, num_tokens: int | None = None) -> object:
-        calls.append(len(latents))
-        return original(self, latents, num_tokens)
+    def counting(self: TokenGenerator, prefix: Prefix, code: PriorCode, num_tokens: int | None = None) -> object:
+        calls.append(len(prefix.embeddings))
+        return original(self, prefix, code, num_tokens)
 
     monkeypatch.setattr(TokenGenerator, "forward", counting)
     assert evaluate(desk, "--num-tokens", "1", "2", "4", "8", "16") == 0
