@@ -16,6 +16,7 @@ MODELS = {
     "TiTok": ("dove.baselines.config:TiTokConfig", "dove.baselines.titok:make_titok"),
     "ALIT": ("dove.baselines.config:ALITConfig", "dove.baselines.alit:ALIT"),
     "Cosines": ("dove.baselines.cosines:CosinesConfig", "dove.baselines.cosines:Cosines"),
+    "FlatColour": ("dove.baselines.flat_colour:FlatColourConfig", "dove.baselines.flat_colour:FlatColour"),
     "MaskgitVQGAN": ("dove.baselines.config:MaskgitVQGANConfig", "dove.baselines.vqgan:MaskgitTokenizer"),
 }
 """Settings, and what makes a model: a class with ``from_pretrained``, or a class or function that takes the settings."""

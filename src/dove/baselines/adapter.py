@@ -1,6 +1,7 @@
 """What the baselines share: checks of what users hand over, and the reading of published checkpoints."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,7 +90,7 @@ class FixedLength(nn.Module):
         """
         if parse_length_policy(num_tokens, self.max_tokens).positions(self.max_tokens) != self.max_tokens:
             raise self._refusal(f"num_tokens={str(num_tokens)!r}")
-        values = self.quantized_values(fitting_images(images, self.image_size, next(self.parameters())))
+        values = self.quantized_values(fitting_images(images, self.image_size, self._tensor))
         return Tokens(values, torch.full((len(values),), self.max_tokens, device=values.device))
 
     @torch.no_grad()
@@ -103,8 +104,13 @@ class FixedLength(nn.Module):
             raise self._refusal(f"num_tokens={num_tokens}")
         if not (tokens.lengths == self.max_tokens).all():
             raise self._refusal(f"token lengths {tokens.lengths.tolist()}")
-        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, next(self.parameters()))
+        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, self._tensor)
         return self.reconstruct_from(tokens.values).clamp(-1, 1)
+
+    @property
+    def _tensor(self) -> Tensor:
+        """One of its tensors, for device and type."""
+        return next(chain(self.parameters(), self.buffers()))
 
     def _refusal(self, what: str) -> UserError:
         return UserError(f"{what} does not fit this model, which always uses {self.max_tokens} tokens; pass auto")

@@ -17,6 +17,7 @@ from dove.training.baseline_config import (
     TiTokPixelsTrainConfig,
     TiTokTrainConfig,
 )
+from dove.training.bench_presets import BENCH
 from dove.training.config import (
     AlignConfig,
     DoveLossConfig,
@@ -212,7 +213,7 @@ PRESETS: dict[str, TrainConfig] = {
         optim=TINY_OPTIM,
         run=TINY_RUN,
     ),
-    **{config.preset: config for config in BASELINES},
+    **{config.preset: config for config in (*BASELINES, *BENCH)},
 }
 """Every preset by name."""
 
