@@ -189,6 +189,9 @@ class RunConfig:
     sharding: Literal["none", "fsdp"] = added("none")
     """Whether every process holds everything (DDP), or weights, gradients and the optimizer's state are cut up between the
     processes (FSDP2), for models that are too large to hold."""
+    activation_checkpointing: bool = added(False)
+    """Keep of every block of the transformers and the VQGAN its input alone, and compute the block again in the backward pass:
+    a third more arithmetic for a fraction of the memory."""
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     workers: int | None = None

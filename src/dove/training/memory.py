@@ -1,15 +1,56 @@
-"""Memory of a training: a message where it runs out."""
+"""Memory of a training: blocks that are computed twice to save it, and a message where it runs out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from dove.errors import UserError
 from dove.training.config import RunConfig
 
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory")
 """Parts of torch's messages, in lower case, where there is no type of its own for them."""
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Make every block of a model keep its input alone for the backward pass, in which it is computed again.
+
+    Blocks are what stands in lists of modules and has no such list inside. Gradients stay the same.
+
+    Raises:
+        UserError: if the model has no blocks.
+    """
+    found = list(innermost_blocks(model))
+    if not found:
+        raise UserError("run.activation_checkpointing has no blocks to work on in this model; leave it out")
+    for block in found:
+        block.forward = recomputed(block.forward)  # type: ignore[method-assign]
+
+
+def innermost_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules in lists of modules that have no further list inside."""
+    for child in model.children():
+        below = any(isinstance(module, nn.ModuleList) for module in child.modules())
+        if isinstance(model, nn.ModuleList) and not below:
+            yield child
+        else:
+            yield from innermost_blocks(child)
+
+
+def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward of which the backward pass keeps the inputs alone."""
+
+    @wraps(forward)
+    def run(*inputs: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **named)
+        return checkpoint(forward, *inputs, use_reentrant=False, **named)
+
+    return run
 
 
 @contextmanager
@@ -34,6 +75,8 @@ def advice(run: RunConfig) -> str:
     if run.batch_size > 1:
         half = -(-run.batch_size // 2)
         ways.append(f"--run.batch-size {half} --run.accumulate {2 * run.accumulate} (as many images a step)")
+    if not run.activation_checkpointing:
+        ways.append("--run.activation-checkpointing True")
     if run.precision == "fp32":
         ways.append("--run.precision bf16")
     if run.sharding == "none":

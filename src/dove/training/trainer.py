@@ -23,7 +23,7 @@ from dove.training.config import TrainConfig
 from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
-from dove.training.memory import memory_watched
+from dove.training.memory import checkpoint_activations, memory_watched
 from dove.training.objectives import Objective, StepResult
 from dove.training.optimizers import make_adamw
 from dove.training.processes import loader_processes
@@ -70,6 +70,8 @@ class Trainer:
         self.objective = objective
         self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
         self.layout = make_layout(config, objective, self.accelerator)
+        if config.run.activation_checkpointing:
+            checkpoint_activations(objective.model)  # not the moving average, of which copies are made
         self.wrapped = self.layout.spread(self.objective, self.average)
         self.optimizer = make_adamw(config.optim, objective.trained(), config.optim.lr)
         self.adversary = (
