@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_flatten
 from torchvision.models import vgg16
 
 from dove.tokenizer import Dove
+from dove.tokens import Tokens
 from dove.training.memory import checkpoint_activations
 from dove.training.presets import PRESETS
 
@@ -119,8 +120,9 @@ def count(model: Dove, perceptual: nn.Module | None, images: Tensor, precision: 
 
 def losses(model: Dove, perceptual: nn.Module | None, images: Tensor) -> Tensor:
     """Eq. 2 of images from all their tokens."""
-    output = model.generate(model.latents(images))
-    rebuilt = model.reconstruct_from(output.values)
+    output = model.generate(images)
+    lengths = torch.full((len(images),), model.max_tokens)
+    rebuilt = model.reconstruct_from(Tokens(output.values, lengths))
     loss = (rebuilt.float() - images).square().mean() + output.eos.probability.mean()
     if perceptual is not None:
         loss = loss + perceptual(rebuilt).float().square().mean()
@@ -147,8 +149,8 @@ def measure(preset: str, network: str, precision: str, *, twice: bool) -> dict[s
         "preset": preset,
         "precision": precision,
         "activation_checkpointing": twice,
-        "kept_gb_per_image": round((many.kept - few.kept) / more / 1e9, 3),
-        "peak_gb_per_image": round(each / 1e9, 3),
+        "kept_gb_per_image": round((many.kept - few.kept) / more / 1e9, 6),
+        "peak_gb_per_image": round(each / 1e9, 6),
         "held_gb": round(held / 1e9, 2),
         "images_that_fit": fits,
     }

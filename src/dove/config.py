@@ -33,6 +33,9 @@ class VQGANConfig:
     """Groups of the group norms."""
     mid_attention: bool = False
     """Self-attention at the lowest resolution."""
+    pixel_range: Literal["-1..1", "0..1"] = added("-1..1")
+    """Range of the pixels that the convolutions take and give. Images are in [-1, 1] everywhere else; the "amused" VQGAN was
+    trained on pixels in [0, 1]."""
 
     @property
     def channels(self) -> int:

@@ -199,6 +199,7 @@ def test_a_copy_is_chosen_by_its_prefix(model, tmp_path):
 
 def test_sizes_are_read_from_the_shapes():
     vqgan = VQGANConfig(
+        pixel_range="0..1",
         image_size=64,
         patch_size=2,
         block_out_channels=(32, 64),
@@ -212,6 +213,8 @@ def test_sizes_are_read_from_the_shapes():
     )
     model = Dove(config)
     assert convert(rename(model, *FOREIGN)).model.config == config
+    other = replace(config, vqgan=replace(vqgan, pixel_range="-1..1"))
+    assert convert(rename(model, *FOREIGN), pixel_range="-1..1").model.config == other
 
 
 class Surprise:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -32,6 +32,8 @@ class ConvertOptions:
     titok-s128; alit-small, alit-base, alit-semilarge."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
     """Sizes of the model, as in any checkpoint folder; without it they are read from the shapes."""
+    pixel_range: Literal["-1..1", "0..1"] = "0..1"
+    """Range of the pixels that the VQGAN of a .pth was trained on, without --config; write --pixel-range=-1..1."""
     prefix: str = ""
     """Take only names that start with this, such as "ema.", where the file holds several copies."""
     generator: str | None = None
@@ -62,7 +64,9 @@ def run(options: ConvertOptions) -> None:
 
     mapping = dict(_split(entry) for entry in options.map)
     config = read_config(options.config) if options.config else None
-    conversion = convert(read_published(options.file, options.prefix), config, mapping, options.generator)
+    conversion = convert(
+        read_published(options.file, options.prefix), config, mapping, options.generator, options.pixel_range
+    )
     conversion.model.save_pretrained(options.output)
     print(describe(conversion))
     print(f"wrote {options.output}")

@@ -116,6 +116,8 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
             flags += _flatten(value, flag + ".")
         elif isinstance(value, list):
             flags += ["--" + flag, *map(str, value)]
+        elif str(value).startswith("-"):
+            flags.append(f"--{flag}={value}")
         else:
             flags += ["--" + flag, str(value)]
     return flags

@@ -21,7 +21,16 @@ from torch import Tensor
 from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.integrations.published import NOT_NEEDED, Layer, Layout, find_layout, make_layers, read_config, read_layers
+from dove.integrations.published import (
+    NOT_NEEDED,
+    Layer,
+    Layout,
+    PixelRange,
+    find_layout,
+    make_layers,
+    read_config,
+    read_layers,
+)
 from dove.tokenizer import Dove
 
 PARTS = ("vqgan.", "generator.transformer.", "token_decoder.transformer.")
@@ -49,6 +58,7 @@ def convert(
     config: DoveConfig | None = None,
     mapping: Mapping[str, str] | None = None,
     generator: str | None = None,
+    pixel_range: PixelRange = "0..1",
 ) -> Conversion:
     """Find a tokenizer in tensors of unknown names.
 
@@ -57,13 +67,14 @@ def convert(
         config: sizes; None to read them from the shapes and take the paper's for what no shape tells.
         mapping: our layers (such as "generator.token_projection") and the file's, for what structure leaves open.
         generator: prefix of the transformer that is the generator; None to tell by the rule.
+        pixel_range: of the VQGAN's pixels, without ``config``: no shape tells it, and the paper's VQGAN has [0, 1].
 
     Raises:
         UserError: if a part is not there, or more than one fits.
     """
     layout = find_layout(published, generator)
     layers = read_layers(published, layout)
-    model = Dove(config or read_config(published, layout, layers))
+    model = Dove(config or read_config(published, layout, layers, pixel_range))
     expected = model.state_dict()
     sources = _large_parts(expected, published, layout)
     needs = make_layers([name for name in expected if not name.startswith(PARTS)], "generator.", "token_decoder.")

@@ -4,12 +4,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
 
+PixelRange = Literal["-1..1", "0..1"]
 NOT_NEEDED = re.compile(r"(rotary_emb\.inv_freq|attention\.(masked_)?bias|embed_in\.weight)$")
 """Buffers of older GPT-NeoX code and the word embedding, which a tokenizer of images never reads."""
 VQGAN_PARTS = (
@@ -99,7 +101,9 @@ def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
     return layers
 
 
-def read_config(tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer]) -> DoveConfig:
+def read_config(
+    tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer], pixel_range: PixelRange
+) -> DoveConfig:
     """Sizes by the shapes; for what no shape tells the paper's: 16 x 16 latents, groups of the norms, heads by width.
 
     Raises:
@@ -108,7 +112,7 @@ def read_config(tensors: Mapping[str, Tensor], layout: Layout, layers: list[Laye
     try:
         generator = _read_backbone(tensors, layout.generator)
         decoder = _read_backbone(tensors, layout.decoder)
-        vqgan = _read_vqgan(tensors, layout.vqgan)
+        vqgan = _read_vqgan(tensors, layout.vqgan, pixel_range)
     except KeyError as error:
         raise UserError(f"the published file has no {error.args[0]}; it is incomplete or no DOVE") from error
     near = [layer for layer in layers if layer.side != "decoder"]
@@ -151,12 +155,13 @@ def _read_backbone(tensors: Mapping[str, Tensor], start: str) -> BackboneConfig:
     )
 
 
-def _read_vqgan(tensors: Mapping[str, Tensor], start: str) -> VQGANConfig:
+def _read_vqgan(tensors: Mapping[str, Tensor], start: str, pixel_range: PixelRange) -> VQGANConfig:
     levels = _count(tensors, start, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv2\.weight")
     codebook_size, channels = tensors[f"{start}quantize.embedding.weight"].shape
     latent_channels = len(tensors[f"{start}encoder.conv_out.weight"])
     patch_size = math.isqrt(tensors[f"{start}encoder.conv_in.weight"].shape[1] // 3)
     return VQGANConfig(
+        pixel_range=pixel_range,
         image_size=math.isqrt(DoveConfig.max_tokens) * patch_size * 2 ** (levels - 1),
         patch_size=patch_size,
         block_out_channels=tuple(

@@ -11,7 +11,7 @@ from dove.baselines.config import ALITS, TITOKS
 from dove.checkpoint import save_checkpoint
 from dove.config import VQGANConfig
 from dove.errors import UserError
-from dove.models.pretrained import import_vqgan
+from dove.models.pretrained import VQMODEL_DEFAULTS, fetch, import_vqgan, read_settings
 from dove.models.vqgan import VQGAN
 
 VQMODEL = "vqmodel"
@@ -45,17 +45,16 @@ def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
 
 
 def read_vqgan_config(source: str) -> VQGANConfig:
-    """Sizes of a diffusers ``VQModel``; its images have 16 latents a side, as the paper's.
+    """Sizes of a diffusers ``VQModel``; its images have 16 latents a side and pixels in [0, 1], as the paper's.
 
     Raises:
         UserError: if there is none, or it has layers that a VQGAN here has not.
     """
-    from diffusers.models.autoencoders.vq_model import VQModel
-
-    try:
-        settings: Mapping[str, Any] = VQModel.load_config(source)
-    except OSError as error:
-        raise UserError(f"cannot read a VQModel from {source!r}: {str(error).splitlines()[0]}") from error
+    kind = "a diffusers VQModel"
+    settings: Mapping[str, Any] = VQMODEL_DEFAULTS | read_settings(fetch(source, kind), source, kind)
+    lacking = sorted({"block_out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings"} - set(settings))
+    if lacking:
+        raise UserError(f"the config.json of {source} has no {', '.join(lacking)}; pass {kind}")
     channels = tuple(settings["block_out_channels"])
     return VQGANConfig(
         image_size=16 * 2 ** (len(channels) - 1),
@@ -64,6 +63,7 @@ def read_vqgan_config(source: str) -> VQGANConfig:
         latent_channels=settings["latent_channels"],
         embedding_dim=settings.get("vq_embed_dim"),
         codebook_size=settings["num_vq_embeddings"],
-        norm_groups=settings["norm_num_groups"],
-        mid_attention=settings.get("mid_block_add_attention", True),
+        norm_groups=settings.get("norm_num_groups", 32),
+        mid_attention=settings["mid_block_add_attention"],
+        pixel_range="0..1",
     )

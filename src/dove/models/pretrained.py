@@ -4,6 +4,7 @@ Both are read from their own files, config.json and safetensors, by name: neithe
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def from_pythia(config: DoveConfig, *, backbone: str | Path | None = PYTHIA, vqg
     Raises:
         UserError: if something cannot be reached or has other sizes than ``config``.
     """
+    if vqgan == AMUSED:
+        config = replace(config, vqgan=replace(config.vqgan, pixel_range="0..1"))
     model = Dove(config)
     if backbone is not None:
         import_backbones(model, backbone)

@@ -17,6 +17,10 @@ COMMITMENT = 0.25
 NORM_EPSILON = 1e-6
 
 
+PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}
+"""Factor and summand that take pixels in [-1, 1] into a range."""
+
+
 def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
     """Make a group norm as the VQGAN uses it."""
     return nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPSILON)
@@ -211,6 +215,7 @@ class VQGAN(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.config = config
+        self.pixel_scale, self.pixel_shift = PIXEL_RANGES[config.pixel_range]
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.channels, 1)
         self.quantize = Codebook(config.codebook_size, config.channels)
@@ -224,11 +229,13 @@ class VQGAN(nn.Module):
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Compute continuous latents of images in [-1, 1], before any codebook look-up."""
-        pixels = F.pixel_unshuffle(images.to(self.dtype), self.config.patch_size)
+        scaled = images.to(self.dtype) * self.pixel_scale + self.pixel_shift
+        pixels = F.pixel_unshuffle(scaled, self.config.patch_size)
         return self.quant_conv(self.encoder(pixels)).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Decode continuous latents to images in [-1, 1], up to the network's overshoot."""
         side = self.config.grid_size
         grid = latents.to(self.dtype).transpose(1, 2).unflatten(2, (side, side))
-        return F.pixel_shuffle(self.decoder(self.post_quant_conv(grid)), self.config.patch_size)
+        pixels = F.pixel_shuffle(self.decoder(self.post_quant_conv(grid)), self.config.patch_size)
+        return (pixels - self.pixel_shift) / self.pixel_scale

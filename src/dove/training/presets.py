@@ -90,9 +90,14 @@ TINY_PREFIXES = PrefixLossConfig(
 
 TINY_QUERY = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=32)
 
+AMUSED = VQGANConfig(pixel_range="0..1")
+
 # Table 7: 20 epochs of ImageNet-1K, on two processes with 24 images each. Appendix A.2 names crops and grey, no mirroring.
 DOVE_BASE = DoveTrainConfig(
-    preset="dove-base", augment=AugmentConfig(flip=False), run=RunConfig(steps=0, epochs=20.0, checkpoint_every=2000)
+    preset="dove-base",
+    model=DoveConfig(vqgan=AMUSED),
+    augment=AugmentConfig(flip=False),
+    run=RunConfig(steps=0, epochs=20.0, checkpoint_every=2000),
 )
 DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
@@ -141,7 +146,10 @@ QDOVE_TINY_PAPER = QDoveTrainConfig(
 )
 # Table 7: five epochs more, of images with queries.
 QDOVE_BASE = QDoveTrainConfig(
-    preset="qdove-base", start="checkpoint", run=RunConfig(steps=0, epochs=5.0, checkpoint_every=2000)
+    preset="qdove-base",
+    model=QDoveConfig(vqgan=AMUSED),
+    start="checkpoint",
+    run=RunConfig(steps=0, epochs=5.0, checkpoint_every=2000),
 )
 
 TINY_PIXELS = ReconstructionLossConfig(gan=0.0, perceptual_network="squeezenet")
@@ -186,7 +194,7 @@ PRESETS: dict[str, TrainConfig] = {
     "dove-14m": replace(
         DOVE_BASE,
         preset="dove-14m",
-        model=DoveConfig(generator=PYTHIA_14M, decoder=PYTHIA_14M, token_dim=128),
+        model=DoveConfig(vqgan=AMUSED, generator=PYTHIA_14M, decoder=PYTHIA_14M, token_dim=128),
         pretrained_backbone="EleutherAI/pythia-14m",
     ),
     "dove-tiny": DOVE_TINY,

@@ -14,7 +14,7 @@ from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.errors import UserError
-from dove.models.pretrained import import_backbones, import_vqgan
+from dove.models.pretrained import AMUSED, import_backbones, import_vqgan
 from dove.models.prior import CosinePrior
 from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
@@ -46,6 +46,7 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     if isinstance(model.prior, CosinePrior) and config.start != "checkpoint":
         fit_prior(model, model.prior, sample())
     if config.start == "pretrained":
+        require_pixel_range(config)
         import_backbones(model, config.pretrained_backbone)
         import_vqgan(require_vqgan(model), config.pretrained_vqgan)
     if config.vqgan_checkpoint:
@@ -53,6 +54,19 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
     return model
+
+
+def require_pixel_range(config: TokenizerTrainConfig) -> None:
+    """Refuse to give the "amused" VQGAN pixels that it was not trained on.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if config.pretrained_vqgan == AMUSED and config.model.vqgan.pixel_range != "0..1":
+        raise UserError(
+            f"{AMUSED} was trained on pixels in [0, 1], and model.vqgan.pixel_range={config.model.vqgan.pixel_range} would "
+            "give it others; pass --model.vqgan.pixel-range 0..1"
+        )
 
 
 def require_vqgan(model: Dove) -> VQGAN:
