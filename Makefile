@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What is not compiled at installation is compiled at first use, and kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-faults fuzz lint format clean web test-e2e test-notebooks docs coverage release
+.PHONY: install demo test test-nightly test-faults fuzz lint format clean web test-e2e test-notebooks docs coverage release
 
 install: $(STAMP)
 
@@ -24,6 +24,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-nightly: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m nightly
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults tests/faults tests/vlm

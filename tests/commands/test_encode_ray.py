@@ -24,7 +24,7 @@ def encode(photos: Path, output: Path, checkpoint: str, *flags: str) -> subproce
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cluster_writes_the_same_store(photos: Path, checkpoint: str, tmp_path: Path) -> None:
     (photos / "a" / "broken.png").write_bytes(b"no picture")
     one, many = tmp_path / "one", tmp_path / "many"
