@@ -103,7 +103,7 @@ DOVE_TINY = PrefixTrainConfig(
     preset="dove-tiny",
     model=TINY_MODEL,
     loss=TINY_PREFIXES,
-    optim=OptimConfig(lr=1e-3, warmup_steps=300, betas=(0.9, 0.98), ema_decay=0.9995),
+    optim=OptimConfig(lr=1e-3, warmup_steps=300, decay_share=0.2, betas=(0.9, 0.98), ema_decay=0.9995),
     augment=AugmentConfig(crop_probability=0.3, grayscale_probability=0.0),
     run=RunConfig(steps=48_000, batch_size=32, holdout=512, sample_every=1000, checkpoint_every=400),
     start="random",

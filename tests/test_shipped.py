@@ -1,0 +1,85 @@
+"""Floors on what the shipped checkpoints reach, on photographs of scikit-image and scikit-learn that no training has seen."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from sklearn.datasets import load_sample_images
+
+from dove.baselines.cosines import Cosines
+from dove.processor import ImageProcessor
+from dove.registry import load_tokenizer
+from dove.tokenizer import Dove
+
+
+def decibels(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """PSNR in dB, (B,)."""
+    return 10 * torch.log10(4 / (reconstruction - images).square().mean((1, 2, 3)).clamp(min=1e-12))
+
+
+@pytest.fixture(scope="module")
+def photos() -> torch.Tensor:
+    """Squares of 64 px out of four photographs: (16, 3, 64, 64) in [-1, 1]."""
+    whole = [data.astronaut(), data.coffee(), *load_sample_images().images]
+    crops = []
+    for photo in whole:
+        picture = Image.fromarray(np.asarray(photo)).resize((320, 256), Image.Resampling.LANCZOS)
+        crops += [picture.crop((x, y, x + 128, y + 128)) for x, y in ((0, 0), (100, 30), (190, 60), (60, 120))]
+    process = ImageProcessor(64)
+    return torch.cat([process(crop) for crop in crops])
+
+
+@pytest.fixture(scope="module")
+def dove_tiny() -> Dove:
+    """The shipped tokenizer."""
+    return Dove.from_pretrained("dove-tiny")
+
+
+@pytest.fixture(scope="module")
+def cosines() -> Cosines:
+    """The shipped cosine transform with as many numbers a token."""
+    found = load_tokenizer("cosines")
+    assert isinstance(found, Cosines)
+    return found
+
+
+def test_both_have_as_many_numbers_a_token(dove_tiny, cosines):
+    assert dove_tiny.config.token_dim == cosines.config.token_dim
+    assert dove_tiny.max_tokens == cosines.max_tokens
+
+
+def test_all_tokens_hold_a_picture_exactly(dove_tiny, photos):
+    assert decibels(dove_tiny.decode(dove_tiny.encode(photos, 64)), photos).min() > 70
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 8])
+def test_few_tokens_are_not_far_below_the_cosines(dove_tiny, cosines, photos, length):
+    ours, theirs = (
+        decibels(model.decode(model.encode(photos, length)), photos).mean() for model in (dove_tiny, cosines)
+    )
+    assert ours > theirs - 0.3
+
+
+def test_longer_prefixes_are_better(dove_tiny, photos):
+    whole = dove_tiny.encode(photos, 32)
+    reached = [decibels(dove_tiny.decode(whole, length), photos).mean().item() for length in (1, 2, 4, 8, 16, 32)]
+    assert reached == sorted(reached)
+    assert reached[-1] > reached[0] + 15
+
+
+def test_auto_is_more_even_than_a_fixed_length(dove_tiny, photos):
+    auto = dove_tiny.encode(photos, "auto")
+    fixed = dove_tiny.encode(photos, round(auto.lengths.float().mean().item()))
+    spread = [decibels(dove_tiny.decode(tokens), photos).std().item() for tokens in (auto, fixed)]
+    assert spread[0] < 0.6 * spread[1]
+    assert len(set(auto.lengths.tolist())) > 4
+
+
+def test_the_predicted_quality_is_near_the_measured(dove_tiny, photos):
+    with torch.no_grad():
+        predicted = dove_tiny.generate(photos).eos.quality
+    whole = dove_tiny.encode(photos, 64)
+    for length in (1, 2, 4, 8):
+        measured = decibels(dove_tiny.decode(whole, length), photos)
+        assert (predicted[:, length - 1] - measured).abs().mean() < 0.6
