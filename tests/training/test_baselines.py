@@ -10,7 +10,6 @@ from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
 from dove.baselines.titok import make_titok
 from dove.errors import UserError
-from dove.models.attention import use_attention_for
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
 from dove.training.baseline_config import (
@@ -202,15 +201,6 @@ def test_alit_paints_a_random_roll_out_that_depends_on_the_step_alone(pictures: 
     assert torch.equal(by_step[2], objective.paint(pictures, 2))
     assert any(not torch.equal(by_step[0], other) for other in by_step[1:])
 
-
-def test_training_attention_equals_the_fused_one(pictures: torch.Tensor) -> None:
-    torch.manual_seed(0)
-    model = ALIT(replace(ALIT_MODEL, halting_threshold=None)).eval()
-    tokens = model.encode(pictures, 4)
-    kept = torch.arange(6)[None] < torch.tensor([[2], [4], [6], [6]])
-    fused = model.logits(tokens.values, kept)
-    use_attention_for(model, torch.device("cpu"), training=True)
-    assert torch.allclose(model.logits(tokens.values, kept), fused, atol=1e-5)
 
 
 def counted(objective: ALITCodesObjective, images: torch.Tensor, steps: int) -> list[object]:
