@@ -202,7 +202,6 @@ def test_alit_paints_a_random_roll_out_that_depends_on_the_step_alone(pictures: 
     assert any(not torch.equal(by_step[0], other) for other in by_step[1:])
 
 
-
 def counted(objective: ALITCodesObjective, images: torch.Tensor, steps: int) -> list[object]:
     """The numbers of roll-outs that the steps ask for."""
     counts: list[object] = []

@@ -63,4 +63,7 @@ def test_a_start_from_one_picture_is_refused_with_the_number_it_needs(
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     flags = ["--data", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--run.holdout", "0"]
     assert main(["train", "--preset", "dove-tiny", *flags]) == 2
-    assert "1 readable image to train on; this model's start is computed from at least 2" in capsys.readouterr().err
+    assert (
+        "1 images are too few to fit a cosine prior to; pass at least 256, or train without one: --model.prior none"
+        in capsys.readouterr().err
+    )

@@ -175,8 +175,3 @@ def test_annotated_images_train_by_the_papers_recipe_and_resume(
     assert "16 times a query was left out" in capsys.readouterr().out
     run_training(replace(config, run=replace(config.run, steps=6)))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) >= 6
-
-
-def test_several_prefixes_of_an_image_are_refused() -> None:
-    with pytest.raises(UserError, match="one prefix per image"):
-        QueryPrefixLossConfig(**PLAIN, prefixes_per_image=2)

@@ -66,14 +66,14 @@ def train(job: dict[str, Any], rank: int) -> None:
             (output / f"holds-{rank}.json").write_text(json.dumps(seen), encoding="utf-8")
         return result
 
-    def watched_update(self: Trainer, model: Any, optimizer: Any, at: int, losses: Any) -> None:
-        if model is self.objective.model:
-            gradients = [one for one in local(weight.grad for weight in model.parameters()) if one.numel()]
+    def watched_update(self: Trainer, parameters: Any, optimizer: Any, at: int, losses: Any) -> None:
+        if optimizer is self.optimizer:
+            gradients = [one for one in local(weight.grad for weight in parameters) if one.numel()]
             if at == job.get("spoil") and rank == 1:
                 gradients[0].mul_(float("nan"))
             seen["gradients"] = held(self)["gradients"]
-        update(self, model, optimizer, at, losses)
-        if model is self.objective.model:
+        update(self, parameters, optimizer, at, losses)
+        if optimizer is self.optimizer:
             seen.update({name: count for name, count in held(self).items() if name != "gradients"})
 
     with patch.object(Trainer, "_step", mortal_step), patch.object(Trainer, "_update", watched_update):

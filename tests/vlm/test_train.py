@@ -62,8 +62,9 @@ def test_resuming_equals_never_stopping_bit_for_bit(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    "sharding", [pytest.param("none", marks=pytest.mark.nightly), pytest.param("fsdp", marks=pytest.mark.faults)]
+)
 def test_two_processes_train_like_one_with_twice_the_batch(
     sharding: str, training: VLMTrainConfig, tmp_path: Path
 ) -> None:
