@@ -1,13 +1,15 @@
 """Q-DOVE as a user meets it: without a query a DOVE, with one a DOVE that looks where it is asked to."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dove.config import DoveConfig
 from dove.errors import UserError
+from dove.models.pretrained import import_words
 from dove.query.config import QDoveConfig
 from dove.query.tokenizer import QDove, pair_queries
 from dove.query.words import QueryTokenizer
@@ -102,3 +104,25 @@ def test_words_are_cut_with_a_warning_and_any_text_has_words() -> None:
     assert cut.ids.shape == (1, 4)
     with pytest.raises(UserError, match="has 1000 words"):
         QueryTokenizer("tiny", vocab_size=10, max_length=4)
+
+
+def test_null_may_be_a_word(tiny_dove: Dove, tiny_qdove: QDove, images: torch.Tensor) -> None:
+    settings = replace(tiny_qdove.config.query, null="word")
+    model = QDove.from_dove(tiny_dove, settings)
+    assert model.query_tokens([None, "null", " NULL "]).mask.any(1).all()
+    tokens = model.encode(images, 4)
+    assert torch.equal(tokens.values, model.encode(images, 4, query="null").values)
+    assert not torch.allclose(tokens.values, tiny_dove.encode(images, 4).values, atol=1e-4)
+    torch.testing.assert_close(model.generate(images).values[:, :4], tokens.values[:, :4], atol=1e-4, rtol=1e-4)
+
+
+def test_words_of_a_language_model_are_kept(tiny_qdove: QDove, tmp_path: Path) -> None:
+    words = tiny_qdove.generator.query_embedding.words
+    weight = torch.randn_like(words.weight)
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"gpt_neox.embed_in.weight": weight}, tmp_path / "model.safetensors")
+    import_words(words, tmp_path)
+    assert torch.equal(words.weight, weight)
+    save_file({"other": weight}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="no word embedding"):
+        import_words(words, tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from dove.checkpoint import load_weights
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
@@ -73,6 +73,21 @@ def import_backbones(model: Dove, source: str | Path) -> None:
         if output is None:
             raise UserError(f"{source} has no output layer (embed_out) for eos_head='vocab'; use eos_head='binary'")
         load_weights(head.projection, {"weight": output}, source)
+
+
+def import_words(words: nn.Embedding, source: str | Path) -> None:
+    """Copy a GPT-NeoX's word embedding.
+
+    Raises:
+        UserError: if it cannot be reached, has none or one of another size.
+    """
+    weights = read_weights(fetch(source, f"a GPT-NeoX such as {PYTHIA}"))
+    found = next(
+        (weights[name] for name in (f"{TRANSFORMER_PREFIX}embed_in.weight", "embed_in.weight") if name in weights), None
+    )
+    if found is None:
+        raise UserError(f"{source} has no word embedding (embed_in); pass another language model")
+    load_weights(words, {"weight": found.float()}, source)
 
 
 def import_transformer(

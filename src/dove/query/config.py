@@ -1,8 +1,9 @@
 """Settings of query conditioning. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from dove.config import DoveConfig
+from dove.config import DoveConfig, added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,9 @@ class QueryConfig:
     """Rows of the word embedding, at least the tokenizer's words."""
     max_length: int = 64
     """Query tokens that fit; what is longer is cut, with a warning."""
+    null: Literal["nothing", "word"] = added("nothing")
+    """Words of a null query: none, so that it gives the tokens of the DOVE it started from, or the word "null", as in the
+    paper."""
 
 
 @dataclass(frozen=True, kw_only=True)

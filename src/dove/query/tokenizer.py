@@ -55,7 +55,12 @@ class QDove(Dove):
     def query_tokenizer(self) -> QueryTokenizer:
         """Words to ids; loaded when the first query comes."""
         settings = self.config.query
-        return QueryTokenizer(settings.tokenizer, vocab_size=settings.vocab_size, max_length=settings.max_length)
+        return QueryTokenizer(
+            settings.tokenizer,
+            vocab_size=settings.vocab_size,
+            max_length=settings.max_length,
+            null_word=settings.null == "word",
+        )
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto", query: Query = None) -> Tokens:
@@ -78,13 +83,20 @@ class QDove(Dove):
     ) -> list[Tokens]:
         """Tokens of the same images and queries by several length policies; see ``encode``."""
         queries, image_of = pair_queries(query, len(images))
-        if all(is_null(text) for text in queries) and image_of == list(range(len(images))):
+        wordless = self.config.query.null == "nothing" and all(is_null(text) for text in queries)
+        if wordless and image_of == list(range(len(images))):
             return super().encode_each(images, requests)
         policies = parse_length_policies(requests, self.config.max_tokens)
         images = self._fitting_images(images)
         rows = torch.tensor(image_of, device=images.device)
         prefix = self.generator.embed_with(self.vqgan.encode(images)[rows], self.query_tokens(queries))
         return self._encode(images[rows], prefix, self.prior.encode(images)[rows], policies)
+
+    def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
+        """Generate tokens for the null query, with gradients; see ``Dove.generate``."""
+        if self.config.query.null == "nothing":
+            return super().generate(images, num_tokens)
+        return self.generate_for(images, self.query_tokens([None] * len(images)), num_tokens)
 
     def query_tokens(self, queries: Sequence[str | None]) -> QueryTokens:
         """Word ids of queries, on the model's device."""

@@ -63,13 +63,15 @@ class QueryTokenizer:
         name: "tiny", or a folder or hub id of the transformers library.
         vocab_size: words that the model's embedding has.
         max_length: words that fit.
+        null_word: whether a null query is the word "null" instead of no word.
 
     Raises:
         UserError: if it cannot be loaded, or has more words than the model.
     """
 
-    def __init__(self, name: str, *, vocab_size: int, max_length: int):
+    def __init__(self, name: str, *, vocab_size: int, max_length: int, null_word: bool = False):
         self.max_length = max_length
+        self.null_word = null_word
         self.encode, words = _load(name)
         if words > vocab_size:
             raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
@@ -80,11 +82,14 @@ class QueryTokenizer:
         Raises:
             UserError: for an empty query.
         """
-        rows = [[] if is_null(query) else self._words(str(query)) for query in queries]
+        rows = [self._null() if is_null(query) else self._words(str(query)) for query in queries]
         width = max(map(len, rows), default=0)
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(len(rows), width)
         lengths = torch.tensor([len(row) for row in rows])
         return QueryTokens(ids, torch.arange(width) >= width - lengths[:, None])
+
+    def _null(self) -> list[int]:
+        return self._words(NULL) if self.null_word else []
 
     def _words(self, query: str) -> list[int]:
         words = self.encode(query.strip())

@@ -28,7 +28,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     if not found:
         raise UserError("run.activation_checkpointing has no blocks to work on in this model; leave it out")
     for block in found:
-        block.forward = recomputed(block.forward)  # type: ignore[method-assign]
+        block.forward = recomputed(block.forward)
 
 
 def innermost_blocks(model: nn.Module) -> Iterator[nn.Module]:

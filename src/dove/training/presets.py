@@ -147,8 +147,9 @@ QDOVE_TINY_PAPER = QDoveTrainConfig(
 # Table 7: five epochs more, of images with queries.
 QDOVE_BASE = QDoveTrainConfig(
     preset="qdove-base",
-    model=QDoveConfig(vqgan=AMUSED),
+    model=QDoveConfig(vqgan=AMUSED, query=QueryConfig(null="word")),
     start="checkpoint",
+    pretrained_words="EleutherAI/pythia-70m",
     run=RunConfig(steps=0, epochs=5.0, checkpoint_every=2000),
 )
 

@@ -49,6 +49,8 @@ class QDoveTrainConfig(DoveTrainConfig):
     model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QDoveLossConfig = field(default_factory=QDoveLossConfig)
     augment: AugmentConfig = NOT_AUGMENTED
+    pretrained_words: str = ""
+    """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
     queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class QueryPrefixTrainConfig(PrefixTrainConfig):
     model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QueryPrefixLossConfig = field(default_factory=QueryPrefixLossConfig)
     augment: AugmentConfig = NOT_AUGMENTED
+    pretrained_words: str = ""
+    """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
     queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from dove.losses.query import (
 )
 from dove.metrics import decibels
 from dove.query.tokenizer import QDove
-from dove.query.words import NULL, QueryTokens
+from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
 from dove.training.draws import draw_lengths
 from dove.training.objectives import DoveObjective, PrefixObjective, StepResult, prediction_errors
@@ -54,12 +54,13 @@ def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
     row = torch.zeros(count, dtype=torch.long, device=device)
     row[batch.image_of[chosen]] = chosen.nonzero()[:, 0]
     replaced = (torch.rand(count) < null).to(device)
-    query = model.query_tokens(
-        [NULL if gone else batch.queries[number] for gone, number in zip(replaced.tolist(), row.tolist(), strict=True)]
-    )
+    words = [
+        NULL if gone else batch.queries[number] for gone, number in zip(replaced.tolist(), row.tolist(), strict=True)
+    ]
+    query = model.query_tokens(words)
     answered = torch.zeros(len(batch.queries), dtype=torch.bool, device=device)
     answered[batch.query_of] = True
-    about_part = answered[row] & query.asked
+    about_part = answered[row] & torch.tensor([not is_null(text) for text in words], device=device)
     kept = (batch.query_of[:, None] == row[about_part]).any(1)
     side = float(batch.images.shape[-1])
     whole = torch.tensor([[0.0, 0.0, side, side]], device=device).expand(int((~about_part).sum()), -1)

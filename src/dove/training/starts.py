@@ -14,7 +14,7 @@ from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.errors import UserError
-from dove.models.pretrained import AMUSED, import_backbones, import_vqgan
+from dove.models.pretrained import AMUSED, import_backbones, import_vqgan, import_words
 from dove.models.prior import CosinePrior
 from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
@@ -51,6 +51,8 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
         import_vqgan(require_vqgan(model), config.pretrained_vqgan)
     if config.vqgan_checkpoint:
         load_stage(require_vqgan(model), config.model.vqgan, config.vqgan_checkpoint)
+    if isinstance(model, QDove) and (words := getattr(config, "pretrained_words", "")):
+        import_words(model.generator.query_embedding.words, words)  # a checkpoint that has words brings its own
     if config.start == "checkpoint":
         start_from_checkpoint(model, config.checkpoint)
     return model
