@@ -40,7 +40,7 @@ from dove.training.optimizers import make_adamw
 from dove.training.presets import PRESETS
 
 VARIANTS = {
-    "plain fp32": "everything in fp32, the perceptual network's weights as they lie, torch's fused attention and its usual AdamW",
+    "plain fp32": "everything in fp32, the perceptual network as it lies, torch's fused attention and its usual AdamW",
     "plain bf16": "the same under bf16 autocast",
     "ours": "bf16 autocast, the perceptual network channels last, the attention that is fast here, fused AdamW",
     "compiled": "ours with torch.compile around the losses and the model",

@@ -254,6 +254,16 @@ def test_importing_the_package_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_round_trip_loads_no_large_library():
+    code = (
+        "import sys, torch; from dove import Dove; model = Dove.from_pretrained('dove-tiny');"
+        "model.decode(model.encode(torch.zeros(1, 3, 64, 64)));"
+        "large = {'transformers', 'diffusers', 'accelerate', 'datasets', 'scipy', 'sklearn', 'matplotlib', 'torchvision'};"
+        "assert not large & set(sys.modules), large & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_several_lengths_from_one_encoding_are_those_of_one_encoding_each(tiny_dove, images):
     requests = [3, "auto-100", "max 5", CAPACITY]
     calls = []
