@@ -1,8 +1,6 @@
 """``dove paper``: every table and figure of the paper as one command each."""
 
-import shlex
-import subprocess
-import sys
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import tyro
 from dove.errors import UserError
 from dove.paper import REMARKS, Experiment, load_experiment, load_experiments
 from dove.paper.bench import load_rows, trained_models
+from dove.paper.bench_run import FULL, BenchRun, run_bench
 from dove.paper.checks import check_data, refuse_training_images
 from dove.paper.filling import BENCH_MODELS, Places, evaluation_steps, training_steps
 from dove.paper.launch import command_line, count_gpus, run_step
@@ -55,16 +54,20 @@ class RunOptions:
 class TrainOptions:
     """Train every system of the paper at a small size on equal data; what is trained is skipped, what was cut off goes on."""
 
-    scale: Annotated[Literal["tiny"], tyro.conf.Positional] = "tiny"
-    """64 px, 4.8 million parameters each."""
+    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
+    """32 px, 1.5 million parameters each."""
     data: str = ""
     """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """SqueezeNet 1.0 weights for the perceptual loss."""
-    bench: Path = Path("results/bench")
+    """SqueezeNet 1.0 weights for the perceptual loss; without it, the file that DOVE_SQUEEZENET names in the environment."""
+    output: Path = Path("results/bench")
     """Folder for the trainings, one folder each."""
     only: tuple[str, ...] = ()
     """Names of the trainings to run; by default all."""
+    images: int = FULL
+    """Images that each training sees, repetitions included."""
+    seed: int = 0
+    """Of every training; give another --output, too."""
     dry_run: bool = False
     """Print the commands without running them."""
 
@@ -122,29 +125,24 @@ def missing_rows(experiment: Experiment, scale: str) -> list[str]:
 
 
 def train_bench(options: TrainOptions) -> int:
-    """Train the rows of the bench one after the other and return the exit status of the first that fails, or 0.
+    """Make what the bench lacks and return 1 if a row fails, else 0.
 
     Raises:
         UserError: without data or network weights, or for unknown names.
     """
-    rows = load_rows()
-    unknown = [name for name in options.only if name not in {row.name for row in rows}]
-    if unknown:
-        raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(row.name for row in rows)}")
-    if not options.data or options.squeezenet is None:
+    squeezenet = options.squeezenet or os.environ.get("DOVE_SQUEEZENET")
+    load_rows(options.only)
+    if not options.data or not squeezenet:
         raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
-    for row in rows:
-        if options.only and row.name not in options.only:
-            continue
-        command = row.command(options.bench, options.data, options.squeezenet)
-        print(f"$ dove {shlex.join(command)}", flush=True)
-        # A process each: a training leaves its threads, its seeds and its accelerator settings behind.
-        status = (
-            0 if options.dry_run else subprocess.run([sys.executable, "-m", "dove", *command], check=False).returncode
-        )
-        if status:
-            return status
-    return 0
+    bench = BenchRun(
+        data=options.data,
+        squeezenet=Path(squeezenet),
+        bench=options.output,
+        only=options.only,
+        images=options.images,
+        seed=options.seed,
+    )
+    return run_bench(bench, dry_run=options.dry_run)
 
 
 def run_experiment(options: RunOptions) -> int:

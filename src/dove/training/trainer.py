@@ -129,6 +129,7 @@ class Trainer:
             if log and logs:
                 values = {name: round(float(value), 6) for name, value in result.metrics.items()}
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
+                values["images"] = done * self.images_per_step
                 values["images_per_second"] = round(images_seen / (time.monotonic() - began), 2)
                 if self.guard.skipped:
                     values["skipped"] = self.guard.skipped

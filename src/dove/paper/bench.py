@@ -1,0 +1,120 @@
+"""The bench as data: every system of the paper at one small size, by one trainer on equal data. Imports no torch.
+
+``bench.yaml`` lists the rows, ``dove.training.bench_presets`` has their settings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from dove.errors import UserError
+from dove.training.presets import get_preset
+from dove.training.progress import last_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """State of a row.
+
+    Attributes:
+        images: that it sees in all; 0 where nothing is trained.
+        seen: of them, those up to the last line of its metrics.
+        images_per_second: as last measured; None where nothing has been.
+        done: whether its model is finished.
+    """
+
+    images: int
+    seen: int
+    images_per_second: float | None
+    done: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row; ``bench.yaml`` says what its fields mean."""
+
+    name: str
+    label: str | None = None
+    preset: str | None = None
+    fit: str | None = None
+    needs: str | None = None
+    flags: list[str] = field(default_factory=list)
+
+    def steps(self, share: float) -> int:
+        """Steps of its training for a share of its images; 0 where nothing is trained."""
+        return max(1, round(get_preset(self.preset).run.steps * share)) if self.preset else 0
+
+    def command(self, bench: Path, data: str, squeezenet: Path, *, share: float = 1.0, seed: int = 0) -> list[str]:
+        """Arguments of ``dove`` that train it, or go on where that was stopped."""
+        assert self.preset
+        flags = [flag.format(bench=bench) for flag in self.flags]
+        if "codes" not in self.preset:  # targets of this stage are codes, not pixels
+            flags += ["--loss.perceptual-weights", str(squeezenet)]
+        flags += ["--run.steps", str(self.steps(share)), "--run.seed", str(seed)]
+        return ["train", "--preset", self.preset, "--data", data, "--output", str(bench / self.name), *flags]
+
+    def model(self, bench: Path) -> Path:
+        """Folder of its model."""
+        return bench / self.name / "model"
+
+    def trained(self, bench: Path) -> bool:
+        """Tell whether a model is there, be it of a training that still runs."""
+        return (self.model(bench) / "model.safetensors").is_file()
+
+    def progress(self, bench: Path, share: float = 1.0) -> Progress:
+        """Read how far it is."""
+        if not self.preset:
+            return Progress(images=0, seen=0, images_per_second=None, done=self.trained(bench))
+        steps, batch = self.steps(share), get_preset(self.preset).run.batch_size
+        numbers = last_numbers(bench / self.name)
+        step = min(int(numbers.get("step", 0)), steps)
+        return Progress(
+            images=steps * batch,
+            seen=step * batch,
+            images_per_second=numbers.get("images_per_second"),
+            done=step == steps and self.trained(bench),
+        )
+
+
+def load_rows(only: Sequence[str] = ()) -> list[Row]:
+    """Read the rows, in an order in which each finds what it builds on.
+
+    Args:
+        only: names of those that are wanted; none for all.
+
+    Raises:
+        UserError: for unknown names, listing the known ones.
+    """
+    rows = [Row(**row) for row in yaml.safe_load((files("dove.paper") / "bench.yaml").read_text(encoding="utf-8"))]
+    names = [row.name for row in rows]
+    if unknown := [name for name in only if name not in names]:
+        raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(names)}")
+    return [row for row in rows if not only or row.name in only]
+
+
+def trained_models(bench: Path) -> tuple[list[str], list[str]]:
+    """LABEL=FOLDER of the rows that are trained, and the labels of those that are not."""
+    rows = [row for row in load_rows() if row.label]
+    there = [f"{row.label}={row.model(bench)}" for row in rows if row.trained(bench)]
+    return there, [str(row.label) for row in rows if not row.trained(bench)]
+
+
+def seconds_left(states: Sequence[Progress]) -> float | None:
+    """Seconds until all rows are done: at its own speed each, else at the mean of those that were measured.
+
+    None where something is left and nothing has been measured.
+    """
+    measured = [1 / state.images_per_second for state in states if state.images_per_second]
+    rest = [state for state in states if not state.done and state.images]
+    if not measured:
+        return None if rest else 0.0
+    mean = sum(measured) / len(measured)
+    return float(
+        sum(
+            (state.images - state.seen) * (1 / state.images_per_second if state.images_per_second else mean)
+            for state in rest
+        )
+    )

@@ -1,0 +1,48 @@
+"""Progress of trainings, read from the files in their output folders. Imports no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+METRICS = "metrics.jsonl"
+BUILT_ON = ("vqgan_checkpoint", "stage_one", "checkpoint")
+"""Settings that name a model which a training starts from or learns from."""
+
+
+def last_numbers(output: Path) -> dict[str, Any]:
+    """The newest value of every number in a training's metrics; empty without any."""
+    try:
+        lines = (output / METRICS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    found: dict[str, Any] = {}
+    for line in lines:
+        if line.endswith("}"):  # a killed training leaves half a line
+            found |= json.loads(line)
+    return found
+
+
+def images_seen(model: Path) -> int | None:
+    """Images that a training has shown its model, and those that it builds on.
+
+    Args:
+        model: the folder of a model, beside which the training's files lie.
+
+    Returns:
+        Their number, repetitions included; None where one of these trainings cannot be found.
+    """
+    settings = model.parent / "config.yaml"
+    numbers = last_numbers(model.parent)
+    if not settings.is_file() or "images" not in numbers:
+        return None
+    total = int(numbers["images"])
+    config = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    for name in BUILT_ON:
+        if config.get(name):
+            more = images_seen(Path(config[name]))
+            if more is None:
+                return None
+            total += more
+    return total

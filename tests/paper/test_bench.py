@@ -1,0 +1,121 @@
+"""``dove paper train bench``: commands on equal terms, a real short run that is cut off and goes on, and what it says."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dove.cli import main
+from dove.commands.train import parse as parse_training
+from dove.paper.bench import Progress, load_rows, seconds_left, trained_models
+from dove.paper.bench_run import told_time
+from dove.registry import load_tokenizer
+from dove.training.presets import PRESETS
+from dove.training.progress import images_seen
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((32, 32)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """800 photos, of which the trainings keep 512 out."""
+    file = tmp_path_factory.mktemp("data") / "images.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": png(seed), "path": None} for seed in range(800)]}), file)
+    return file
+
+
+def test_every_row_trains_its_preset_after_what_it_builds_on(tmp_path: Path) -> None:
+    made: set[str] = set()
+    for row in load_rows():
+        assert row.needs is None or row.needs in made
+        made.add(row.name)
+        if row.preset:
+            config = parse_training(row.command(tmp_path, "images", tmp_path / "net", share=0.5, seed=3)[1:])
+            assert config.preset == row.preset
+            assert (config.run.steps, config.run.seed) == (round(PRESETS[row.preset].run.steps / 2), 3)
+        else:
+            assert row.fit
+
+
+def test_rows_are_made_resumed_and_skipped(
+    images: Path, squeezenet_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(images), "--squeezenet", str(squeezenet_weights), "--output", str(tmp_path)]
+    flags += ["--only", "flat-colour", "cosines", "vqgan", "alit-2-codes"]
+    assert main(["paper", "train", "bench", *flags, "--images", "32"]) == 1
+    told = capfd.readouterr()
+    assert "alit-2-codes failed: it builds on alit-1-vqgan, which is not finished" in told.err
+    assert "1 of 4 rows failed" in told.out
+    assert "how long is left can be told when" in told.out
+    labels = [item.partition("=")[0] for item in trained_models(tmp_path)[0]]
+    assert labels == ["flat colour", "cosines", "VQGAN-64"]
+    assert load_tokenizer(tmp_path / "cosines" / "model").max_tokens == 64
+    assert images_seen(tmp_path / "vqgan" / "model") == 32
+    flags = [*flags[:-1], "--images", "64"]
+    assert main(["paper", "train", "bench", *flags]) == 0
+    again = capfd.readouterr().out
+    assert "cosines: done" in again
+    assert "2 of 3 rows done; about 1 min left" in again
+    assert images_seen(tmp_path / "vqgan" / "model") == 64
+    steps = [json.loads(line)["step"] for line in (tmp_path / "vqgan" / "metrics.jsonl").read_text().splitlines()]
+    assert set(steps) == {1, 2}
+
+
+def test_a_failed_training_does_not_stop_the_others(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(images), "--squeezenet", str(tmp_path / "none"), "--output", str(tmp_path / "bench")]
+    assert main(["paper", "train", "bench", *flags, "--only", "vqgan", "cosines"]) == 1
+    assert "vqgan failed: dove train ended with status 2" in capfd.readouterr().err
+    assert (tmp_path / "bench" / "cosines" / "model" / "model.safetensors").is_file()
+
+
+def test_time_left_is_taken_from_measured_speed() -> None:
+    def state(seen: int, speed: float | None, *, done: bool = False) -> Progress:
+        return Progress(images=1000, seen=seen, images_per_second=speed, done=done)
+
+    assert seconds_left([state(1000, 10.0, done=True)]) == 0
+    assert seconds_left([state(0, None)]) is None
+    assert seconds_left([state(500, 10.0), state(1000, 2.0, done=True), state(0, None)]) == pytest.approx(50 + 300)
+    assert (told_time(5), told_time(7260)) == ("1 min", "2 h 1 min")
+
+
+def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None:
+    for name, images, settings in (
+        ("first", 10, "data: photos"),
+        ("second", 5, f"stage_one: {tmp_path / 'first' / 'model'}"),
+        ("third", 2, "checkpoint: dove-tiny"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(settings)
+        (tmp_path / name / "metrics.jsonl").write_text(
+            f'{{"step": 1, "images": 1}}\n{{"step": 2, "images": {images}}}\n{{"st'
+        )
+    assert images_seen(tmp_path / "second" / "model") == 15
+    assert images_seen(tmp_path / "third" / "model") is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--only", "titok-9"], "there are flat-colour, cosines"),
+        (["--data", "x"], "--squeezenet"),
+        (["--data", "x", "--squeezenet", "y", "--images", "0"], "--images 0 must be at least 1"),
+    ],
+)
+def test_the_bench_says_what_it_needs(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOVE_SQUEEZENET", raising=False)
+    assert main(["paper", "train", "bench", *flags]) == 2
+    assert message in capsys.readouterr().err
