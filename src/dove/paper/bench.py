@@ -112,9 +112,5 @@ def seconds_left(states: Sequence[Progress]) -> float | None:
     if not measured:
         return None if rest else 0.0
     mean = sum(measured) / len(measured)
-    return float(
-        sum(
-            (state.images - state.seen) * (1 / state.images_per_second if state.images_per_second else mean)
-            for state in rest
-        )
-    )
+    each = [1 / state.images_per_second if state.images_per_second else mean for state in rest]
+    return float(sum((state.images - state.seen) * seconds for state, seconds in zip(rest, each, strict=True)))
