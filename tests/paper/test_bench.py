@@ -87,7 +87,7 @@ def test_time_left_is_taken_from_measured_speed() -> None:
     assert seconds_left([state(1000, 10.0, done=True)]) == 0
     assert seconds_left([state(0, None)]) is None
     assert seconds_left([state(500, 10.0), state(1000, 2.0, done=True), state(0, None)]) == pytest.approx(50 + 300)
-    assert (told_time(5), told_time(7260)) == ("1 min", "2 h 1 min")
+    assert (told_time(5.0), told_time(7260.0)) == ("1 min", "2 h 1 min")
 
 
 def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None:
