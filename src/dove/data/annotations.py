@@ -30,41 +30,46 @@ SCHEMA = pa.schema(
 )
 ROWS_PER_GROUP = 256
 TEST_EVERY = 50
-"""One image in so many belongs to the part for tests."""
+"""Number of images of which one belongs to the part for tests."""
 RELATIVE = 1.0
-"""Boxes that come in shares of the image lie within this."""
+"""Scale of boxes that are in pixels of the image already."""
 
 
 @dataclass
 class Conversion:
-    """What a converter made, with a count of what it left out, by reason."""
+    """Result of a conversion, with counts of what was left out, by reason."""
 
     images: int = 0
     queries: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
-    """By reason, the first that has a name."""
+    """Text that names an example, by reason."""
 
     def skip(self, reason: str, example: str = "") -> None:
-        """Count what is left out."""
+        """Count something that is left out.
+
+        Args:
+            reason: Plural noun phrase under which it is counted.
+            example: Name of what was left out, for the summary; empty for none.
+        """
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
         if example:
             self.examples.setdefault(reason, f" (such as {example})")
 
     def summary(self) -> str:
-        """One line."""
+        """Summarise the counts in one line."""
         lost = ", ".join(f"{count} {reason}{self.examples.get(reason, '')}" for reason, count in self.left_out.items())
         return f"{self.queries} queries about {self.images} images" + (f"; left out: {lost}" if lost else "")
 
 
 def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]:
-    """Region descriptions (``region_descriptions.json``) or questions (``question_answers.json``) of Visual Genome.
+    """Read region descriptions (``region_descriptions.json``) or questions (``question_answers.json``) of Visual Genome.
 
     A question's boxes are those of the objects that it and its answer name; without any it is left out.
     """
     found: list[Annotation] = []
     for number, image in enumerate(_read_json(annotations, list)):
-        with _told(f"{annotations}: entry {number}") as where:
+        with _located(f"{annotations}: entry {number}") as where:
             image_id = str(_take(image, ("id", "image_id"), where))
             for region in image.get("regions", ()):
                 box = _box([_take(region, (key,), where) for key in ("x", "y", "width", "height")], conversion)
@@ -84,18 +89,18 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
 
 
 def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
-    """COCO's ``instances_*.json``: one query for every category in an image, with the boxes of all its instances."""
+    """Read COCO's ``instances_*.json`` as one query per category of an image, with the boxes of all its instances."""
     content = _read_json(annotations, dict)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise UserError(f"{annotations}: {key} is missing or no list; pass an instances_*.json of COCO")
-    with _told(f"{annotations}: categories"):
+    with _located(f"{annotations}: categories"):
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    with _told(f"{annotations}: images"):
+    with _located(f"{annotations}: images"):
         files = {image["id"]: str(image["file_name"]) for image in content["images"]}
     boxes: dict[tuple[Any, Any], list[Box]] = {}
     for number, thing in enumerate(content["annotations"]):
-        with _told(f"{annotations}: annotation {number}") as where:
+        with _located(f"{annotations}: annotation {number}") as where:
             image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
             if image not in files or category not in names:
                 raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
@@ -106,7 +111,9 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
 
 
 def open_images(annotations: Path, conversion: Conversion, classes: Path) -> list[Annotation]:
-    """Open Images' relations (``*-vrd.csv``) with its ``class-descriptions*.csv``: "a cup on a table", both boxes joined.
+    """Read Open Images' relations (``*-vrd.csv``) with its ``class-descriptions*.csv``.
+
+    A relation becomes a query such as "a cup on a table" with the boxes of both objects.
 
     Boxes stay in shares of the image, from 0 to 1, until the image is read.
     """
@@ -143,7 +150,7 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path) -> lis
 
 
 def relation_text(first: str, relation: str, second: str) -> str:
-    """A relation in words: "a cup on a table"; for "is", which gives an attribute, "a wooden table"."""
+    """Write a relation in words: "a cup on a table", or for "is", which gives an attribute, "a wooden table"."""
     first, second = first.lower(), second.lower()
     if relation == "is":
         return f"{_article(second)} {second} {first}"
@@ -155,7 +162,7 @@ def _article(noun: str) -> str:
 
 
 def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
-    """The reference's annotation JSON."""
+    """Read an annotation file in the reference implementation's JSON layout."""
     return read_annotations(annotations, conversion.skip)
 
 
@@ -168,7 +175,12 @@ CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
 
 
 def in_part(image_id: str, part: str) -> bool:
-    """Whether an image belongs to a part: ``all``, ``test`` (one in ``TEST_EVERY``, by a hash of its id) or ``train``."""
+    """Tell whether an image belongs to a part of the data.
+
+    Args:
+        image_id: Name of the image.
+        part: ``all``, ``test`` (one image in ``TEST_EVERY``, by a hash of its id) or ``train``.
+    """
     number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
     return part == "all" or (number % TEST_EVERY == 0) == (part == "test")
 
@@ -188,7 +200,7 @@ def convert(
     or cannot be read are counted. A question that is asked more than once about an image becomes one with all boxes.
 
     Raises:
-        UserError: for files that are not of that kind, names that fit several images, or nothing to write.
+        UserError: If the files are not of that kind, a name fits several images, or nothing is left to write.
     """
     if kind not in CONVERTERS:
         raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")
@@ -267,7 +279,7 @@ def _clip(box: Box, scale: tuple[float, float], size: tuple[int, int]) -> list[f
 
 
 def _box(values: Sequence[Any], conversion: Conversion) -> Box | None:
-    """Four numbers; None, which is counted, where one of them is null."""
+    """Convert a box to four floats; return None, and count it, where one of them is null."""
     if None in values:
         conversion.skip(NULL_BOX)
         return None
@@ -281,8 +293,8 @@ def _corners(values: Sequence[float]) -> Box:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[str]:
-    """Values of other kinds than the format has in some place are told with the place."""
+def _located(where: str) -> Iterator[str]:
+    """Report missing values and values of the wrong type with their place in the file."""
     try:
         yield where
     except UserError:

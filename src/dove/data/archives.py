@@ -1,10 +1,10 @@
-"""WebDataset shards: tar files of pictures with what belongs to them."""
+"""WebDataset shards: tar files of pictures and their metadata."""
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dove.data.dataset import ImageDataset, RawRecord
@@ -13,30 +13,32 @@ from dove.data.reading import SUFFIXES, check_size
 from dove.errors import UserError, one_line
 
 Place = tuple[int, int]
-"""Where a member lies in its shard: offset and size in bytes."""
+"""Offset and size of a member in its shard, in bytes."""
 _METADATA = ("json", "cls", "txt")
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture of a shard with the members that speak of it."""
+    """One picture of a shard with the places of its metadata."""
 
     path: str
     key: str
     place: Place
     metadata: dict[str, Place]
-    """By kind: json, cls, txt."""
+    """Places of the members, by kind: json, cls, txt."""
 
 
 class TarImages(ImageDataset):
-    """WebDataset shards: files that share a name up to the first dot are one sample, each of its pictures one record.
+    """Pictures in WebDataset shards.
+
+    Files that share a name up to the first dot are one sample, and each picture of a sample is one record.
 
     A record's key is the picture's name up to the last dot. Members ``json``, ``cls`` (an integer) and ``txt`` become its
     metadata where their name is that of the sample or the same up to the last dot; an object in ``json`` is merged into it.
     The headers are read once; pictures are then read from their place in the shard.
 
     Raises:
-        UserError: a shard is no plain tar file or holds no picture.
+        UserError: If a shard is no plain tar file or holds no picture.
     """
 
     def __init__(self, paths: Sequence[str]):
@@ -53,20 +55,26 @@ class TarImages(ImageDataset):
 
     @property
     def blocks(self) -> Sequence[int]:
+        """See `ImageDataset.blocks`; one block per shard."""
         return self._starts
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`.
+
+        Raises:
+            UserError: If the shard cannot be read, or the picture's metadata are damaged.
+        """
         picture = self.pictures[index]
         name = f"{readable(picture.path)} sample {picture.key}"
         metadata: dict[str, Any] = {}
         try:
-            with open(picture.path, "rb") as file:
+            with Path(picture.path).open("rb") as file:
                 for kind, place in picture.metadata.items():
                     metadata |= _metadata(kind, _read(file, place, f"{name}: its {kind} member"), name)
                 data = _read(file, picture.place, f"{name}: its picture")
         except OSError as error:
             raise UserError(f"{name}: cannot be read ({one_line(error)}); check the shard") from error
-        stem = readable(os.path.basename(picture.path).removesuffix(".tar"))
+        stem = readable(Path(picture.path).name.removesuffix(".tar"))
         return RawRecord(f"{stem}/{picture.key}", name, data, metadata)
 
 
@@ -78,7 +86,7 @@ def _read(file: Any, place: Place, name: str) -> bytes:
 
 
 def _index_tar(path: str) -> dict[str, dict[str, Place]]:
-    """Samples of a shard: name up to the first dot -> the rest in small letters -> place."""
+    """Index a shard by sample (name up to the first dot) and then by the rest of the name in lower case."""
     samples: dict[str, dict[str, Place]] = {}
     try:
         with tarfile.open(path, "r:") as archive:

@@ -1,4 +1,4 @@
-"""Training pictures whose pixels follow from (seed, epoch, index) alone, in whatever process and order."""
+"""Augmented training pictures. Pixels follow from (seed, epoch, index) alone, in any process and order."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -16,9 +17,9 @@ from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 
 MAX_UNREADABLE_RUN = 100
-"""So many unreadable pictures one after the other stop a training, because then the source itself is broken."""
+"""Number of consecutive unreadable pictures that stops a training, because then the source itself is broken."""
 NEIGHBOURS = 8
-"""So many pictures in a row are tried before any other ones."""
+"""Number of consecutive pictures that are tried before random ones."""
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 def augment(
     image: Image.Image, image_size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> Float[Tensor, "3 S S"]:
-    """Random crop, mirror and grey; float32 in [-1, 1].
+    """Crop and mirror a picture and convert it to grey, each at random; float32 in [-1, 1].
 
     Every picture draws the same number of random values, so that one setting does not move the draws of another.
     """
@@ -46,7 +47,7 @@ def augment(
 def _crop_box(
     size: tuple[int, int], config: AugmentConfig, draws: tuple[float, float, float, float]
 ) -> tuple[float, float, float, float]:
-    """A crop of nearly the largest square's size, anywhere in the picture; left, upper, right, lower, in pixels."""
+    """Draw a crop of nearly the largest square's size, anywhere in the picture: left, upper, right, lower, in pixels."""
     area, ratio, left, upper = draws
     side = min(size) * (config.crop_scale + (1 - config.crop_scale) * area) ** 0.5
     stretch = config.crop_ratio ** (ratio - 0.5)  # square root of a ratio that is log-uniform around 1
@@ -56,15 +57,17 @@ def _crop_box(
 
 
 class TrainingImages(Dataset[Tensor]):
-    """Augmented pictures; an item is asked for as ``(epoch, index)``, the pair a ``ResumableSampler`` yields.
+    """Augmented pictures, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
+
+    Where the source skips unreadable pictures, the next readable one takes the place and a warning is logged.
 
     Where the source skips what it cannot read, the next readable picture takes the place and a warning is logged.
 
     Args:
         dataset: the pictures.
         image_size: side of the result, in pixels.
-        config: what happens to them.
-        seed: together with the pair it decides every random choice.
+        config: augmentation.
+        seed: seed that, with the pair, decides every random choice.
     """
 
     def __init__(
@@ -77,14 +80,14 @@ class TrainingImages(Dataset[Tensor]):
         return len(self.dataset)
 
     def key(self, index: int) -> str:
-        """Name of a record."""
+        """Look up the name of a record."""
         return self.dataset.raw(index).key
 
     def __getitem__(self, sample: tuple[int, int]) -> Float[Tensor, "3 S S"]:
-        """Float32 in [-1, 1].
+        """Read and augment one picture; float32 in [-1, 1].
 
         Raises:
-            UserError: the picture cannot be read and the source raises, or ``MAX_UNREADABLE_RUN`` in a row cannot.
+            UserError: If the picture cannot be read and the source raises, or ``MAX_UNREADABLE_RUN`` in a row cannot.
         """
         epoch, index = sample
         # One more than the index: epochs' permutations are drawn from [seed, epoch, 0].
@@ -105,7 +108,7 @@ class TrainingImages(Dataset[Tensor]):
         )
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """The picture itself, its next neighbours and then others from anywhere: a damaged shard spoils all neighbours."""
+        """Iterate over the picture's index, its next neighbours and then random ones: a damaged shard spoils all neighbours."""
         for offset in range(NEIGHBOURS):
             yield (index + offset) % len(self.dataset)
         rng = np.random.default_rng([self.seed, index])
@@ -114,7 +117,12 @@ class TrainingImages(Dataset[Tensor]):
 
 
 class ResumableSampler(Sampler[tuple[int, int]]):
-    """Endless ``(epoch, index)`` pairs: every epoch a new permutation, dealt out to the ranks.
+    """Endless ``(epoch, index)`` pairs, in a new permutation every epoch, divided among the ranks.
+
+    The permutations stand one after the other and their entries go to the ranks in rotation: an epoch gives every index
+    exactly once over all ranks, and all ranks have had equally many after each rotation. Everything follows from the
+    position, so that a resumed training sees the images that it would have seen, also with another number of ranks and
+    the same number of images per step.
 
     The permutations stand one after the other, and the ranks take turns: an epoch gives every index exactly once over all
     ranks, and after any number of turns every rank has had as many as the others. Everything follows from the position,
@@ -123,11 +131,11 @@ class ResumableSampler(Sampler[tuple[int, int]]):
 
     Args:
         num_samples: size of the dataset.
-        seed: of the permutations.
-        rank: this process; 0 to ``world_size - 1``.
+        seed: seed of the permutations.
+        rank: index of this process, 0 to ``world_size - 1``.
         world_size: number of processes.
-        start: pairs that this rank has had, which are ``steps * batch_size``.
-        blocks: where stretches that are read together begin, and the end of the last one; None for one alone.
+        start: number of pairs that this rank has had, ``steps * batch_size``.
+        blocks: boundaries of the runs of records that are read together, from 0 to ``num_samples``; None for one run.
         window: blocks that are shuffled together, in a random order of the blocks; 0 for all.
     """
 
@@ -158,7 +166,7 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             )
             epoch += passed
 
-    def _permutation(self, rng: np.random.Generator) -> np.ndarray:
+    def _permutation(self, rng: np.random.Generator) -> NDArray[np.int64]:
         if not self.window:
             return rng.permutation(self.num_samples)
         order = rng.permutation(len(self.blocks) - 1)

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from dove.errors import one_line
 
 PROFILE = "icc_profile"
-"""Key under which Pillow keeps a picture's profile."""
+"""Key of the profile in the ``info`` of a Pillow image."""
 _CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's mode for each kind of profile that photos come with."""
 _GREY_MODES = ("1", "L", "LA")
@@ -19,13 +19,13 @@ _logger = logging.getLogger(__name__)
 
 
 def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    """The colours of a picture of 8 bits a channel as RGB in sRGB, without its transparency and its profile.
+    """Convert a picture with 8 bits per channel to sRGB, without its transparency and its profile.
 
     Args:
-        image: in any mode of 8 bits.
-        profile: ICC profile that says what the numbers mean; None for sRGB. One that is damaged, or of other channels than the
+        image: picture in any mode with 8 bits per channel.
+        profile: ICC profile of the picture; None for sRGB. One that is damaged, or of other channels than the
             picture, is ignored with a warning.
-        name: what the warning calls the picture.
+        name: name of the picture in the warning.
     """
     converted = None
     if profile:
@@ -40,13 +40,13 @@ def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Ima
 
 
 def _apply(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """The picture in sRGB; None where its numbers are that already.
+    """Convert a picture to sRGB; return None where its numbers are sRGB already.
 
     Raises:
         OSError, ValueError, ImageCms.PyCMSError: if the profile is damaged or does not fit the picture.
     """
     mode = _profile_mode(profile)
-    if (mode == "CMYK") != (image.mode == "CMYK") or mode == "L" and image.mode not in _GREY_MODES:
+    if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode not in _GREY_MODES):
         raise ValueError(f"a profile for {mode}, a picture in {image.mode}")
     transform = _transform(profile, mode)
     if transform is None:
@@ -63,7 +63,7 @@ def _profile_mode(profile: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What brings pixels to sRGB; None for profiles that say sRGB in other words, within a level of 255."""
+    """Build the transform to sRGB; return None for profiles that differ from sRGB by at most one of 255 levels."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     if mode == "CMYK":

@@ -7,7 +7,7 @@ from dove.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a training picture; the defaults are mild."""
+    """Augmentation of training pictures. The defaults are mild."""
 
     crop_probability: float = 0.5
     """Share of pictures cropped at random; the others give their central square, as in evaluation."""
@@ -16,7 +16,7 @@ class AugmentConfig:
     crop_ratio: float = 1.1
     """Greatest width over height of a random crop, and height over width; at least 1."""
     grayscale_probability: float = 0.1
-    """Share of pictures turned to grey."""
+    """Share of pictures converted to grey."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
 
@@ -32,7 +32,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MosaicConfig:
-    """Scenes made of photos of single objects."""
+    """Composition of scenes from photos of single objects."""
 
     grid_share: float = 0.5
     """Share of scenes that are two by two photos; in the others one to three lie anywhere."""

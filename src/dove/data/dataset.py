@@ -1,4 +1,4 @@
-"""What every image source looks like: numbered records, each read when it is asked for."""
+"""Interface of image sources: numbered records, each read on access."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,16 @@ class Record:
     """One picture of a source."""
 
     key: str
-    """Its name, unique within the source."""
+    """Name, unique within the source."""
     image: Image.Image
     """RGB, upright, in its stored size."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the source says about it: ``label``, ``name``, ``bbox``, ... as the source has them."""
+    """Further values of the source, such as ``label``, ``name`` and ``bbox``."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands in the place of a record that could not be read (``on_error="skip"``)."""
+    """Placeholder for a record that could not be read (``on_error="skip"``)."""
 
     key: str
     reason: str
@@ -42,36 +42,36 @@ class RawRecord:
 
     key: str
     name: str
-    """What messages call it: the path, or the file and the row."""
+    """Name in messages: the path, or the file and the row."""
     source: ImageSource | None
     """Path or encoded bytes; None where the source has no picture."""
     metadata: dict[str, Any]
 
 
 class ImageDataset(Dataset[Record | Unreadable], ABC):
-    """A map-style dataset with a fixed order; goes through pickle into the workers of a ``DataLoader``."""
+    """Map-style dataset with a fixed order that can be pickled into the workers of a ``DataLoader``."""
 
     on_error: OnError = "raise"
-    """What happens with a record that cannot be read: an exception, or an ``Unreadable`` in its place."""
+    """Treatment of unreadable records: an exception, or an ``Unreadable`` in the record's place."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @property
     def blocks(self) -> Sequence[int]:
-        """Where stretches that are cheap to read together begin (row groups, shards), and the end of the last one."""
+        """Boundaries of the runs of records that are cheap to read together (row groups, shards), from 0 to the length."""
         return [0, len(self)]
 
     @abstractmethod
     def raw(self, index: int) -> RawRecord:
-        """The record at ``index`` (0 <= index < length), undecoded."""
+        """Look up the record at ``index`` (0 <= index < length) without decoding it."""
 
     def __getitem__(self, index: int) -> Record | Unreadable:
-        """The record at ``index``.
+        """Read the record at ``index``; negative indices count from the end.
 
         Raises:
-            UserError: its picture cannot be read and ``on_error`` is ``raise``.
-            IndexError: there is no such record.
+            UserError: If its picture cannot be read and ``on_error`` is ``raise``.
+            IndexError: If there is no such record.
         """
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
@@ -92,12 +92,12 @@ class ImageDataset(Dataset[Record | Unreadable], ABC):
         return (self[index] for index in range(len(self)))
 
     def select(self, indices: Sequence[int]) -> "ImageSubset":
-        """The records at ``indices``, in that order."""
+        """Select the records at ``indices``, in that order."""
         return ImageSubset(self, indices)
 
 
 class ImageSubset(ImageDataset):
-    """Some records of another source."""
+    """Selection of records from another source."""
 
     def __init__(self, dataset: ImageDataset, indices: Sequence[int]):
         self.dataset, self.indices, self.on_error = dataset, indices, dataset.on_error
@@ -107,6 +107,7 @@ class ImageSubset(ImageDataset):
 
     @property
     def blocks(self) -> Sequence[int]:
+        """See `ImageDataset.blocks`; the source's own where the selection is a range without gaps."""
         if not isinstance(self.indices, range) or self.indices.step != 1:
             return super().blocks
         first, last = self.indices.start, self.indices.stop
@@ -114,11 +115,12 @@ class ImageSubset(ImageDataset):
         return [0, *inner, len(self)]
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`."""
         return self.dataset.raw(self.indices[index])
 
 
 class ConcatImages(ImageDataset):
-    """Several sources one after the other."""
+    """Concatenation of several sources."""
 
     def __init__(self, parts: Sequence[ImageDataset]):
         self.parts = list(parts)
@@ -128,11 +130,13 @@ class ConcatImages(ImageDataset):
 
     @property
     def blocks(self) -> Sequence[int]:
+        """See `ImageDataset.blocks`."""
         firsts = accumulate((len(part) for part in self.parts), initial=0)
         found = [first + start for first, part in zip(firsts, self.parts, strict=False) for start in part.blocks]
         return list(dict.fromkeys(found))
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`."""
         for part in self.parts:
             if index < len(part):
                 return part.raw(index)
@@ -141,6 +145,6 @@ class ConcatImages(ImageDataset):
 
 
 def summarise_unreadable(unreadable: Sequence[Unreadable], total: int) -> str:
-    """One line that counts and names what was left out of ``total`` records; the command's last word, with status 2."""
+    """Summarise in one line which of ``total`` records were left out; a command prints it last and exits with status 2."""
     reasons = "; ".join(item.reason for item in unreadable)
     return f"{len(unreadable)} of {total} images could not be read and were left out: {reasons}"

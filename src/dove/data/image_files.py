@@ -1,4 +1,4 @@
-"""Image files that annotations name."""
+"""Look-up of the image files that annotations name."""
 
 import filecmp
 from collections import Counter, defaultdict
@@ -10,18 +10,21 @@ from dove.errors import UserError
 
 
 def locate_images(folder: str | Path, image_ids: Iterable[str], source: str | Path) -> dict[str, Path]:
-    """The file of every image that is there, below ``folder``.
+    """Find the files of images below ``folder``, by image id; images that are missing are left out.
+
+    An id is a path relative to the folder, the end of such a path, or a file name with or without its suffix. A path whose
+    folders do not exist is looked up by its last part, unless two ids share that.
 
     An id is a path from the folder, the end of one, or a file's name with or without its ending. A path whose folders are not
     there is looked for by its last part, unless two ids share that.
 
     Args:
-        folder: of the images, also in folders below it.
-        image_ids: what annotations call them.
-        source: the annotations, for messages.
+        folder: folder of the images, searched recursively.
+        image_ids: names of the images in the annotations.
+        source: path of the annotations, for messages.
 
     Raises:
-        UserError: if there is no such folder, or an id fits several files that differ.
+        UserError: If there is no such folder, or an id fits several files that differ.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,7 +56,7 @@ def _as_path(image_id: str) -> PurePosixPath:
 
 
 def _ends_with(path: Path, wanted: PurePosixPath) -> bool:
-    """Whether the folders of ``wanted`` are the last ones of ``path``; names are compared elsewhere."""
+    """Tell whether the folders of ``wanted`` are the last ones of ``path``; file names are compared elsewhere."""
     folders = wanted.parent.parts
     return not folders or path.parent.parts[-len(folders) :] == folders
 

@@ -1,4 +1,4 @@
-"""The one loader behind every command: whatever holds images becomes one dataset of records."""
+"""Opening of image sources of every kind as one dataset of records."""
 
 import glob
 import os
@@ -38,7 +38,7 @@ def open_images(
     limit: int | None = None,
     on_error: OnError = "raise",
 ) -> ImageDataset:
-    """Opens images, without reading them, as a map-style dataset in a fixed order.
+    """Open images, without reading them, as a map-style dataset in a fixed order.
 
     Args:
         source: a folder (all images below it, sorted by path; or its parquet files or tar shards), image files, parquet
@@ -46,13 +46,13 @@ def open_images(
             ``owner/name[/config][:split]``, or a list of any of these, one after the other.
         image_column: the column of parquet files and hub datasets that holds the images: encoded bytes or a struct
             ``{bytes, path}``; in parquet files also paths of files beside them, and lists of all these.
-        columns: which other columns go into ``Record.metadata``; None for all. Folders give ``label`` and ``name`` by
+        columns: other columns that go into ``Record.metadata``; None for all. Folders give ``label`` and ``name`` by
             their first-level folders.
-        limit: the first so many records alone.
-        on_error: with ``skip`` a record that cannot be read comes as ``Unreadable``, and all others as ever.
+        limit: number of records to keep, from the first on; None for all.
+        on_error: ``skip`` to get an ``Unreadable`` for each record that cannot be read, ``raise`` for an exception.
 
     Raises:
-        UserError: nothing there, no image in it, no such column, or a limit below 1.
+        UserError: If nothing is there, it holds no image or has no such column, or the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit} leaves no image; pass at least 1")
@@ -76,7 +76,7 @@ def _open_list(sources: list[str], image_column: str, columns: Sequence[str] | N
 
 
 def _open_runs(sources: list[str], image_column: str, columns: Sequence[str] | None) -> Iterator[ImageDataset]:
-    """One dataset for each stretch of files of a kind, so that thousands of files are not thousands of datasets."""
+    """Open each run of files of one kind as one dataset, so that thousands of files are not thousands of datasets."""
     run: list[str] = []
     for source, following in zip(sources, [*sources[1:], ""], strict=True):
         kind = _kind(source)
@@ -130,7 +130,7 @@ def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None) 
 
 
 def _walk(folder: str) -> list[str]:
-    """Every visible file below ``folder``, links followed once, sorted by the parts of its path."""
+    """List every visible file below ``folder``, each link followed once, sorted by the parts of its path."""
     seen: set[str] = set()
     files: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -145,8 +145,8 @@ def _walk(folder: str) -> list[str]:
 
 
 def _kind(path: str) -> str | None:
-    """What a file is by its ending; None for everything else: folders, patterns, hub ids, unknown endings."""
-    if os.path.isdir(path) or not path or (glob.has_magic(path) or _RANGE.search(path)) and not os.path.exists(path):
+    """Tell a file's kind by its suffix; None for everything else: folders, patterns, hub ids, unknown suffixes."""
+    if os.path.isdir(path) or not path or ((glob.has_magic(path) or _RANGE.search(path)) and not os.path.exists(path)):
         return None
     suffix = os.path.splitext(path)[1].lower()
     kinds = {".parquet": "parquet", ".tar": "tar"}
@@ -158,7 +158,7 @@ def _is_archive(path: str) -> bool:
 
 
 def _expand(pattern: str) -> list[str]:
-    """Files of a glob or of a range ``{000..010}``, sorted; none for a plain name."""
+    """List the files of a glob or of a range ``{000..010}``, sorted; none for a plain name."""
     if span := _RANGE.search(pattern):
         low, high = span.groups()
         numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]

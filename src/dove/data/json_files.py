@@ -1,4 +1,4 @@
-"""JSON that users bring along."""
+"""Reading of JSON files that users provide."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from dove.errors import UserError
 
 
 def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any:
-    """What a file holds.
+    """Read a JSON file.
 
     Args:
-        path: of the file, in UTF-8, with or without a byte-order mark.
-        parse: text to values; raises ``json.JSONDecodeError``.
+        path: file in UTF-8, with or without a byte-order mark.
+        parse: function from text to values that raises ``ValueError`` for other text.
 
     Raises:
-        UserError: if the file cannot be read or is not JSON.
+        UserError: If the file cannot be read or is not JSON.
     """
     try:
         return parse(Path(path).read_text(encoding="utf-8-sig"))
@@ -27,5 +27,5 @@ def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any
 
 
 def parse_lines(text: str) -> list[Any]:
-    """One value for each line that is not empty, as ``.jsonl`` files have them."""
+    """Parse one value from each line that is not empty, as ``.jsonl`` files have them."""
     return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -20,11 +20,11 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some records of a source, ready for the model."""
+    """Batch of B records of a source, ready for the model."""
 
     keys: list[str]
     pixels: Float[Tensor, "B 3 S S"]
-    """In [-1, 1]."""
+    """(B, 3, S, S) in [-1, 1]."""
     metadata: list[dict[str, Any]]
 
     def __len__(self) -> int:
@@ -35,15 +35,15 @@ _Item = tuple[str, Tensor, dict[str, Any]]
 
 
 class ImageLoader:
-    """Iterates over a source in batches; unreadable records (``on_error="skip"``) are collected, not returned.
+    """Iterator over a source in batches; unreadable records (``on_error="skip"``) are collected, not returned.
 
     The next batch is read, decoded and resized by a thread while the caller works on the present one.
 
     Args:
-        dataset: the source; to go on where another run stopped, pass ``dataset.select(range(done, len(dataset)))``.
-        processor: makes the pictures one size.
+        dataset: the source; to continue where another run stopped, pass ``dataset.select(range(done, len(dataset)))``.
+        processor: scales the pictures to one size.
         batch_size: records of a batch; the last one, and those with unreadable records, are smaller.
-        num_workers: processes that read; 0 reads in this one.
+        num_workers: number of reading processes; 0 reads in this one.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ImageLoader:
         self.unreadable: list[Unreadable] = []
 
     def __len__(self) -> int:
-        """Batches, counting those that may turn out empty."""
+        """Count the batches, with those that may turn out empty."""
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[ImageBatch]:
@@ -84,22 +84,22 @@ class _Processed(Dataset[_Item | Unreadable]):
 
 
 def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the next one of which is made by a thread while the caller has the present one."""
+    """Iterate over batches while a thread prepares the next one."""
     end = object()
-    # The first comes by the caller's own thread: processes of a DataLoader are watched by signals, which need the main one.
+    # The first batch is made by the calling thread: a DataLoader watches its workers by signals, which need the main thread.
     batch = next(batches, end)
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         while batch is not end:
             coming = reader.submit(next, batches, end)
-            yield cast(Batch, batch)
+            yield cast("Batch", batch)
             batch = coming.result()
 
 
 def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches of a ``DataLoader``, with what goes wrong in its processes told in one line.
+    """Iterate over a ``DataLoader`` and report errors of its worker processes in one line.
 
     Raises:
-        UserError: what a loader process raised, or that one was lost.
+        UserError: If a worker process raised one or was lost.
     """
     batches = iter(loader)
     while True:
@@ -116,10 +116,10 @@ def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def loader_watched() -> Iterator[None]:
-    """Tell in one line that a loader process was lost: PyTorch raises that at any moment, wherever the program then is.
+    """Report the loss of a worker process in one line; PyTorch raises it at any point of the program.
 
     Raises:
-        UserError: if it was.
+        UserError: If a worker process was lost.
     """
     try:
         yield

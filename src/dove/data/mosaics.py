@@ -1,4 +1,7 @@
-"""Scenes with several named objects, made of photos that show one each; every pixel follows from (seed, epoch, index).
+"""Scenes with several named objects, made of photos that show one each.
+
+They serve training where no annotated scenes are available and, with another seed and other photos, evaluation. Every
+pixel follows from (seed, epoch, index).
 
 For training where no annotated scenes are at hand, and with its own seed and photos for evaluation.
 """
@@ -40,17 +43,17 @@ Placement = tuple[int, int, int]
 
 
 class Mosaics(Dataset[QueryExample]):
-    """Endless scenes; an item is asked for as ``(epoch, index)``, the pair a ``ResumableSampler`` yields.
+    """Endless scenes, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
 
     Args:
-        photos: one object a picture, its name in the metadata's ``name``.
+        photos: pictures of one object each, with the object's ``name`` in the metadata.
         image_size: side S of a scene, in pixels.
-        config: what scenes look like.
-        seed: together with the pair it decides everything.
+        config: composition of the scenes.
+        seed: seed that, with the pair, decides every random choice.
         whole: photos with ``name`` and ``bbox`` that make a scene alone, for ``config.whole_share`` of the scenes.
 
     Raises:
-        UserError: if there are fewer than two names, or photos have none.
+        UserError: If there are fewer than two names, or photos have none.
     """
 
     collate = staticmethod(QueryBatch.collate)
@@ -99,7 +102,7 @@ class Mosaics(Dataset[QueryExample]):
         return [(left, upper, half) for upper in (0, half) for left in (0, half)]
 
     def _scattered(self, rng: np.random.Generator) -> list[Placement]:
-        """One to three squares anywhere that do not overlap; a square that finds no place is left out."""
+        """Place one to three squares anywhere without overlap; a square that finds no place is left out."""
         placed: list[Placement] = []
         low, high = (round(self.image_size * share) for share in self.config.sides)
         for _ in range(int(rng.integers(1, 4))):
@@ -120,7 +123,7 @@ class Mosaics(Dataset[QueryExample]):
         return image.resize((side, side), Image.Resampling.BICUBIC)
 
     def _decoded(self, index: int) -> Image.Image:
-        """A photo, kept once it is decoded: scenes take several at a time, and such photos are small."""
+        """Decode a photo and keep it: scenes take several at a time, and such photos are small."""
         if index not in self._photos:
             record = self.photos[index]
             if not isinstance(record, Record):
@@ -149,7 +152,7 @@ class Mosaics(Dataset[QueryExample]):
         )
 
     def _asks(self, rng: np.random.Generator, boxes: dict[str, Box], names: Sequence[str]) -> list[Ask]:
-        """A query for every object in random order and, in some scenes, one for what is not there."""
+        """Draw a query for every object in random order and, in some scenes, one for an object that is absent."""
         asks = [Ask(self._words(rng, name), (boxes[name],)) for name in rng.permutation(list(boxes)).tolist()]
         missing = [name for name in names if name not in boxes]
         if missing and rng.random() < self.config.absent_share:
@@ -162,7 +165,7 @@ class Mosaics(Dataset[QueryExample]):
 
 
 def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """A random crop and mirror."""
+    """Crop and mirror a photo at random."""
     width, height = image.size
     keep = rng.uniform(0.75, 1.0)
     left, upper = rng.random() * (1 - keep) * width, rng.random() * (1 - keep) * height
@@ -173,7 +176,7 @@ def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A smooth field of random colours."""
+    """Draw a smooth field of random colours."""
     side = int(rng.integers(1, 6))
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize(
         (size, size), Image.Resampling.BICUBIC

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 MOST_BYTES = 240
-"""Of one part of a path; file systems take 255, and endings and numbers come on top."""
+"""Limit for one part of a path; file systems take 255, and suffixes and numbers are added."""
 MOST_PATH_BYTES = 2000
-"""Of a path within an output folder; systems take 4096 for all of it."""
+"""Limit for a path within an output folder; systems take 4096 for the whole path."""
 
 
 def readable(name: str) -> str:
-    r"""The name with bytes that are no UTF-8 written as ``\xff``; every other name as it is."""
+    r"""Write bytes of a name that are no UTF-8 as ``\xff``; every other name stays as it is."""
     if name.isascii():
         return name
     try:
@@ -22,7 +22,7 @@ def readable(name: str) -> str:
 
 
 def readable_keys(names: Sequence[str]) -> dict[str, str]:
-    """Unlike keys for those of the names that are no UTF-8."""
+    """Make distinct keys for those of the names that are no UTF-8."""
     texts = {name: text for name in names if (text := readable(name)) != name}
     taken = set(names) if texts else set()
     for name, text in texts.items():
@@ -34,7 +34,7 @@ def readable_keys(names: Sequence[str]) -> dict[str, str]:
 
 
 def shorten(path: PurePosixPath) -> PurePosixPath:
-    """A path that file systems take: parts that are too long are cut and end in a hash of what they were."""
+    """Shorten a path to what file systems accept: parts that are too long are cut and end in a hash of the original."""
     parts = [_cut(part) for part in path.parts]
     if sum(len(part.encode()) + 1 for part in parts) > MOST_PATH_BYTES:
         parts = [f"{parts[-1][:40]}-{_hash(str(path))}"]

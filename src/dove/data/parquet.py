@@ -20,9 +20,9 @@ from dove.data.reading import ImageSource, check_size
 from dove.errors import UserError, one_line
 
 PARQUET_CACHE_BYTES = 1 << 30
-"""Decompressed row groups that one process keeps; what fits is decompressed once, however it is shuffled."""
+"""Size of the decompressed row groups that one process keeps, in any order of access."""
 MAX_GROUP_BYTES = 8 << 30
-"""Row groups that say they are larger than this, decompressed, are refused."""
+"""Limit for the decompressed size of a row group, by its footer; larger ones are refused."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +31,19 @@ class _Group:
 
     path: str
     number: int
-    """Within its file."""
+    """Index within its file."""
     first: int
-    """Its first row within the file."""
+    """First row within the file."""
     rows: int
     ends: NDArray[np.int64] | None = None
-    """Where the column holds lists of images: for each row, how many records it and those before it make."""
+    """Cumulative number of records by row, where the column holds lists of images; None elsewhere."""
 
     @property
     def records(self) -> int:
         return self.rows if self.ends is None else int(self.ends[-1])
 
     def locate(self, record: int) -> tuple[int, int | None]:
-        """Row of a record, and its place in a list of images."""
+        """Find the row of a record, and its position in the row's list of images."""
         if self.ends is None:
             return record, None
         row = int(np.searchsorted(self.ends, record, side="right"))
@@ -59,10 +59,10 @@ class ParquetImages(ImageDataset):
         paths: the files.
         image_column: encoded bytes, a path of an image file below the folder of the parquet file, a struct
             ``{bytes, path}`` of them, or a list of these, each image of which is a record.
-        columns: which other columns become metadata; None for all.
+        columns: other columns that become metadata; None for all.
 
     Raises:
-        UserError: a file is no parquet or has no such columns.
+        UserError: If a file is no parquet or lacks the columns.
     """
 
     def __init__(self, paths: Sequence[str], image_column: str = "image", columns: Sequence[str] | None = None):
@@ -75,7 +75,7 @@ class ParquetImages(ImageDataset):
             _check_image_type(path, file.schema_arrow.field(image_column))
             self._groups += _groups(path, file, image_column)
         self._starts = [0, *accumulate(group.records for group in self._groups)]
-        root = os.path.dirname(os.path.commonprefix(self.paths))
+        root = os.path.dirname(os.path.commonprefix(self.paths))  # noqa: RUF071 - dirname drops a partial name
         self._stems = {
             path: readable(os.path.relpath(path, root or ".").removesuffix(".parquet")) for path in self.paths
         }
@@ -90,9 +90,15 @@ class ParquetImages(ImageDataset):
 
     @property
     def blocks(self) -> Sequence[int]:
+        """See `ImageDataset.blocks`; one block per row group."""
         return list(dict.fromkeys(self._starts))
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`.
+
+        Raises:
+            UserError: If the row group is damaged, or the image's path leads out of the table's folder.
+        """
         number = bisect_right(self._starts, index) - 1
         group, table = self._groups[number], self._table(number)
         offset, place = group.locate(index - self._starts[number])
@@ -140,7 +146,7 @@ def require_columns(source: str, present: Sequence[str], wanted: Sequence[str]) 
     """Make sure that a table has its columns.
 
     Raises:
-        UserError: naming the first that is missing, and what there is.
+        UserError: If columns are missing; the message gives the first one and those that exist.
     """
     missing = [name for name in wanted if name not in present]
     if missing:
@@ -168,7 +174,7 @@ def _read_group(file: pq.ParquetFile, path: str, number: int, columns: Sequence[
 
 
 def _groups(path: str, file: pq.ParquetFile, image_column: str) -> list[_Group]:
-    """Row groups of a file; those with lists of images are read once for how long the lists are."""
+    """List the row groups of a file; those with lists of images are read once for the lengths of the lists."""
     groups: list[_Group] = []
     listed = _is_list(file.schema_arrow.field(image_column).type)
     first = 0
@@ -188,7 +194,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _check_image_type(path: str, field: pa.Field) -> None:
-    """Encoded bytes, paths, a struct of them, or lists of these."""
+    """Make sure that a column holds encoded bytes, paths, a struct of them, or lists of these."""
     kind = field.type.value_type if _is_list(field.type) else field.type
     if pa.types.is_struct(kind):
         parts = {name: kind.field(name).type for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
@@ -210,11 +216,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _beside(table: str, path: str, name: str) -> Path:
-    """The image file that a cell names.
+    """Find the image file that a cell names.
 
     Raises:
-        UserError: if it lies elsewhere than below the folder of the table: data must not choose which files of this machine
-            are read.
+        UserError: If it is not below the folder of the table: data must not choose which files are read.
     """
     folder = os.path.abspath(os.path.dirname(table))
     found = os.path.normpath(os.path.join(folder, path))

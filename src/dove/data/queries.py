@@ -1,4 +1,4 @@
-"""Annotated queries: the reference's JSON, the parquet layout of ``dove data convert``, and training examples from both.
+"""Annotated queries: the reference's JSON, the parquet layout of ``dove data convert``, and training examples of both.
 
 The JSON is a list of entries ``{"image_id", "question", "answer" or null, "bounding_box": [[x, y, w, h], ...]}`` with boxes in
 pixels of the stored image. The parquet has one row for each image: ``image`` ``{bytes, path}``, ``image_id``, and ``queries``,
@@ -29,7 +29,7 @@ SLACK = 0.5
 
 @dataclass(frozen=True)
 class Annotation:
-    """A question about an image and the boxes, in its pixels, that answer it."""
+    """A question about an image with the boxes, in pixels of the image, that answer it."""
 
     image_id: str
     question: str
@@ -37,15 +37,15 @@ class Annotation:
     boxes: tuple[Box, ...]
 
 
-def read_annotations(path: str | Path, skip: Skip = lambda reason: None) -> list[Annotation]:
-    """All entries of a reference annotation file, checked but for what needs the images.
+def read_annotations(path: str | Path, skip: Skip = lambda _reason: None) -> list[Annotation]:
+    """Read all entries of a reference annotation file; only checks that need the images are left out.
 
     Args:
-        path: of the file.
+        path: the file.
         skip: called with the reason for every box that is left out.
 
     Raises:
-        UserError: if the file is not readable, naming the entry and the field where one is at fault.
+        UserError: If the file is not readable or an entry is wrong; the message gives the entry and the field.
     """
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
@@ -54,7 +54,9 @@ def read_annotations(path: str | Path, skip: Skip = lambda reason: None) -> list
 
 
 def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """One annotation for each question about an image, with all boxes that it has anywhere, each once.
+    """Join annotations that ask the same about an image into one with all their boxes, each once.
+
+    The first answer that is given is kept.
 
     The answer is the first that there is.
     """
@@ -69,16 +71,16 @@ def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
     return list(joined.values())
 
 
-def check_entry(entry: Any, where: str, skip: Skip = lambda reason: None) -> Annotation:
-    """One entry as an annotation; boxes that are null are left out.
+def check_entry(entry: Any, where: str, skip: Skip = lambda _reason: None) -> Annotation:
+    """Check an entry and convert it to an annotation; boxes that are null are left out.
 
     Args:
         entry: an object with ``KEYS``.
-        where: what messages call it.
+        where: name of the entry in messages.
         skip: called with the reason for every box that is left out.
 
     Raises:
-        UserError: naming the field at fault.
+        UserError: If a field is missing or wrong; the message gives the field.
     """
     if not isinstance(entry, dict):
         raise UserError(f"{where} is {entry!r}; it must be an object with {', '.join(KEYS)}")
@@ -116,10 +118,10 @@ def _check_box(box: Any, where: str) -> Box:
 
 
 def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> None:
-    """Whether boxes lie in an image of a size (width, height).
+    """Make sure that boxes lie in an image of a size (width, height).
 
     Raises:
-        UserError: naming the first that does not.
+        UserError: If one does not; the message gives the first.
     """
     for place, (x, y, width, height) in enumerate(boxes):
         if min(x, y) < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK:
@@ -131,6 +133,9 @@ def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> Non
 
 class AnnotatedImages(Dataset[QueryExample]):
     """Training examples from records with ``queries`` in their metadata (the parquet layout).
+
+    The central square of a picture is taken with its boxes, and never mirrored, since a query may say "left". Queries
+    without any box left in the square are counted in ``left_out``; a picture without queries gets the query "null".
 
     The central square of a picture is taken, never mirrored, since a query may say "left", and the boxes with it; queries of
     which nothing is left there are counted in ``left_out``, and a picture without any is asked as a whole.
@@ -150,7 +155,7 @@ class AnnotatedImages(Dataset[QueryExample]):
         return len(self.dataset)
 
     def key(self, index: int) -> str:
-        """Name of a record."""
+        """Look up the name of a record."""
         return self.dataset.raw(index).key
 
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
@@ -172,10 +177,10 @@ class AnnotatedImages(Dataset[QueryExample]):
 
 
 def queries_of(record: Record) -> list[Ask]:
-    """What is asked about a record.
+    """Read the queries about a record, in pixels of its image.
 
     Raises:
-        UserError: naming the record and the field at fault.
+        UserError: If there are none or one is wrong; the message gives the record and the field.
     """
     if "queries" not in record.metadata:
         raise UserError(f"{record.key} has no queries; pass parquet that `dove data convert` wrote")
@@ -189,7 +194,7 @@ def queries_of(record: Record) -> list[Ask]:
 
 
 def _into(box: Box, left: float, upper: float, scale: float, size: float) -> Box | None:
-    """A box in the pixels of the scaled crop; None where less than a pixel of it is left."""
+    """Convert a box to pixels of the scaled crop; None where less than a pixel of it is left."""
     x, y, width, height = box
     x0, y0 = max((x - left) * scale, 0.0), max((y - upper) * scale, 0.0)
     x1, y1 = min((x + width - left) * scale, size), min((y + height - upper) * scale, size)
@@ -199,5 +204,5 @@ def _into(box: Box, left: float, upper: float, scale: float, size: float) -> Box
 
 
 def image_size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image file in pixels, upright."""
+    """Read the width and height of an image file in pixels, upright."""
     return read_image(path).size

@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Ask:
-    """A query about an image, with its answering boxes; none where the image has nothing of the kind."""
+    """A query about an image with the boxes that answer it; no boxes where the image has nothing of the kind."""
 
     query: str
     boxes: tuple[Box, ...]
@@ -21,7 +21,7 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class QueryExample:
-    """An image, in [-1, 1], and what is asked about it, at least one query."""
+    """An image, in [-1, 1], with at least one query about it."""
 
     image: Float[Tensor, "3 S S"]
     asks: tuple[Ask, ...]
@@ -32,11 +32,11 @@ class QueryBatch:
     """B images and Q queries with ragged boxes.
 
     Attributes:
-        images: in [-1, 1].
-        queries: the words, image by image.
-        image_of: which image a query is about.
-        boxes: x, y, width, height in pixels, query by query.
-        query_of: which query a box answers.
+        images: (B, 3, S, S) in [-1, 1].
+        queries: texts of the queries, image by image.
+        image_of: (Q,) index of each query's image.
+        boxes: (M, 4) x, y, width, height in pixels, query by query.
+        query_of: (M,) index of each box's query.
     """
 
     images: Float[Tensor, "B 3 S S"]
@@ -47,7 +47,7 @@ class QueryBatch:
 
     @classmethod
     def collate(cls, examples: Sequence[QueryExample]) -> "QueryBatch":
-        """A batch of examples."""
+        """Collate examples into a batch."""
         asks = [(row, ask) for row, example in enumerate(examples) for ask in example.asks]
         boxes = [(number, box) for number, (_, ask) in enumerate(asks) for box in ask.boxes]
         return cls(
@@ -59,10 +59,10 @@ class QueryBatch:
         )
 
     def to(self, device: torch.device) -> "QueryBatch":
-        """The same on a device."""
+        """Move the tensors to a device."""
         moved = (tensor.to(device) for tensor in (self.image_of, self.boxes, self.query_of))
         return QueryBatch(self.images.to(device), self.queries, *moved)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Count the images."""
         return len(self.images)

@@ -1,4 +1,4 @@
-"""One picture from whatever is handed in: decoded, upright, 8-bit sRGB, or one line that says what is wrong."""
+"""Reading of single pictures as upright 8-bit sRGB; every failure is a one-line error."""
 
 import io
 import logging
@@ -22,16 +22,17 @@ MAX_BYTES = 512 << 20
 # A closed list: Pillow would otherwise offer the file to plugins that run other programs (EPS) or accept anything.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()  # noqa: SIM905
 )
-"""File name endings that make a file of a folder or of a tar count as an image."""
+"""Suffixes by which a file of a folder or of a tar counts as an image."""
 
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """An open file, or what reads like one."""
+    """An open binary file or an object that reads like one."""
 
-    def read(self) -> bytes: ...
+    def read(self) -> bytes:
+        """Read all remaining bytes."""
 
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryFile
@@ -52,7 +53,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
-    """The picture as upright RGB, in sRGB.
+    """Read a picture as upright RGB in sRGB.
+
+    EXIF rotation is applied, and an embedded colour profile is converted to sRGB (a damaged one is ignored with a warning).
+    Transparency is composited on white, 16-bit and floating-point values are scaled (never clipped) to 8 bits, and of an
+    animation the first frame is taken.
 
     EXIF rotation is applied, an embedded colour profile is converted to sRGB (one that is damaged is ignored with a warning),
     transparency is composited on white, 16-bit and floating-point values are scaled (never clipped) to 8 bits, of an
@@ -60,16 +65,16 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
 
     Args:
         source: path, encoded bytes, or an open binary file.
-        name: what error messages call the picture; None for its path.
+        name: name of the picture in error messages; None for its path.
 
     Raises:
-        UserError: nothing there, not an image, damaged, truncated, or more than ``MAX_PIXELS`` pixels.
+        UserError: If the source is missing, no image, damaged, truncated, or has more than ``MAX_PIXELS`` pixels.
     """
     name = name or _name(source)
     data = _read_bytes(source, name)
     if not data:
         raise UserError(f"{name}: the file is empty (0 bytes); replace it or leave it out")
-    # Warnings (metadata that is off, sizes near the bound) concern nobody who gets either a picture or an error.
+    # Pillow's warnings (damaged metadata, sizes near the limit) add nothing to a picture or an error.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -87,11 +92,11 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
-    """An 8-bit RGB copy of a picture in any mode, in sRGB; transparency on white.
+    """Convert a picture in any mode to 8-bit RGB in sRGB, with transparency on white.
 
     Args:
         image: the picture, with its colour profile in ``info`` as Pillow leaves it there.
-        name: what a warning about the profile calls the picture; None for its file, if it has one.
+        name: name of the picture in a warning about the profile; None for its file, if it has one.
     """
     name = name or str(getattr(image, "filename", "")) or "image"
     profile = image.info.get(PROFILE)
@@ -121,12 +126,12 @@ def _decode(data: bytes, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata must not cost the picture
+    except Exception:  # noqa: BLE001 - damaged metadata raise anything and must not cost the picture
         return 1
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey levels of 16 and 32 bits or floating point to 8 bits.
+    """Scale grey levels of 16 and 32 bits or floating point to 8 bits.
 
     16-bit modes map 0..65535 to 0..255. The other modes do not say their range: it is the smallest usual one (0..1 for
     floating point, 0..255, 0..65535) that holds every value, else minimum to maximum.
@@ -165,17 +170,17 @@ def _read_bytes(source: ImageSource, name: str) -> bytes:
 
 
 def _read_open(source: BinaryFile, name: str) -> bytes:
-    """What is left of an open file, or of whatever reads like one."""
+    """Read the rest of an open file."""
     data = source.read()
     check_size(len(data), name)
     return data
 
 
 def check_size(size: int, name: str, limit: int | None = None) -> None:
-    """Refuse what would fill the memory.
+    """Refuse sizes that would fill the memory.
 
     Raises:
-        UserError: for more than ``limit`` bytes (None: ``MAX_BYTES``).
+        UserError: If there are more than ``limit`` bytes (None: ``MAX_BYTES``).
     """
     limit = MAX_BYTES if limit is None else limit
     if size > limit:

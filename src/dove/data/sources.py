@@ -1,4 +1,4 @@
-"""Image sources that are files, and hub datasets."""
+"""Image files and hub datasets as image sources."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from dove.errors import UserError, one_line
 
 
 class FileImages(ImageDataset):
-    """Image files. With a ``root`` keys are relative to it and its first-level folders are the classes."""
+    """Image files. With a ``root``, keys are relative to it and its first-level folders are the classes."""
 
     def __init__(self, paths: Sequence[str], root: str | None = None):
         self.paths, self.root = list(paths), root
@@ -24,6 +24,7 @@ class FileImages(ImageDataset):
         return len(self.paths)
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`."""
         path = self.paths[index]
         key = self._relative(path)
         name = self._class_name(path)
@@ -52,6 +53,11 @@ class TableImages(ImageDataset):
         return len(self.rows)
 
     def raw(self, index: int) -> RawRecord:
+        """See `ImageDataset.raw`.
+
+        Raises:
+            UserError: If the image's path leads out of the download folders.
+        """
         row = dict(self.rows[index])
         cell, name = row.pop(self.image_column) or {}, f"{self.name} row {index}"
         source = cell.get("bytes")
@@ -61,10 +67,10 @@ class TableImages(ImageDataset):
 
 
 def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | None = None) -> TableImages:
-    """A dataset of the Hugging Face hub, downloaded or from its cache: ``owner/name[/config][:split]`` (split: train).
+    """Open a dataset of the Hugging Face hub, downloaded or cached: ``owner/name[/config][:split]`` (split: train).
 
     Raises:
-        UserError: not reachable, no such dataset, or no such columns.
+        UserError: If the hub cannot be reached, or the dataset or its columns do not exist.
     """
     import datasets
 
@@ -84,10 +90,10 @@ def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | No
 
 
 def _downloaded(path: str, name: str) -> Path:
-    """A picture that the data set brought along as a file.
+    """Find a picture that the dataset holds as a file.
 
     Raises:
-        UserError: if it lies elsewhere: a data set must not choose which files of this machine are read.
+        UserError: If it lies elsewhere: a dataset must not choose which files are read.
     """
     real = Path(path).resolve()
     if not any(real.is_relative_to(folder.resolve()) for folder in _hub_folders()):
@@ -103,7 +109,7 @@ def _hub_folders() -> list[Path]:
 
 
 def _check_reachable(repository: str) -> None:
-    """One quick question before ``datasets`` starts its half minute of retries."""
+    """Ask the hub once for a dataset, before ``datasets`` begins its half minute of retries."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
