@@ -245,6 +245,11 @@ def test_presets_without_a_checkpoint_get_random_weights() -> None:
         assert speed.paper_name(Dove(DoveConfig(eos_head="vocab"))) == "dove"
 
 
+def test_patches_in_the_place_of_a_vqgan_get_no_row_of_their_own() -> None:
+    [(subject, _)] = speed.load_speed_subjects(["dove-tiny"], CPU)
+    assert subject.name == "dove-tiny"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

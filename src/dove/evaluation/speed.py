@@ -31,15 +31,15 @@ RANDOM, CHECKPOINT = "random weights", "checkpoint"
 META = torch.device("meta")
 PAPER_TOLERANCE = 0.03
 """Relative difference from the paper's operations up to which a row counts as equal."""
-ENDS = " VQGAN"
-"""Behind the name of a model: its image ends alone."""
+VQGAN_SUFFIX = " VQGAN"
+"""Suffix of a model's name for its VQGAN alone."""
 TIMED = ("encode_images_per_second", "encode_spread", "decode_images_per_second", "decode_spread")
 """Columns that are empty where nothing was run."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """What gets a row: a tokenizer at one length."""
+    """A tokenizer at one length, which becomes one row."""
 
     subject: Subject
     weights: str
@@ -47,12 +47,12 @@ class Entry:
 
     @property
     def label(self) -> int | str:
-        """The length as reports write it."""
+        """Length as reports write it."""
         return self.policy.num_tokens if isinstance(self.policy, Fixed) else str(self.policy)
 
     @property
     def positions(self) -> int:
-        """Tokens that are generated, whether or not all are kept."""
+        """Number of tokens that are generated, whether or not all are kept."""
         return self.policy.positions(self.subject.tokenizer.max_tokens)
 
 
@@ -68,7 +68,7 @@ class Timing:
     decode: list[float] = field(default_factory=list)
 
     def columns(self) -> dict[str, float]:
-        """Images per second at the median repetition, and the quartiles' distance in parts of the median."""
+        """Compute images per second at the median repetition, and the quartiles' distance relative to the median."""
         found: dict[str, float] = {}
         for name, seconds in (("encode", self.encode), ("decode", self.decode)):
             low, median, high = np.percentile(seconds, [25, 50, 75])
@@ -78,14 +78,14 @@ class Timing:
 
 
 def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tuple[Subject, str]]:
-    """The models with what their weights are, each ``Dove`` followed by its image ends alone, which is the paper's VQGAN.
+    """Load models and tell the origin of their weights; each ``Dove`` with a VQGAN is followed by that VQGAN alone.
 
     Args:
         names: checkpoints, or presets that are no checkpoints: those get random weights.
         device: where to; the meta device for presets whose operations alone are counted.
 
     Raises:
-        UserError: if there is none, or one cannot be loaded.
+        UserError: If there is none, or one cannot be loaded.
     """
     if not names:
         raise UserError("no model is given; pass --model with checkpoints or presets")
@@ -97,22 +97,23 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tupl
             target = torch.device("cpu") if device == META else device
             subject, weights = load_subject(name, target), CHECKPOINT
         found.append((subject, weights))
-        if isinstance(subject.tokenizer, Dove):
-            ends = VQGANTokenizer(subject.tokenizer.vqgan).eval()
-            found.append((replace(subject, name=f"{subject.name}{ENDS}", tokenizer=ends), weights))
+        # Patches in the place of a VQGAN have no codebook, so they are no tokenizer by themselves.
+        if isinstance(subject.tokenizer, Dove) and isinstance(subject.tokenizer.vqgan, VQGAN):
+            vqgan = VQGANTokenizer(subject.tokenizer.vqgan).eval()
+            found.append((replace(subject, name=f"{subject.name}{VQGAN_SUFFIX}", tokenizer=vqgan), weights))
     return found
 
 
 def is_preset(name: str) -> bool:
-    """Whether the name is a preset's and not a checkpoint's."""
+    """Tell whether a name is a preset's and not a checkpoint's."""
     return name in PRESETS and name not in shipped_checkpoints() and not Path(name).is_dir()
 
 
 def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
-    """An untrained tokenizer of a preset's sizes: as quick as a trained one.
+    """Make an untrained tokenizer of a preset's sizes: it is as fast as a trained one.
 
     Raises:
-        UserError: for a preset of anything but a DOVE or its image ends.
+        UserError: If the preset is neither of a DOVE nor of a VQGAN.
     """
     config: object = getattr(PRESETS[preset], "model", None)
     with torch.device(device):
@@ -124,7 +125,7 @@ def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
 
 
 def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> list[Entry]:
-    """The rows of a model.
+    """Make the entries of a model.
 
     Args:
         subject: the model.
@@ -157,10 +158,10 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
 def speed_images(
     images: Images | None, entries: Sequence[Entry], batch_size: int, seed: int
 ) -> dict[int, Float[Tensor, "B 3 _ _"]]:
-    """A batch in [-1, 1] for every image size among the entries, of given images or else of noise.
+    """Make a batch in [-1, 1] for every image size among the entries, from given images or else of noise.
 
     Raises:
-        UserError: if none of the images is readable, or lengths depend on them and none are given.
+        UserError: If none of the images is readable, or lengths depend on them and none are given.
     """
     batches: dict[int, Tensor] = {}
     for entry in entries:
@@ -180,7 +181,10 @@ def speed_images(
 def time_entries(
     entries: Sequence[Entry], batches: dict[int, Float[Tensor, "B 3 _ _"]], repetitions: int
 ) -> list[Timing]:
-    """Seconds of encoding and decoding a batch at every entry.
+    """Measure the seconds of encoding and decoding a batch at every entry.
+
+    After one warm-up each, every repetition runs all entries one after the other, so that a slow minute of the machine
+    affects them all alike.
 
     After one warm-up each, every repetition takes all entries in turn, so that a slow minute of the machine falls on
     all of them alike.
@@ -202,7 +206,7 @@ def time_entries(
 
 
 def stopwatch(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call, with whatever it started on the device."""
+    """Measure the seconds of a call, until the device has finished its work."""
     _wait_for(device)
     started = time.perf_counter()
     work()
@@ -218,7 +222,7 @@ def _wait_for(device: torch.device) -> None:
 def evaluate_speed(
     entries: Sequence[Entry], timings: Sequence[Timing | None], *, language_model: LlamaForCausalLM, text_tokens: int
 ) -> list[dict[str, Any]]:
-    """The rows: speeds where they were measured, and operations of one image.
+    """Make the rows: speeds where they were measured, and operations of one image.
 
     ``lm_flops`` are those of the encoder and of a language model that reads the image's tokens and the text, without an
     answer; ``lm_multiply_adds`` are half as many.
@@ -252,18 +256,19 @@ def evaluate_speed(
 
 
 def add_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with their encoding speed relative to that of the same model's image ends alone, where both were measured."""
+    """Add the encoding speed relative to the same model's VQGAN alone, where both were measured."""
     speed = "encode_images_per_second"
-    ends = {row["model"]: row[speed] for row in rows if row["model"].endswith(ENDS)}
-    whole = {name.removesuffix(ENDS): value for name, value in ends.items()} | ends
+    alone = {row["model"]: row[speed] for row in rows if row["model"].endswith(VQGAN_SUFFIX)}
+    reference = {name.removesuffix(VQGAN_SUFFIX): value for name, value in alone.items()} | alone
     return [
-        row | {"encode_speed_against_vqgan": row[speed] / whole[row["model"]] if whole.get(row["model"]) else None}
+        row
+        | {"encode_speed_against_vqgan": row[speed] / reference[row["model"]] if reference.get(row["model"]) else None}
         for row in rows
     ]
 
 
 def compare_with_paper(entry: Entry, multiply_adds: float) -> dict[str, float]:
-    """What Table 4 prints for a model of the paper's sizes at this length, and by how much we differ; else nothing."""
+    """Look up Table 4's number for a model of the paper's sizes, with our relative difference; empty for other models."""
     name = paper_name(entry.subject.tokenizer)
     for model, num_tokens, _, printed in load_experiment("table4").paper["rows"]:
         if (model, num_tokens) == (name, entry.label):
@@ -272,16 +277,25 @@ def compare_with_paper(entry: Entry, multiply_adds: float) -> dict[str, float]:
 
 
 def paper_name(tokenizer: Tokenizer) -> str | None:
-    """What Table 4 calls a tokenizer of these sizes; None for any other. The EOS head does not count."""
+    """Find Table 4's name for a tokenizer of these sizes; None for any other.
+
+    The EOS head and the range of pixels do not count.
+    """
     if isinstance(tokenizer, Dove):
-        return "dove" if replace(tokenizer.config, eos_head=DoveConfig.eos_head) == DoveConfig() else None
+        config = tokenizer.config
+        sizes = replace(config, eos_head=DoveConfig.eos_head, vqgan=_sizes(config.vqgan))
+        return "dove" if sizes == DoveConfig() else None
     if isinstance(tokenizer, VQGANTokenizer):
-        return "vqgan" if tokenizer.vqgan.config == VQGANConfig() else None
+        return "vqgan" if _sizes(tokenizer.vqgan.config) == VQGANConfig() else None
     return None
 
 
+def _sizes(config: VQGANConfig) -> VQGANConfig:
+    return replace(config, pixel_range=VQGANConfig.pixel_range)
+
+
 def describe_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How the counts compare with the paper's, in words; nothing without a model of the paper's sizes."""
+    """Describe how the counts compare with the paper's; empty without a model of the paper's sizes."""
     compared = [row for row in rows if "paper_tera" in row]
     near = [row for row in compared if abs(row["against_paper"]) <= PAPER_TOLERANCE]
     if not compared:
@@ -290,10 +304,8 @@ def describe_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"the paper's FLOPs are multiply-adds: {len(near)} of {len(compared)} of its rows come out within "
         f"{PAPER_TOLERANCE:.0%} (" + ", ".join(_beside_paper(row) for row in near) + ")"
     ]
-    for row in compared:
-        if row not in near:
-            lines.append(f"its row {_beside_paper(row)} does not lie on the line of the others")
-    return lines
+    far = [row for row in compared if row not in near]
+    return lines + [f"its row {_beside_paper(row)} does not lie on the line of the others" for row in far]
 
 
 def _beside_paper(row: dict[str, Any]) -> str:
