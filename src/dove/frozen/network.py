@@ -41,7 +41,7 @@ class FrozenNetwork(nn.Module, ABC):
 
     @property
     def label(self) -> str:
-        """Name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``."""
+        """Short name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``."""
         return re.sub(r"\W+", "_", self.name)
 
     def freeze(self) -> None:

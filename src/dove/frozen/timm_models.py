@@ -1,17 +1,18 @@
 """Image networks of the timm package."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork
 
 
 class TimmNetwork(FrozenNetwork):
-    """Any timm model that offers feature maps: one map per stage of a convolutional network, the last blocks of a ViT.
+    """Timm model that offers feature maps: one map per stage of a convolutional network, the last blocks of a ViT.
 
     A ViT's tokens come as grids without class and register tokens. Pixels are normalised as the model's own
     configuration says.
@@ -34,10 +35,11 @@ class TimmNetwork(FrozenNetwork):
         self.freeze()
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        return self.network(pixels)
+        maps: Sequence[Tensor] = self.network(pixels)
+        return maps
 
 
-def _create_model(model: str) -> nn.Module:
+def _create_model(model: str) -> Any:
     try:
         import timm
     except ImportError as error:

@@ -16,7 +16,7 @@ DEPTHS = 4
 
 
 class TransformersNetwork(FrozenNetwork):
-    """Any vision model of transformers, or the vision tower of a model of images and text.
+    """Vision model of transformers, or the vision tower of a model of images and text.
 
     A ViT's tokens become grids without class and register tokens. Pixels are normalised as the image processor beside
     the model says.
@@ -66,7 +66,7 @@ class TransformersNetwork(FrozenNetwork):
             raise UserError(
                 f"{self.name}'s {state.shape[1]} tokens are no grid of {rows}x{columns}; choose another model"
             )
-        return state[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+        return state[:, -rows * columns :].transpose(1, 2).reshape(len(state), -1, rows, columns)
 
 
 def _load_model(model: str) -> tuple[nn.Module, dict[str, Any]]:

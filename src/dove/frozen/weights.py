@@ -1,4 +1,4 @@
-"""Reading of weights files that others provide."""
+"""Reading of weights files of other projects."""
 
 from collections.abc import Mapping
 from pathlib import Path

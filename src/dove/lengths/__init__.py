@@ -1,4 +1,7 @@
-"""How many tokens each image gets: one ``LengthPolicy`` type for everything a user can ask for.
+"""Length policies: one ``LengthPolicy`` type for every way to ask for a number of tokens per image.
+
+A further policy is a subclass with its own ``parse``, listed in ``POLICIES``. Callers need no change: they pass what any
+policy may look at, the EOS scores and a ``Trial`` to rebuild the images from chosen lengths.
 
 A further policy is a further subclass with a ``parse`` of its own, entered in ``POLICIES``. Callers need no change:
 they hand over what any policy may look at, the EOS scores and a ``Trial`` to rebuild the images from chosen lengths.
@@ -31,10 +34,10 @@ POLICIES: tuple[type[LengthPolicy], ...] = (Fixed, Auto, PsnrAtLeast, Perceptual
 
 
 def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_tokens: int) -> JointPolicies:
-    """Parse several requests for the same images; see :func:`parse_length_policy`.
+    """Parse several requests for the same images; see `parse_length_policy`.
 
     Raises:
-        UserError: if there is none, or as for one.
+        UserError: If there is none, or one of them is not valid.
     """
     if not requests:
         raise UserError("no num_tokens given; pass at least one")
@@ -42,14 +45,14 @@ def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_toke
 
 
 def parse_length_policy(request: int | str | LengthPolicy, max_tokens: int) -> LengthPolicy:
-    """The policy a user asks for.
+    """Parse a request for a number of tokens.
 
     Args:
         request: a number, one of the written forms of the classes in ``POLICIES``, or a policy.
         max_tokens: capacity K of the model.
 
     Raises:
-        UserError: for what is no policy, or a number of tokens that is not from 1 to K.
+        UserError: If it is no policy, or its number of tokens is not from 1 to K.
     """
     if isinstance(request, LengthPolicy):
         request.positions(max_tokens)  # raises where the policy asks for more than K

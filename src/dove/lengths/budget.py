@@ -1,4 +1,4 @@
-"""A mean number of tokens over a batch, spent where they help most."""
+"""Length policy with a mean number of tokens over a batch, spent where they help most."""
 
 import re
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from dove.models.eos import EosScores
 
 @dataclass(frozen=True)
 class Budget(LengthPolicy):
-    """A mean of ``mean`` tokens over the images of one call, with the least predicted total squared error.
+    """Mean of ``mean`` tokens over the images of one call, with the least predicted total squared error.
 
     All tokens that the mean allows are spent. One image alone gets ``mean`` tokens, rounded down: the more images share a
     budget, the more there is to gain.
 
     Attributes:
-        mean: tokens an image, from 1 to K, not necessarily whole.
+        mean: tokens per image, from 1 to K, not necessarily whole.
     """
 
     mean: float
@@ -33,6 +33,7 @@ class Budget(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Budget | None":
+        """See `LengthPolicy.parse`."""
         match = re.fullmatch(rf"budget +(?P<sign>[+-]?){NUMBER}", text)
         if not match:
             return None
@@ -41,6 +42,11 @@ class Budget(LengthPolicy):
         return policy
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`.
+
+        Raises:
+            UserError: If the model does not predict the PSNR.
+        """
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
         errors = 10 ** (-eos.quality.double() / 10)  # mean squared error for a peak of 1
@@ -49,6 +55,7 @@ class Budget(LengthPolicy):
         return spend(errors, total).to(eos.quality.device)
 
     def positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.positions`."""
         if not 1 <= self.mean <= max_tokens:
             raise UserError(f"num_tokens={str(self)!r} is out of range; pass budget 1 to budget {max_tokens}")
         return max_tokens
@@ -58,7 +65,7 @@ class Budget(LengthPolicy):
 
 
 def spend(errors: Float[Tensor, "B K"], total: int) -> Int[Tensor, " B"]:
-    """Lengths from 1 to K that sum to ``total`` and make the sum of errors small, by marginal gains.
+    """Choose lengths from 1 to K that sum to ``total`` and make the sum of errors small, by marginal gains.
 
     Every image starts at one token; each further token goes where it takes most off the error (Fox, "Discrete
     optimization via marginal analysis", 1966). That is the exact optimum where errors are convex in the length. Other
@@ -66,8 +73,8 @@ def spend(errors: Float[Tensor, "B K"], total: int) -> Int[Tensor, " B"]:
     result is exact whenever no stretch is cut, and at most one is unless stretches of several images gain exactly the same.
 
     Args:
-        errors: of image b from its first k + 1 tokens at [b, k]; any finite numbers.
-        total: tokens in all, from B to B * K.
+        errors: (B, K), at [b, k] that of image b from its first k + 1 tokens; any finite numbers.
+        total: number of tokens, from B to B * K.
     """
     curves = errors.detach().double().cpu().numpy()
     gains = np.array([isotonic_gains(curve[:-1] - curve[1:]) for curve in curves])
@@ -78,8 +85,10 @@ def spend(errors: Float[Tensor, "B K"], total: int) -> Int[Tensor, " B"]:
 
 
 def isotonic_gains(gains: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slopes of the greatest convex minorant of an error curve with these gains per token: their non-increasing
-    least-squares fit, by pooling adjacent violators."""
+    """Compute the slopes of the greatest convex minorant of an error curve with these gains per token.
+
+    They are the non-increasing least-squares fit to the gains, found by pooling adjacent violators.
+    """
     means: list[float] = []
     counts: list[int] = []
     for gain in gains.tolist():

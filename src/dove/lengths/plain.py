@@ -1,4 +1,4 @@
-"""Policies that need no idea of quality: a number for all images, or each image's own EOS."""
+"""Length policies without a quality: one number for all images, or each image's own EOS."""
 
 import re
 from dataclasses import dataclass
@@ -14,21 +14,24 @@ from dove.models.eos import EosScores
 
 @dataclass(frozen=True)
 class Fixed(LengthPolicy):
-    """The same number of tokens for every image."""
+    """Equal number of tokens for every image."""
 
     num_tokens: int
     syntax: ClassVar[str] = "a number from 1 to {max_tokens}"
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Fixed | None":
+        """See `LengthPolicy.parse`."""
         if not re.fullmatch(r"[+-]?\d+", text):
             return None
         return cls(in_range(int(text), max_tokens))
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`."""
         return torch.full((len(eos.margin),), self.num_tokens, device=eos.margin.device)
 
     def positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.positions`."""
         return in_range(self.num_tokens, max_tokens)
 
     def __str__(self) -> str:
@@ -37,7 +40,7 @@ class Fixed(LengthPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(LengthPolicy):
-    """Every image up to its own EOS, which comes at about equal quality.
+    """Length up to each image's own EOS, which comes at about equal quality.
 
     EOS is taken at the first position i >= 2 where it outscores its competitors by more than ``-eos_bias``; the i - 1
     tokens in front of it are kept. Without any EOS all K are.
@@ -53,6 +56,7 @@ class Auto(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Auto | None":
+        """See `LengthPolicy.parse`."""
         match = re.fullmatch(
             r"auto(?P<bias>[+-]\d*\.?\d+)?(?: +max +(?P<limit>[+-]?\d+))?|max +(?P<max>[+-]?\d+)", text
         )
@@ -65,12 +69,14 @@ class Auto(LengthPolicy):
         )
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`."""
         ends = self._ends(eos)
         # argmax finds the first True; its 0-based index is the number of positions in front of it.
         lengths = torch.where(ends.any(1), ends.int().argmax(1), eos.margin.shape[1])
         return lengths if self.max_tokens is None else lengths.clamp(max=self.max_tokens)
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        """See `LengthPolicy.settled`."""
         enough = self.max_tokens is not None and eos.margin.shape[1] >= self.max_tokens
         return self._ends(eos).any(1) | enough
 
@@ -80,9 +86,11 @@ class Auto(LengthPolicy):
         return ends
 
     def positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.positions`."""
         return max_tokens if self.max_tokens is None else in_range(self.max_tokens, max_tokens)
 
     def least_positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.least_positions`."""
         return 1
 
     def __str__(self) -> str:

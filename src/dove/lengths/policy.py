@@ -1,4 +1,4 @@
-"""What every length policy is, and what it may look at."""
+"""Interface of length policies, and the images that they may look at."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from dove.models.eos import EosScores
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The images at hand and what they would look like; for policies that choose by quality.
+    """Images at hand with a function that rebuilds them; for policies that choose by measured quality.
 
     Attributes:
-        images: what was encoded, in [-1, 1].
-        reconstruct: lengths (B,) in, the images rebuilt from that many tokens out. Costs a decoder forward.
+        images: encoded images, (B, 3, H, W) in [-1, 1].
+        reconstruct: function from lengths (B,) to the images rebuilt from that many tokens; one decoder forward.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -27,41 +27,49 @@ class Trial:
 
 
 class LengthPolicy(ABC):
-    """Chooses the number of tokens, from 1 to K, of every image in a batch. ``str(policy)`` parses back to it."""
+    """Choice of the number of tokens, from 1 to K, of every image in a batch. ``str(policy)`` parses back to it."""
 
     syntax: ClassVar[str]
-    """How a user writes it; shown where something else was written."""
+    """Written form, shown in the message about a request that is not understood."""
     collective: ClassVar[bool] = False
-    """Whether an image's length depends on the other images of the call."""
+    """True where an image's length depends on the other images of the call."""
 
     @classmethod
     @abstractmethod
     def parse(cls, text: str, max_tokens: int) -> "LengthPolicy | None":
-        """The policy that ``text`` means, None where it is not one of this class.
+        """Parse a request; return None where ``text`` is not written in the form of this class.
+
+        Args:
+            text: Request in lower case, without surrounding spaces.
+            max_tokens: Capacity K of the model.
 
         Raises:
-            UserError: for one of this class with a value out of range.
+            UserError: If it is written in that form with a value out of range.
         """
 
     @abstractmethod
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """Tokens to keep, EOS excluded.
+        """Choose the numbers of tokens to keep, (B,), EOS excluded.
 
         Args:
             eos: scores of the first ``positions(K)`` positions.
-            trial: needed only by policies that look at reconstructions.
+            trial: images and their reconstructions, for policies that look at them.
         """
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """Whose length no score of a later position can change, given those of the first ``least_positions`` or more."""
+        """Tell which images' lengths no score of a later position can change.
+
+        Args:
+            eos: Scores of the first ``least_positions`` positions or more.
+        """
         return torch.ones(len(eos.margin), dtype=torch.bool, device=eos.margin.device)
 
     def positions(self, max_tokens: int) -> int:
-        """How many of the K positions have to be generated for this policy to choose."""
+        """Count the positions, of K, that this policy may need to choose."""
         return max_tokens
 
     def least_positions(self, max_tokens: int) -> int:
-        """How many of them it needs whatever their scores say."""
+        """Count the positions, of K, that this policy needs whatever their scores are."""
         return self.positions(max_tokens)
 
 
@@ -93,10 +101,10 @@ class JointPolicies:
 
 
 def in_range(num_tokens: int, max_tokens: int) -> int:
-    """``num_tokens``, if it is from 1 to K.
+    """Return ``num_tokens`` if it is from 1 to K.
 
     Raises:
-        UserError: if it is not.
+        UserError: If it is not.
     """
     if not 1 <= num_tokens <= max_tokens:
         problem = f"exceeds max_tokens={max_tokens}" if num_tokens > max_tokens else "is too few"

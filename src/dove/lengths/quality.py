@@ -1,4 +1,4 @@
-"""Policies that aim at a quality: predicted by the EOS head from one forward, or found by decoding."""
+"""Length policies that aim at a quality, which the EOS head predicts in one forward or a search measures by decoding."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 @dataclass(frozen=True)
 class PsnrAtLeast(LengthPolicy):
-    """The fewest tokens that are predicted to reach a PSNR; K where none do. Nothing is decoded.
+    """Fewest tokens that are predicted to reach a PSNR; K where none do. Nothing is decoded.
 
     Attributes:
         decibels: the PSNR, above 0.
@@ -29,20 +29,32 @@ class PsnrAtLeast(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "PsnrAtLeast | None":
+        """See `LengthPolicy.parse`."""
         match = re.fullmatch(rf"psnr *>= *{NUMBER}", text)
         return cls(_positive(match[1], text)) if match else None
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`.
+
+        Raises:
+            UserError: If the model does not predict the PSNR.
+        """
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
         return first_true(eos.quality >= self.decibels)
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        """See `LengthPolicy.settled`.
+
+        Raises:
+            UserError: If the model does not predict the PSNR.
+        """
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
         return (eos.quality >= self.decibels).any(1)
 
     def least_positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.least_positions`."""
         return 1
 
     def __str__(self) -> str:
@@ -51,7 +63,10 @@ class PsnrAtLeast(LengthPolicy):
 
 @dataclass(frozen=True)
 class PerceptualAtMost(LengthPolicy):
-    """The fewest tokens that are predicted to come within a perceptual distance; K where none do. Nothing is decoded.
+    """Fewest tokens that are predicted to come within a perceptual distance; K where none do. Nothing is decoded.
+
+    The distance is that of the network that the model's head was trained on, ``DoveConfig.quality_perceptual``; it is LPIPS
+    only where that setting says so.
 
     The distance is that of the network the model's head was taught by, ``DoveConfig.quality_perceptual``: LPIPS proper only
     where that says so.
@@ -65,20 +80,32 @@ class PerceptualAtMost(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "PerceptualAtMost | None":
+        """See `LengthPolicy.parse`."""
         match = re.fullmatch(rf"lpips *<= *{NUMBER}", text)
         return cls(_positive(match[1], text)) if match else None
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`.
+
+        Raises:
+            UserError: If the model does not predict perceptual distances.
+        """
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
         return first_true(eos.perceptual <= self.distance)
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        """See `LengthPolicy.settled`.
+
+        Raises:
+            UserError: If the model does not predict perceptual distances.
+        """
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
         return (eos.perceptual <= self.distance).any(1)
 
     def least_positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.least_positions`."""
         return 1
 
     def __str__(self) -> str:
@@ -87,7 +114,7 @@ class PerceptualAtMost(LengthPolicy):
 
 @dataclass(frozen=True)
 class SearchPsnr(LengthPolicy):
-    """The fewest tokens that reach a PSNR, found by decoding: a bisection of 1 to K for every image at once.
+    """Fewest tokens that reach a PSNR, found by decoding: a bisection of 1 to K for every image at once.
 
     Takes ceil(log2 K) decoder forwards and works with any model. Finds the fewest where the PSNR grows with the number
     of tokens, elsewhere a number that reaches it while one token less misses it. K where K tokens miss it.
@@ -101,10 +128,16 @@ class SearchPsnr(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "SearchPsnr | None":
+        """See `LengthPolicy.parse`."""
         match = re.fullmatch(rf"search +psnr *>= *{NUMBER}", text)
         return cls(_positive(match[1], text)) if match else None
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`.
+
+        Raises:
+            UserError: If there is no ``trial``.
+        """
         if trial is None:
             raise UserError(f"num_tokens={str(self)!r} decodes to choose, which this model does not offer here")
         low = torch.ones(len(eos.margin), dtype=torch.long, device=eos.margin.device)
@@ -120,13 +153,13 @@ class SearchPsnr(LengthPolicy):
 
 
 def first_true(reached: Bool[Tensor, "B K"]) -> Int[Tensor, " B"]:
-    """The first position, counted from 1, at which a row is true; K where it nowhere is."""
+    """Find the first position, counted from 1, at which a row is true; K where it nowhere is."""
     # argmax finds the first True
     return torch.where(reached.any(1), reached.int().argmax(1) + 1, reached.shape[1])
 
 
 def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:
-    """What to say where a model's head does not predict what a policy needs."""
+    """Make the error for a policy that needs a prediction which the model's head does not make."""
     known = ["a number", "auto", "max NUMBER", SearchPsnr.syntax]
     known += [PsnrAtLeast.syntax, "budget NUMBER"] if eos.quality is not None else []
     known += [PerceptualAtMost.syntax] if eos.perceptual is not None else []

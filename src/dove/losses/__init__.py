@@ -1,1 +1,1 @@
-"""The terms of the training objectives. They see tensors, never models."""
+"""Terms of the training objectives. They see tensors, never models."""

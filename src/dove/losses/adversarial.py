@@ -1,4 +1,4 @@
-"""The two sides of the adversarial game, from the patch logits of a discriminator."""
+"""Adversarial losses of generator and discriminator, from the discriminator's patch logits."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 def hinge_discriminator_loss(
     real_logits: Float[Tensor, "B 1 h w"], fake_logits: Float[Tensor, "B 1 h w"]
 ) -> Float[Tensor, ""]:
-    """``(mean(max(0, 1 - D(x))) + mean(max(0, 1 + D(x_hat)))) / 2`` over the batch and its patches.
+    """Compute ``(mean(max(0, 1 - D(x))) + mean(max(0, 1 + D(x_hat)))) / 2`` over the batch and its patches.
 
     Args:
         real_logits: (B, 1, h, w) for the images.
@@ -18,7 +18,7 @@ def hinge_discriminator_loss(
 
 
 def generator_loss(fake_logits: Float[Tensor, "B 1 h w"]) -> Float[Tensor, " B"]:
-    """``-mean(D(x_hat))`` over the patches of each sample, (B,): L_gan of Eq. 2.
+    """Compute ``-mean(D(x_hat))`` over the patches of each sample, (B,): L_gan of Eq. 2.
 
     Args:
         fake_logits: (B, 1, h, w) for reconstructions that carry gradients.

@@ -22,7 +22,7 @@ def resize_map(features: Float[Tensor, "B F h w"], grid: tuple[int, int]) -> Flo
 def grid_alignment(
     predicted: Float[Tensor, "B N F"], features: Float[Tensor, "B F h w"], grid: tuple[int, int]
 ) -> Float[Tensor, " B"]:
-    """Cosine distance between features predicted at grid positions and a map: ``mean over n of 1 - cos(p_n, f_n)``.
+    """Compute the cosine distance between features predicted at grid positions and a map: mean over n of 1 - cos(p_n, f_n).
 
     Args:
         predicted: (B, N, F) row by row; gradients flow into it.
@@ -36,7 +36,7 @@ def grid_alignment(
 
 
 def pooled_alignment(predicted: Float[Tensor, "B F"], features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
-    """Cosine distance between a predicted feature vector and a pooled one, ``1 - cos(p, f)``.
+    """Compute the cosine distance between a predicted feature vector and a pooled one, ``1 - cos(p, f)``.
 
     Args:
         predicted: (B, F); gradients flow into it.

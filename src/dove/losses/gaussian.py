@@ -1,4 +1,4 @@
-"""The prior of Gaussian tokens."""
+"""Divergence of Gaussian tokens from their prior."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def divergence_from_standard_normal(
     mean: Float[Tensor, "B K D"], log_variance: Float[Tensor, "B K D"]
 ) -> Float[Tensor, "B K"]:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) of each token, in nats, averaged over its D dimensions.
+    """Compute KL(N(mean, exp(log_variance)) || N(0, 1)) of each token, in nats, averaged over its D dimensions.
 
     "Auto-Encoding Variational Bayes", appendix B: (mean^2 + variance - 1 - log variance) / 2.
     """

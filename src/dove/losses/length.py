@@ -1,4 +1,4 @@
-"""Eq. 3: the loss that moves the EOS, the running threshold it compares with, and the ramp of its weight."""
+"""Eq. 3: the loss of the EOS probabilities, the running threshold that it compares with, and the ramp of its weight."""
 
 import math
 from collections import deque
@@ -12,7 +12,7 @@ from dove.errors import UserError
 
 
 def mean_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The mean of a scalar over all processes; the value itself where torch.distributed is not initialised."""
+    """Average a scalar over all processes; it stays as it is where torch.distributed is not initialised."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return value
     total = value.clone()
@@ -21,14 +21,18 @@ def mean_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
 
 
 class RunningThreshold:
-    """The threshold of Eq. 3: the mean reconstruction loss of the previous training steps.
+    """Threshold of Eq. 3: the mean reconstruction loss of the previous training steps.
+
+    The window has one entry per step, the batch's mean averaged over ranks, so every rank holds the same threshold. A step is
+    compared with the steps before it; the very first one, having none, is compared with its own mean. A non-finite mean is not
+    kept: one bad batch would spoil the whole window.
 
     One entry per step, the batch's mean averaged over ranks, so every rank holds the same threshold. A step is judged
     by the steps before it; the very first one, having none, is judged by its own mean. A non-finite mean is not
     remembered: one bad batch would spoil the whole window.
 
     Args:
-        window: Number of steps remembered, 1 or more.
+        window: Number of steps in the window, 1 or more.
         reduce: Averages a scalar over ranks.
 
     Raises:
@@ -48,18 +52,18 @@ class RunningThreshold:
 
     @property
     def value(self) -> float | None:
-        """The mean over the remembered steps; None before the first one."""
+        """Mean over the window; None before the first step."""
         return math.fsum(self._means) / len(self._means) if self._means else None
 
     def step(self, losses: Float[Tensor, " B"], number: int | None = None) -> float:
-        """The threshold for this step's losses, which are remembered for the steps to come.
+        """Compute the threshold for this step's losses, and add their mean to the window for later steps.
 
         Collective: with several ranks, every rank calls it once per batch.
 
         Args:
             losses: (B,) L_rec of this rank's samples.
-            number: of the training step. Batches of one step have one threshold and are remembered as one; None makes
-                every call a step.
+            number: Number of the training step. Batches of one step have one threshold and one entry in the window;
+                None makes every call a step.
         """
         if number is None or number != self._number:
             self._before, self._parts = self.value, []
@@ -73,11 +77,11 @@ class RunningThreshold:
         return mean if self._before is None else self._before
 
     def state_dict(self) -> dict[str, list[float]]:
-        """The remembered means as plain floats, oldest first."""
+        """Return the means of the window as plain floats, oldest first."""
         return {"means": list(self._means)}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
-        """Take up a saved window. Of a longer one, the latest steps that fit are kept."""
+        """Restore a saved window. Of a longer one, the latest steps that fit are kept."""
         self._means.clear()
         self._number = None
         self._means.extend(state["means"])
@@ -89,7 +93,7 @@ def eos_loss(
     losses: Float[Tensor, " B"],
     threshold: float,
 ) -> Float[Tensor, " B"]:
-    """Eq. 3 per sample.
+    """Compute Eq. 3 per sample.
 
     With the EOS at position m, counted from 1::
 
@@ -103,7 +107,7 @@ def eos_loss(
         probability: (B, K), p(i) in [0, 1].
         lengths: (B,) tokens kept, EOS excluded, 0 to K: m - 1. K means that no EOS was emitted.
         losses: (B,) L_rec. Only compared: no gradient flows into it.
-        threshold: What ``losses`` is compared with.
+        threshold: Value that ``losses`` is compared with.
 
     Returns:
         (B,) in float32, in [-1, 1].
@@ -117,7 +121,7 @@ def eos_loss(
 
 
 def eos_weight(progress: float, weight: float, *, delay: float, ramp: float) -> float:
-    """lambda_eos: 0, then a straight line up to its final value, then that value.
+    """Compute lambda_eos: 0, then a straight line up to its final value, then that value.
 
     Args:
         progress: Share of the run that is done, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Perceptual distances: how different two images look to a frozen classification network."""
+"""Perceptual distances between images, by frozen classification networks."""
 
 import warnings
 from abc import abstractmethod
@@ -18,13 +18,13 @@ from dove.frozen.weights import check_finite, read_weights
 
 
 class PerceptualDistance(nn.Module):
-    """A frozen distance between images. It stays in eval mode whatever mode its parent is put into."""
+    """Frozen distance between images. It stays in eval mode whatever mode its parent is put into."""
 
     metric_name: str
     """Column of the number in reports."""
 
     def freeze(self) -> None:
-        """Take every parameter out of training; subclasses call it once their network stands."""
+        """Take every parameter out of training; subclasses call it once their network is loaded."""
         self.requires_grad_(False)
         self.eval()
 
@@ -36,7 +36,7 @@ class PerceptualDistance(nn.Module):
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
-        """The distance per sample, (B,), 0 for equal images.
+        """Compute the distance per sample, (B,), 0 for equal images.
 
         Args:
             reconstruction: (B, 3, H, W) in [-1, 1]; gradients flow into it.
@@ -45,14 +45,14 @@ class PerceptualDistance(nn.Module):
 
 
 class NoPerceptual(PerceptualDistance):
-    """The distance of a training without a perceptual network: zeros, nothing computed."""
+    """Zero distance, for training without a perceptual network; nothing is computed."""
 
     metric_name = "perceptual_none"
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
-        """Zeros, (B,)."""
+        """Return zeros, (B,)."""
         return torch.zeros(len(images), device=images.device)
 
 
@@ -147,7 +147,8 @@ class LpipsPerceptual(PerceptualDistance):
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
         """See `PerceptualDistance.forward`."""
-        return self.network(reconstruction, images.detach()).flatten()
+        distances: Tensor = self.network(reconstruction, images.detach())
+        return distances.flatten()
 
 
 def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualDistance:
@@ -179,7 +180,7 @@ def _make_single(name: str, weights: str | Path | None) -> PerceptualDistance:
 
 
 def _lpips_network(path: Path | None) -> nn.Module:
-    """The ``lpips`` package's VGG network, from a file or from torchvision's download."""
+    """Load the ``lpips`` package's VGG network, with weights from a file or from torchvision's download."""
     try:
         from lpips import LPIPS
     except ImportError as error:
@@ -189,13 +190,13 @@ def _lpips_network(path: Path | None) -> nn.Module:
         # The package calls torchvision by a deprecated name, and draws weights even where a file replaces them.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
-            network = LPIPS(net="vgg", pnet_rand=state is not None, verbose=False)
+            network: nn.Module = LPIPS(net="vgg", pnet_rand=state is not None, verbose=False)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"cannot get VGG-16's weights for LPIPS ({error}); give them as a file in torchvision's vgg16 layout"
         ) from error
     if path is not None and state is not None:
-        _load_vgg(network.net, path, state)
+        _load_vgg(network.get_submodule("net"), path, state)
     return network
 
 

@@ -1,4 +1,4 @@
-"""Eq. 5 to 7: how well a reconstruction shows what a query asks for, per sample and for ragged boxes."""
+"""Eq. 5 to 7: losses inside and outside of the boxes that answer a query, per sample and for ragged boxes."""
 
 from collections.abc import Callable
 
@@ -15,15 +15,21 @@ RegionLoss = Callable[[Tensor, Tensor], Tensor]
 def enlarge_boxes(
     images: Float[Tensor, "B 3 S S"], boxes: Float[Tensor, "M 4"], image_of: Int[Tensor, " M"]
 ) -> Float[Tensor, "M 3 S S"]:
-    """Every box scaled to the full size by bilinear interpolation between the pixels inside it (Eq. 5's upsampling).
+    """Scale every box to the full size by bilinear interpolation between the pixels inside it (Eq. 5's upsampling).
+
+    Pixel centres are sampled as ``interpolate(..., align_corners=False)`` does on the cut-out box: pixels outside of it have
+    no influence, and a box of a single pixel becomes a plain colour.
 
     Pixel centres are sampled as ``interpolate(..., align_corners=False)`` does on the cut-out box: no pixel outside of it
     has a say, and one of a single pixel becomes a plain colour.
 
     Args:
-        images: what the boxes lie in.
-        boxes: x, y, width, height in whole pixels, inside the image.
-        image_of: which image each box belongs to.
+        images: (B, 3, S, S).
+        boxes: (M, 4) x, y, width, height in whole pixels, inside the image.
+        image_of: (M,) index of each box's image.
+
+    Returns:
+        (M, 3, S, S) in float32.
     """
     side = images.shape[-1]
     centres = (torch.arange(side, device=images.device) + 0.5) / side
@@ -38,7 +44,7 @@ def enlarge_boxes(
 
 
 def whole_pixels(boxes: Float[Tensor, "M 4"], side: int) -> Float[Tensor, "M 4"]:
-    """The least boxes of whole pixels around given ones, inside an image of ``side`` pixels, at least one pixel each."""
+    """Round boxes outward to whole pixels inside an image of ``side`` pixels, at least one pixel each."""
     low = boxes[:, :2].floor().clamp(0, side - 1)
     high = (boxes[:, :2] + boxes[:, 2:]).ceil().clamp(max=side)
     return torch.cat([low, (high - low).clamp(min=1)], dim=1)
@@ -47,7 +53,7 @@ def whole_pixels(boxes: Float[Tensor, "M 4"], side: int) -> Float[Tensor, "M 4"]
 def inside_boxes(
     boxes: Float[Tensor, "M 4"], image_of: Int[Tensor, " M"], count: int, side: int
 ) -> Bool[Tensor, "B S S"]:
-    """Pixels in any of the boxes (whole pixels) of each of ``count`` images; none where an image has no box."""
+    """Mark the pixels in any of the boxes (whole pixels) of each of ``count`` images; none where an image has no box."""
     pixels = torch.arange(side, device=boxes.device)
     x, y, width, height = (column[:, None] for column in boxes.unbind(1))
     columns = (pixels >= x) & (pixels < x + width)
@@ -60,13 +66,13 @@ def inside_boxes(
 def masked_squared_error(
     reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], mask: Bool[Tensor, "B S S"]
 ) -> Float[Tensor, " B"]:
-    """Mean squared error over the pixels of a mask; 0 where it is empty."""
+    """Compute the mean squared error over the pixels of a mask, (B,); 0 where the mask is empty."""
     error = (reconstruction.float() - images.float()).square().mean(1) * mask
     return error.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
 
 
 def mean_by_sample(values: Float[Tensor, " M"], sample_of: Int[Tensor, " M"], count: int) -> Float[Tensor, " B"]:
-    """Mean of each sample's values; 0 for a sample without."""
+    """Average each sample's values, (B,); 0 for a sample without."""
     totals = values.new_zeros(count).index_add(0, sample_of, values)
     return totals / values.new_zeros(count).index_add(0, sample_of, torch.ones_like(values)).clamp(min=1)
 
@@ -78,14 +84,14 @@ def relevant_loss(
     image_of: Int[Tensor, " M"],
     loss: RegionLoss,
 ) -> Float[Tensor, " B"]:
-    """First part of Eq. 7: the mean over an image's boxes of L_rel of Eq. 5, the loss of the enlarged box.
+    """Compute the first part of Eq. 7: the mean over an image's boxes of L_rel of Eq. 5, the loss of the enlarged box.
 
     Args:
-        reconstruction: in [-1, 1], with gradients.
-        images: in [-1, 1].
-        boxes: x, y, width, height in pixels, inside the image.
-        image_of: which image each box belongs to.
-        loss: Eq. 2.
+        reconstruction: (B, 3, S, S) in [-1, 1]; gradients flow into it.
+        images: (B, 3, S, S) in [-1, 1].
+        boxes: (M, 4) x, y, width, height in pixels, inside the image.
+        image_of: (M,) index of each box's image.
+        loss: Eq. 2 per sample.
     """
     boxes = whole_pixels(boxes, images.shape[-1])
     pairs = (enlarge_boxes(pictures, boxes, image_of) for pictures in (reconstruction, images))
@@ -98,7 +104,7 @@ def irrelevant_loss(
     boxes: Float[Tensor, "M 4"],
     image_of: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
-    """Eq. 6: the mean squared error outside of all boxes; 0 where they leave nothing."""
+    """Compute Eq. 6: the mean squared error outside of all boxes; 0 where they cover the image."""
     side = images.shape[-1]
     inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
     return masked_squared_error(reconstruction, images, ~inside)
@@ -110,7 +116,9 @@ def early_end_penalty(
     irrelevant: Float[Tensor, " B"],
     threshold: float,
 ) -> Float[Tensor, " B"]:
-    """L_pen of section 2.3: ``-1/(m-1) * sum over i < m of p(i)`` where L_irr is below its threshold, else 0.
+    """Compute L_pen of section 2.3: ``-1/(m-1) * sum over i < m of p(i)`` where L_irr is below its threshold, else 0.
+
+    Tokens were spent on detail outside of the query's boxes there, so an earlier EOS is wanted.
 
     Detail outside of what is asked for was paid with tokens, so an earlier EOS is wanted.
     """

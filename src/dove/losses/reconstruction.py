@@ -1,4 +1,4 @@
-"""Eq. 2: how far a reconstruction is from its image, per sample."""
+"""Eq. 2: the distance of a reconstruction from its image, per sample."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +7,7 @@ from dove.losses.config import ReconstructionWeights
 
 
 def squared_error(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-    """Mean squared error over the pixels and channels of each sample.
+    """Compute the mean squared error over the pixels and channels of each sample.
 
     Args:
         reconstruction: (B, C, H, W), in [-1, 1], not necessarily clamped.
@@ -25,7 +25,7 @@ def reconstruction_loss(
     generator_gan: Float[Tensor, " B"],
     weights: ReconstructionWeights,
 ) -> Float[Tensor, " B"]:
-    """Eq. 2 per sample: ``w_mse * L_mse + w_perc * L_perc + w_gan * L_gan``.
+    """Compute Eq. 2 per sample: ``w_mse * L_mse + w_perc * L_perc + w_gan * L_gan``.
 
     It stays per sample because Eq. 3 compares each sample's own loss with the running threshold.
 
