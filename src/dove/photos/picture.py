@@ -1,4 +1,4 @@
-"""Pictures of pictures: rows of captioned images."""
+"""Grids of captioned images as one picture."""
 
 import io
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 CELL = 192
-"""Images smaller than this are shown at the first whole multiple of their size that is not."""
+"""Least side of an image in the picture, in pixels; smaller images are enlarged by a whole factor."""
 MARGIN, GAP, CAPTION = 24, 16, 36
 FONT_SIZE, LEAST_FONT_SIZE = 15, 11
 INK, PAPER = "#222222", "#ffffff"
 
 
 class Cell(NamedTuple):
-    """An image, all of a picture of the same size, and the line below it."""
+    """Image and the caption below it; all images of one picture have the same size."""
 
     image: Image.Image
     caption: str
 
 
 def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
-    """One row of cells below the other, on white."""
+    """Draw rows of cells below one another, on white."""
     width = rows[0][0].image.width
     side = width * max(1, -(-CELL // width))
     columns = max(map(len, rows))
@@ -38,8 +38,10 @@ def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
 
 
 def fit_caption(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """The text and a font in which it is at most ``width`` pixels wide: a smaller font first, then an ellipsis in front,
-    because the end of a path says more than its beginning."""
+    """Fit a caption to ``width`` pixels; return the text and its font.
+
+    A smaller font is tried first, then an ellipsis replaces the beginning: the end of a path says more.
+    """
     for size in range(FONT_SIZE, LEAST_FONT_SIZE - 1, -1):
         font = ImageFont.load_default(size)
         if font.getlength(text) <= width:
@@ -51,7 +53,7 @@ def fit_caption(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | Im
 
 
 def encode_picture(picture: Image.Image, suffix: str) -> bytes:
-    """The file of a picture, in the format that ``suffix`` (such as ``.png``) names."""
+    """Encode a picture in the format of ``suffix``, such as ``.png``."""
     buffer = io.BytesIO()
     picture.save(buffer, Image.registered_extensions()[suffix.lower()])
     return buffer.getvalue()

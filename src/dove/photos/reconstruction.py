@@ -1,4 +1,4 @@
-"""Images at several lengths for the price of one encoding."""
+"""Reconstructions of an image at several lengths from one encoding."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -18,13 +18,13 @@ from dove.tokens import Tokens
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """An image rebuilt from P numbers of tokens."""
+    """Image rebuilt from P numbers of tokens."""
 
     lengths: list[int]
     psnr: list[float]
-    """In dB, against the image at the model's size; see :func:`dove.metrics.psnr`."""
+    """PSNR in dB, against the image at the model's size; see :func:`dove.metrics.psnr`."""
     images: Float[Tensor, "P 3 S S"]
-    """In [-1, 1]."""
+    """(P, 3, S, S) in [-1, 1]."""
 
 
 def reconstruct(
@@ -38,9 +38,9 @@ def reconstruct(
 
     Args:
         model: a tokenizer; a ``QDove`` where there is a query.
-        image: at the model's size.
+        image: (3, S, S) in [-1, 1], of the model's size.
         policies: one for each reconstruction.
-        query: what the tokens shall describe first.
+        query: text that the tokens describe first; None for the whole image.
         given: for each policy the length that ``choose_together`` found for this image; None where the policy chooses.
     """
     images = image[None].to(model.device)
@@ -56,13 +56,13 @@ def choose_together(
     policies: Sequence[LengthPolicy],
     query: str | None = None,
 ) -> list[Int[Tensor, " M"] | None]:
-    """Lengths by the policies that weigh all M images against one another, such as a budget; None for the others.
+    """Choose lengths by the policies that weigh all M images against one another, such as a budget; None for the others.
 
     Keeps the EOS scores of the images and nothing else. Where every policy looks at each image alone, ``batches`` is not
     touched.
 
     Raises:
-        UserError: if the model does not predict what a policy needs; after the first batch.
+        UserError: If the model does not predict what a policy needs; raised after the first batch.
     """
     collective = [policy for policy in policies if policy.collective]
     scores: list[EosScores] = []
@@ -84,7 +84,7 @@ def encode_given(
     given: Sequence[Int[Tensor, " B"] | None],
     query: str | None = None,
 ) -> list[Tokens]:
-    """Tokens of the same images by several policies, where ``given`` has none of the lengths that are settled already."""
+    """Encode images by several policies; a length in ``given`` replaces the policy's choice."""
     requests = [
         policy if lengths is None else model.max_tokens for policy, lengths in zip(policies, given, strict=True)
     ]
@@ -99,7 +99,7 @@ def encode_given(
 
 @torch.no_grad()
 def eos_scores(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
-    """What the EOS head says of all K positions."""
+    """Compute the EOS head's scores of all K positions."""
     images = images.to(model.device)
     if isinstance(model, QDove) and query is not None:
         return model.generate_for(images, model.query_tokens([query] * len(images))).eos
@@ -107,7 +107,7 @@ def eos_scores(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None 
 
 
 def concatenate(scores: Sequence[EosScores]) -> EosScores:
-    """One batch from several."""
+    """Concatenate the scores of several batches."""
     columns = {field.name: [getattr(part, field.name) for part in scores] for field in fields(EosScores)}
     joined: dict[str, Any] = {name: None if parts[0] is None else torch.cat(parts) for name, parts in columns.items()}
     return EosScores(**joined)

@@ -1,7 +1,9 @@
-"""A picture of photos rebuilt from tiles, with maps of where the tokens went."""
+"""Picture of photos rebuilt from tiles, with maps of the tokens per tile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +28,7 @@ HEAT: Colormap = LinearSegmentedColormap.from_list("tokens", ["#fff7e6", "#fbb55
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TiledRow:
-    """What is shown of one photo; made small at once, so that large photos are not kept."""
+    """One photo's row of the picture; scaled down at once, so that large photos are not kept."""
 
     photo: Image.Image
     rebuilt: list[Image.Image]
@@ -38,20 +40,20 @@ class TiledRow:
 
 
 def shrink(photo: Image.Image) -> Image.Image:
-    """As large as it is shown."""
+    """Scale a photo to its size in the picture."""
     scale = PANEL / max(photo.size)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     return photo.resize(size, Image.Resampling.BICUBIC)
 
 
 def draw_tiled(rows: Sequence[TiledRow]) -> Image.Image:
-    """Each photo with its reconstructions beside it, and below every reconstruction its map of tokens."""
+    """Draw each photo with its reconstructions beside it, and below every reconstruction its map of tokens."""
     column = [max(row.photo.width, NARROWEST) for row in rows]
     count = 1 + max(len(row.rebuilt) for row in rows)
     heights = [2 * row.photo.height + 2 * CAPTION for row in rows]
     size = 2 * MARGIN + max(column) * count + GAP * (count - 1), 2 * MARGIN + sum(heights)
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, facecolor=PAPER)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     top = MARGIN
     for row, width, height in zip(rows, column, heights, strict=True):
         _draw_row(figure, row, width, top)
@@ -75,7 +77,7 @@ def _draw_row(figure: Figure, row: TiledRow, column: int, top: int) -> None:
 
 
 def _place(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
-    """Axes at these pixels, counted from the upper left, without ticks or frame."""
+    """Make axes at these pixels, counted from the upper left, without ticks or frame."""
     across, down = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.set_axis_off()
@@ -99,7 +101,7 @@ def _caption(axes: Axes, lines: tuple[str, str]) -> None:
 
 
 def _draw_map(axes: Axes, row: TiledRow, lengths: NDArray[np.int64], scale: Normalize) -> None:
-    """Tokens of every tile in colours over the photo in pale grey. A tile is drawn up to the middle of its overlaps."""
+    """Draw the tokens of every tile in colours over the photo in pale grey, each tile up to the middle of its overlaps."""
     width, height = row.photo.size
     grey = 0.6 + 0.4 * np.asarray(row.photo.convert("L")) / 255
     axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
@@ -112,13 +114,22 @@ def _draw_map(axes: Axes, row: TiledRow, lengths: NDArray[np.int64], scale: Norm
 
 
 def borders(edges: Sequence[int], tile: int, length: int) -> NDArray[np.float64]:
-    """Where along one axis one tile's cell ends and the next one's begins: in the middle of what the two share."""
-    middles = [(first + tile + second) / 2 for first, second in zip(edges[:-1], edges[1:], strict=True)]
+    """Compute the borders of the tiles' cells along one axis, in the middle of what two tiles share.
+
+    Args:
+        edges: First pixels of the n tiles.
+        tile: Side of a tile, in pixels.
+        length: Length of the axis, in pixels.
+
+    Returns:
+        (n + 1,) from 0 to ``length``.
+    """
+    middles = [(first + tile + second) / 2 for first, second in pairwise(edges)]
     return np.array([0, *middles, length], dtype=np.float64)
 
 
 def _draw_scale(figure: Figure, left: int, top: int, row: TiledRow, scale: Normalize) -> None:
-    """The colour bar, where a map of the photo itself would be."""
+    """Draw the colour bar in the place of the map of the photo itself."""
     width = row.photo.width
     axes = _place(figure, left + width // 10, top + row.photo.height // 2 - 12, width * 8 // 10, 16)
     axes.set_axis_on()

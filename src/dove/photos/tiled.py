@@ -1,4 +1,4 @@
-"""Photos of any size through a tokenizer for small squares: tile by tile, each tile with its own length."""
+"""Reconstruction of photos of any size by a tokenizer for small squares, each tile with its own length."""
 
 import math
 import time
@@ -20,31 +20,31 @@ from dove.photos.tiling import Tiling
 from dove.tokenizer import Dove
 
 CPU_PIXELS = 2**16
-"""Pixels of the tiles that go through the model together on a CPU, which more make no faster: 16 tiles of 64 px, 1 of 256."""
+"""Pixels of one batch of tiles on a CPU, which larger batches make no faster: 16 tiles of 64 px, 1 of 256."""
 MOST_PIXELS = 2**22
 BYTES_A_PIXEL = 6000
-"""Memory that a pixel takes on its way through the model; 5400 at most with the VQGAN of the base size in fp32."""
+"""Memory of the model's activations per pixel; 5400 at most with the VQGAN of the base size in fp32."""
 SAMPLE = 3
-"""Tiles along each side of the part of a photo that a time is measured on."""
+"""Tiles along each side of the crop on which the time is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TiledReconstructions:
-    """A photo rebuilt from its tiles by P policies."""
+    """Photo rebuilt from its tiles by P policies."""
 
     lengths: list[NDArray[np.int64]]
     """Tokens of every tile, (rows, columns), for each policy."""
     psnr: list[float]
-    """In dB, of the whole photo; see :func:`dove.metrics.psnr`."""
+    """PSNR in dB, of the whole photo; see :func:`dove.metrics.psnr`."""
     pictures: list[Image.Image]
-    """As large as the photo."""
+    """Pictures of the photo's size."""
 
 
 def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
-    """Where the tiles of a photo lie.
+    """Lay tiles of ``side`` pixels over a photo.
 
     Raises:
-        UserError: for an overlap that is not from 0 to ``side`` - 1.
+        UserError: If the overlap is not from 0 to ``side`` - 1.
     """
     return Tiling(height=photo.height, width=photo.width, tile=side, overlap=overlap)
 
@@ -55,9 +55,11 @@ def reconstruct_tiled(
     tiling: Tiling,
     policies: Sequence[LengthPolicy],
     query: str | None = None,
-    progress: Callable[[int], Any] = lambda tiles: None,
+    progress: Callable[[int], Any] = lambda _tiles: None,
 ) -> TiledReconstructions:
     """Rebuild a photo at the lengths that each policy gives to its tiles; a budget is shared by all of them.
+
+    Memory beside the photo and its reconstructions in 8 bits grows with the tiles of one row alone.
 
     What is held at once, beside the photo and its reconstructions in 8 bits, does not grow with the number of tiles but for
     a row of them.
@@ -67,8 +69,8 @@ def reconstruct_tiled(
         photo: RGB.
         tiling: by ``tile_photo``.
         policies: one for each reconstruction.
-        query: what the tokens of every tile shall describe first.
-        progress: called with the number of tiles whenever some went through the model, in each of ``passes(policies)``.
+        query: text that the tokens of every tile describe first; None for the whole tile.
+        progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
     """
     original = np.asarray(photo).transpose(2, 0, 1)
     batches = _Batches(model, original, tiling, progress)
@@ -92,14 +94,14 @@ def reconstruct_tiled(
 
 
 def scale_down(photo: Image.Image, longest: int) -> Image.Image:
-    """A photo whose longer side has at most so many pixels; smaller ones stay as they are."""
+    """Scale a photo down until its longer side has at most ``longest`` pixels; smaller ones stay as they are."""
     scale = longest / max(photo.size)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     return photo.resize(size, Image.Resampling.BICUBIC) if scale < 1 else photo
 
 
 def batch_tiles(side: int, device: torch.device) -> int:
-    """Number of tiles of ``side`` pixels that go through a model together: on a GPU what half of its free memory holds."""
+    """Count the tiles of ``side`` pixels that pass the model together: on a GPU those that half of its free memory holds."""
     pixels = CPU_PIXELS
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -110,13 +112,13 @@ def batch_tiles(side: int, device: torch.device) -> int:
 def estimate_seconds(
     model: Dove, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
 ) -> float:
-    """Seconds that ``reconstruct_tiled`` will take, from the time of a few tiles in the middle of the photo."""
+    """Estimate the seconds that ``reconstruct_tiled`` takes, from the time of a few tiles in the middle of the photo."""
     side = SAMPLE * tiling.tile
     left, upper = max(0, (photo.width - side) // 2), max(0, (photo.height - side) // 2)
     part = photo.crop((left, upper, min(photo.width, left + side), min(photo.height, upper + side)))
     small = tile_photo(part, tiling.tile, tiling.overlap)
-    with torch.random.fork_rng():  # whatever a model draws, the photo itself is to get
-        for _ in range(2):  # the first time, a model also takes what it only takes once
+    with torch.random.fork_rng():  # the measurement must not change the draws for the photo
+        for _ in range(2):  # the first time includes work that is done only once
             begin = time.perf_counter()
             reconstruct_tiled(model, part, small, policies, query)
             seconds = time.perf_counter() - begin
@@ -124,13 +126,13 @@ def estimate_seconds(
 
 
 def passes(policies: Sequence[LengthPolicy]) -> int:
-    """How often all tiles go through the encoder: once more where a budget has to be shared out first."""
+    """Count the passes of all tiles through the encoder: a budget needs one more, to be shared out first."""
     return 2 if any(policy.collective for policy in policies) else 1
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """The tiles of a photo in portions, as a model takes them."""
+    """Tiles of a photo in batches for a model."""
 
     model: Dove
     photo: NDArray[np.uint8]
@@ -142,7 +144,7 @@ class _Batches:
         return (slice(start, start + size) for start in range(0, len(self.tiling), size))
 
     def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
-        """In [-1, 1], on the model's device."""
+        """Iterate over batches in [-1, 1], on the model's device."""
         for place in self.places():
             tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(self.model.device)
             yield tiles / 127.5 - 1
@@ -152,7 +154,7 @@ class _Batches:
 def _collect(
     bands: Iterator[NDArray[np.float32]], original: NDArray[np.uint8], count: int
 ) -> tuple[list[NDArray[np.uint8]], list[float]]:
-    """The finished pictures (H, W, 3) and their mean squared errors for a peak of 1."""
+    """Assemble the finished pictures (H, W, 3) and their mean squared errors for a peak of 1."""
     channels, height, width = original.shape
     pictures = np.empty((count, height, width, channels), np.uint8)
     errors, top = np.zeros(count), 0

@@ -1,4 +1,7 @@
-"""Pictures of any size as overlapping square tiles, and back without seams.
+"""Cutting of pictures of any size into overlapping square tiles, and joining without seams.
+
+Tiles are evenly spaced, and each shares at least ``overlap`` pixels with the next one. Where tiles overlap, their pixels
+are mixed by weights that rise linearly from a tile's edge, so that no tile's border is visible.
 
 Tiles stand at even distances, at least ``overlap`` pixels of each lying in the next one. Where tiles overlap, their pixels
 are mixed by weights that rise linearly from a tile's edge, so that no tile's border is ever seen alone.
@@ -15,18 +18,18 @@ from numpy.typing import NDArray
 from dove.errors import UserError
 
 Pixels = NDArray[Any]
-"""Floats, or where nothing is mixed also 8-bit."""
+"""Pixels in floats, or also in 8 bits where nothing is mixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """Where the tiles of one picture lie.
+    """Layout of the tiles of one picture.
 
     Attributes:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        tile: side of a tile.
-        overlap: pixels that neighbours share at least.
+        height: height of the picture, in pixels.
+        width: width of the picture, in pixels.
+        tile: side of a tile, in pixels.
+        overlap: least number of pixels that neighbours share.
     """
 
     height: int
@@ -44,20 +47,20 @@ class Tiling:
 
     @property
     def rows(self) -> list[int]:
-        """Upper edges of the tiles."""
+        """Upper edges of the tiles, in pixels."""
         return starts(self.height, self.tile, self.overlap)
 
     @property
     def columns(self) -> list[int]:
-        """Left edges of the tiles."""
+        """Left edges of the tiles, in pixels."""
         return starts(self.width, self.tile, self.overlap)
 
     def __len__(self) -> int:
-        """Tiles in all."""
+        """Count the tiles."""
         return len(self.rows) * len(self.columns)
 
     def split(self, picture: Pixels, tiles: slice = slice(None)) -> Pixels:
-        """Tiles (T, C, tile, tile), row by row, of a picture (C, height, width): all of them, or some.
+        """Cut a picture (C, height, width) into tiles (T, C, tile, tile), row by row: all of them, or some.
 
         A picture smaller than a tile is continued by its last row and column.
         """
@@ -69,11 +72,11 @@ class Tiling:
         return np.stack([padded[:, y : y + self.tile, x : x + self.tile] for y, x in corners])
 
     def join(self, tiles: Pixels) -> Pixels:
-        """The picture (C, height, width) of tiles (T, C, tile, tile), mixed where they overlap."""
+        """Join tiles (T, C, tile, tile) to the picture (C, height, width), mixed where they overlap."""
         return np.concatenate(list(self.bands([tiles])), axis=1)
 
     def bands(self, batches: Iterable[Pixels]) -> Iterator[Pixels]:
-        """The picture from top to bottom, as bands (C, h, width) that follow one another, h at most ``tile``.
+        """Join tiles from top to bottom, to consecutive bands (C, h, width) with h at most ``tile``.
 
         Args:
             batches: all tiles, (T, C, tile, tile), row by row, in portions of any size. No more is held of them than one
@@ -95,15 +98,18 @@ class Tiling:
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of the fewest tiles that cover ``length`` pixels and share ``overlap`` at least, evenly spaced."""
+    """Compute the first pixels of the fewest evenly spaced tiles that cover ``length`` pixels and share ``overlap``."""
     span = max(0, length - tile)
     steps = -(-span // (tile - overlap))
     return [round(span * step / max(steps, 1)) for step in range(steps + 1)]
 
 
 def weights(edges: list[int], tile: int) -> NDArray[np.float64]:
-    """How much each tile along one axis has to say at each of its pixels, (tiles, tile): a triangle, above 0
-    everywhere, divided by the sum of the triangles at that pixel, so that the weights at every pixel sum to 1."""
+    """Compute the weights of each tile along one axis at each of its pixels, (tiles, tile).
+
+    A weight is a triangle, above 0 everywhere, divided by the sum of the triangles at that pixel, so that the weights at
+    every pixel sum to 1.
+    """
     triangle = np.minimum(np.arange(1, tile + 1), np.arange(tile, 0, -1)).astype(np.float64)
     total = np.zeros(edges[-1] + tile)
     for edge in edges:

@@ -1,4 +1,4 @@
-"""Stored tokens as a PyTorch dataset, for whatever learns from them."""
+"""Stored tokens as a PyTorch dataset."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -20,27 +20,27 @@ from dove.tokens import Tokens
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """One image's tokens."""
+    """Tokens of one image."""
 
     key: str
-    """Its name in the source that was encoded."""
+    """Name in the source that was encoded."""
     values: Float[Tensor, "_ D"]
-    """(k, D), as stored."""
+    """Tokens (k, D), as stored."""
 
 
 class TokenDataset(Dataset[TokenRecord]):
-    """The records of a folder that ``dove encode`` wrote, in the source's order.
+    """Records of a folder that ``dove encode`` wrote, in the source's order.
 
     A map-style dataset: shuffling, sharding and resuming are the sampler's. Shards are read when one of their records is
     asked for; every loader process keeps the most recent.
 
     Args:
         folder: the store, finished.
-        checkpoint: name or folder of the model that the tokens are meant for; None to take them as they are.
-        kept_shards: shards in memory at a time, at least 1.
+        checkpoint: name or folder of the model that must have made the tokens; None for any.
+        kept_shards: number of shards in memory at a time, at least 1.
 
     Raises:
-        UserError: if there is no store, it is unfinished or damaged, or another checkpoint made it.
+        UserError: If there is no store, it is unfinished or damaged, or another checkpoint made it.
     """
 
     def __init__(self, folder: str | Path, *, checkpoint: str | Path | None = None, kept_shards: int = 4):
@@ -56,17 +56,17 @@ class TokenDataset(Dataset[TokenRecord]):
         self._cache: OrderedDict[int, Shard] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": OrderedDict()}  # every worker fills its own
+        return self.__dict__ | {"_cache": OrderedDict()}  # every worker fills its own cache
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> TokenRecord:
-        """A record.
+        """Read a record; negative indices count from the end.
 
         Raises:
-            IndexError: if there is no such record.
-            UserError: if its shard is damaged.
+            IndexError: If there is no such record.
+            UserError: If its shard is damaged.
         """
         position = range(len(self))[index]
         number = bisect_right(self._starts, position) - 1
@@ -74,7 +74,7 @@ class TokenDataset(Dataset[TokenRecord]):
         return TokenRecord(shard.keys[row], shard.values[row])
 
     def collate(self, records: Sequence[TokenRecord]) -> tuple[list[str], Tokens]:
-        """Keys and padded tokens, in fp32, of a batch: the ``collate_fn`` of a ``DataLoader``."""
+        """Collate records to keys and padded tokens in fp32; the ``collate_fn`` of a ``DataLoader``."""
         rows = [record.values.float() for record in records]
         return [record.key for record in records], Tokens.from_ragged(rows, self.store.manifest.max_tokens)
 

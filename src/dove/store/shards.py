@@ -1,4 +1,9 @@
-"""Tokens on disk: a folder of parquet shards with ragged values, readable without this package.
+"""Token stores: folders of parquet shards with ragged values, readable without this package.
+
+``store.json`` records the settings; ``tokens-00000.parquet`` and on hold the columns ``key``, ``length`` and ``values``, a
+list of ``length * token_dim`` numbers, token after token. The metadata of each file repeat store.json, so that a shard alone
+identifies its checkpoint. Shard i covers the source's records from i * shard_size on, readable or not, so that the missing
+shards tell what is left to do. A shard is whole or absent.
 
 ``store.json`` says what made them; ``tokens-00000.parquet`` and on hold the columns ``key``, ``length`` and ``values``, a list
 of ``length * token_dim`` numbers, token after token; the file's metadata repeat the store.json, so that a shard alone says
@@ -36,12 +41,12 @@ _DTYPES = {"fp16": pa.float16(), "fp32": pa.float32()}
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a store was made from and with."""
+    """Origin and settings of a store."""
 
     model: str
     """Name of the checkpoint."""
     checkpoint_sha256: str
-    """Of its config and weights."""
+    """Hash of the checkpoint's config and weights."""
     num_tokens: str
     """The length policy."""
     max_tokens: int
@@ -49,41 +54,42 @@ class Manifest:
     dtype: Literal["fp16", "fp32"]
     source: list[str]
     records: int
-    """Records of the source, with the unreadable ones."""
+    """Number of records of the source, with the unreadable ones."""
     shard_size: int
     precision: str = "fp32"
-    """What the model computed in."""
+    """Precision in which the model computed."""
     query: str | None = None
-    """What every image's tokens describe first; None for the whole image."""
+    """Text that every image's tokens describe first; None for the whole image."""
     format: int = FORMAT
 
     @property
     def num_shards(self) -> int:
+        """Number of shards of the finished store."""
         return -(-self.records // self.shard_size)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The tokens of one file, each image's as long as they are."""
+    """Tokens of one file, each image with its own length."""
 
     keys: list[str]
     values: list[Float[Tensor, "_ D"]]
-    """(k, D) per image."""
+    """Tokens (k, D) of each image."""
     unreadable: list[Unreadable]
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each image."""
+        """Number of tokens of each image."""
         return [len(tokens) for tokens in self.values]
 
     def tokens(self, max_tokens: int, start: int = 0, stop: int | None = None) -> Tokens:
-        """Images ``start`` to ``stop``, at least one, padded to ``max_tokens``, in fp32."""
+        """Pad the tokens of images ``start`` to ``stop``, at least one, to ``max_tokens``, in fp32."""
         return Tokens.from_ragged([tokens.float() for tokens in self.values[start:stop]], max_tokens)
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a shard holds, without its values."""
+    """Counts of a shard, without its values."""
 
     images: int
     tokens: int
@@ -91,17 +97,17 @@ class ShardSummary:
 
 
 class TokenStore:
-    """A folder of shards. Use :meth:`create` to write into one and :meth:`open` to read."""
+    """Folder of shards. Use :meth:`create` to write into one and :meth:`open` to read."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "TokenStore":
-        """A new store, or the unfinished one that is there already.
+        """Create a store, or continue the unfinished one in the folder.
 
         Raises:
-            UserError: if the folder holds a store made otherwise, or cannot be written.
+            UserError: If the folder holds a store made otherwise, or cannot be written.
         """
         file = folder / MANIFEST
         remove_scraps(folder)
@@ -120,10 +126,10 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
-        """An existing store.
+        """Open an existing store.
 
         Raises:
-            UserError: if there is none.
+            UserError: If there is none.
         """
         file = folder / MANIFEST
         if not file.is_file():
@@ -131,18 +137,18 @@ class TokenStore:
         return cls(folder, _read_manifest(file))
 
     def path(self, index: int) -> Path:
-        """The file of a shard."""
+        """Build the path of a shard."""
         return self.folder / SHARD_NAME.format(index)
 
     def missing(self) -> list[int]:
-        """Shards still to be written."""
+        """List the shards still to be written."""
         return [index for index in range(self.manifest.num_shards) if not self.path(index).is_file()]
 
     def require_complete(self) -> None:
         """Make sure that all shards are there.
 
         Raises:
-            UserError: if some are missing.
+            UserError: If some are missing.
         """
         if missing := self.missing():
             raise UserError(
@@ -151,7 +157,7 @@ class TokenStore:
             )
 
     def positions(self, index: int) -> range:
-        """The source's records that a shard covers."""
+        """Compute the range of the source's records that a shard covers."""
         size = self.manifest.shard_size
         return range(index * size, min((index + 1) * size, self.manifest.records))
 
@@ -159,7 +165,7 @@ class TokenStore:
         """Write a shard.
 
         Raises:
-            UserError: if the disk is full; the other shards stay whole.
+            UserError: If the disk is full; the other shards stay whole.
         """
         numpy_type = np.float16 if self.manifest.dtype == "fp16" else np.float32
         ragged = [tokens.flatten().float().cpu().numpy().astype(numpy_type) for tokens in shard.values]
@@ -178,10 +184,10 @@ class TokenStore:
         _write(self.folder, self.path(index).name, buffer.getvalue())
 
     def read(self, index: int) -> Shard:
-        """A shard.
+        """Read a shard.
 
         Raises:
-            UserError: if it is missing or damaged, or another checkpoint's.
+            UserError: If it is missing or damaged, or another checkpoint's.
         """
         table = self._read_table(index)
         width = self.manifest.token_dim
@@ -194,19 +200,19 @@ class TokenStore:
         return Shard(keys, [row.view(-1, width) for row in values], _unreadable(table))
 
     def summary(self, index: int) -> ShardSummary:
-        """What a shard holds, without reading its values.
+        """Read the counts of a shard, without its values.
 
         Raises:
-            UserError: as ``read`` does.
+            UserError: If it is missing or damaged, or another checkpoint's.
         """
         table = self._read_table(index, ["length"])
         return ShardSummary(len(table), int(sum(table["length"].to_pylist())), _unreadable(table))
 
     def rows(self, index: int) -> int:
-        """Images in a shard, from its footer alone.
+        """Count the images in a shard, from its footer alone.
 
         Raises:
-            UserError: if it is missing or damaged.
+            UserError: If it is missing or damaged.
         """
         try:
             return int(pq.read_metadata(self.path(index)).num_rows)
@@ -214,14 +220,14 @@ class TokenStore:
             raise self._damaged(index, error) from error
 
     def check_checkpoint(self, sha256: str, name: str) -> None:
-        """Make sure that a checkpoint made these tokens: another one's mean something else.
+        """Make sure that a checkpoint made these tokens; those of another one mean something else.
 
         Args:
-            sha256: of the checkpoint.
-            name: what messages call it.
+            sha256: hash of the checkpoint.
+            name: name of the checkpoint in messages.
 
         Raises:
-            UserError: if it did not.
+            UserError: If it did not.
         """
         made = self.manifest.checkpoint_sha256
         if sha256 != made:
@@ -253,12 +259,12 @@ class TokenStore:
         return UserError(f"{self.path(index)} is missing or damaged ({told}); delete it and run `dove encode` again")
 
     def shards(self) -> Iterator[Shard]:
-        """All shards in order."""
+        """Iterate over all shards in order."""
         return (self.read(index) for index in range(self.manifest.num_shards))
 
 
 def remove_scraps(folder: Path) -> None:
-    """Remove what a killed run had begun to write under a name of its own. One run at a time writes into a folder."""
+    """Remove temporary files of an interrupted run. Only one run at a time may write into a folder."""
     for pattern in (f".{MANIFEST}.*", f".{SHARD_NAME.split('{')[0]}*"):
         for scrap in folder.glob(pattern):
             scrap.unlink(missing_ok=True)
