@@ -24,22 +24,22 @@ from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_we
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 OLD_SETTINGS = {"token_basis", "token_decoder", "linear_shortcut"}
-"""Settings of checkpoints written before the cosine prior, whose weights have no place in today's models."""
+"""Settings of checkpoints written before the cosine prior, whose weights fit no model of this version."""
 TYPE_KEY = "model_type"
-"""Key of the config.json that says what kind of model it describes; a file without it is taken for what is asked for."""
+"""Key of the model type in config.json; a file without it is read as the type that the caller expects."""
 
 
 def shipped_checkpoints() -> dict[str, Path]:
-    """The checkpoints inside the package, by name."""
+    """Find the checkpoints inside the package, by name."""
     weights = Path(str(files("dove") / "weights"))
     return {folder.name: folder for folder in sorted(weights.glob("*/")) if (folder / CONFIG_FILE).is_file()}
 
 
 def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
-    """The folder behind a folder's path, a shipped name or a hub id (downloaded), tried in this order.
+    """Find the folder of a path, a shipped name or a hub id (downloaded), tried in this order.
 
     Raises:
-        UserError: if it is none of them, a pickle, or a hub that cannot be reached.
+        UserError: If it is none of them, a pickle, or a hub that cannot be reached.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -62,10 +62,10 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """SHA-256 of a checkpoint's config and weights, one after the other.
+    """Compute the SHA-256 of a checkpoint's config and weights, one after the other.
 
     Raises:
-        UserError: if one of them is missing.
+        UserError: If one of them is missing.
     """
     digest = hashlib.sha256()
     for path in (folder / CONFIG_FILE, *weight_files(folder)):
@@ -79,10 +79,10 @@ def checkpoint_sha256(folder: Path) -> str:
 
 
 def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[str, Tensor]]:
-    """Settings, as the dataclass ``kind``, and weights of a checkpoint folder; floats as fp32, on the CPU.
+    """Load settings, as the dataclass ``kind``, and weights of a checkpoint folder; floats as fp32, on the CPU.
 
     Raises:
-        UserError: if a file is missing or damaged, naming it, or a weight is not finite.
+        UserError: If a file is missing or damaged, naming it, or a weight is not finite.
     """
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
@@ -93,10 +93,10 @@ def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[st
 
 
 def read_config(file: Path, kind: type = DoveConfig) -> Any:
-    """Settings of a config.json, as the dataclass ``kind``.
+    """Read settings of a config.json, as the dataclass ``kind``.
 
     Raises:
-        UserError: if it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
+        UserError: If it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -115,15 +115,15 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
 
 
 def model_type(kind: type) -> str:
-    """How a config.json calls the models of a settings class: DoveConfig describes a "Dove"."""
+    """Derive the model type in config.json from a settings class: DoveConfig describes a "Dove"."""
     return kind.__name__.removesuffix("Config")
 
 
 def read_model_type(folder: Path) -> str:
-    """What kind of model a checkpoint folder holds; "Dove" where it does not say.
+    """Read the model type of a checkpoint folder; "Dove" where the config has none.
 
     Raises:
-        UserError: if there is no readable config.
+        UserError: If there is no readable config.
     """
     file = folder / CONFIG_FILE
     try:
@@ -139,7 +139,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     """Copy weights into a model that must have exactly these.
 
     Raises:
-        UserError: naming the first weights that are missing, left over, of another shape, or floats for integers.
+        UserError: If weights are missing, left over, of another shape, or floats for integers; the message gives the first.
     """
     expected = model.state_dict()
     problems = {
@@ -174,14 +174,14 @@ def save_checkpoint(
     """Write a checkpoint folder. Either all its files are new afterwards or, on any error, all are the old ones.
 
     Args:
-        folder: made where missing.
+        folder: checkpoint folder, made where missing.
         config: settings of the model, a dataclass.
-        weights: its state dict.
-        dtype: what to store floats in; None as they are.
+        weights: state dict of the model.
+        dtype: type in which floats are stored; None for their own.
         card: text of the README.md; an existing one is kept.
 
     Raises:
-        UserError: if the folder cannot be written, such as for lack of space.
+        UserError: If the folder cannot be written, such as for lack of space.
     """
     folder = Path(folder)
     stored = {
@@ -216,19 +216,19 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp gives the owner alone access
+            Path(temporary).chmod(0o644)  # mkstemp gives the owner alone access
         for temporary_file, target in written.items():
-            os.replace(temporary_file, target)
+            temporary_file.replace(target)
     finally:
         for temporary_file in written:
             temporary_file.unlink(missing_ok=True)
 
 
 def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> Any:
-    """A config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
+    """Build a config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
 
     Raises:
-        UserError: for unknown, missing and wrongly typed settings, by name.
+        UserError: If settings are unknown, missing or of the wrong type; the message gives their names.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
@@ -246,7 +246,7 @@ def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> A
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type ``hint``; JSON has lists for tuples."""
+    """Convert ``value`` to the type ``hint``; JSON has lists for tuples."""
     if isinstance(value, dict) and get_origin(hint) is UnionType:
         hint = next((option for option in get_args(hint) if is_dataclass(option)), hint)
     if is_dataclass(hint) and isinstance(hint, type):

@@ -1,15 +1,15 @@
-"""How far a reconstruction is from its image."""
+"""Distances of reconstructions from their images."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 LEAST_ERROR = 1e-10
-"""Mean squared errors below this count as this: 100 dB, so that two equal images give a number."""
+"""Lower bound on mean squared errors: 100 dB, so that two equal images give a finite number."""
 
 
 def psnr(images: Float[Tensor, "B 3 H W"], others: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-    """Peak signal-to-noise ratio in dB, image by image.
+    """Compute the peak signal-to-noise ratio in dB, image by image.
 
     Pixels in [-1, 1] are clamped and mapped to [0, 1] first; the peak is 1.
     """
@@ -19,5 +19,5 @@ def psnr(images: Float[Tensor, "B 3 H W"], others: Float[Tensor, "B 3 H W"]) -> 
 
 
 def decibels(error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Mean squared errors of pixels in [0, 1] as PSNR; at most 100 dB."""
+    """Convert mean squared errors of pixels in [0, 1] to PSNR; at most 100 dB."""
     return -10 * torch.log10(error.clamp(min=LEAST_ERROR))

@@ -1,4 +1,4 @@
-"""Pictures of any kind and size to model input and back."""
+"""Conversion of pictures of any kind and size to model input and back."""
 
 import os
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from dove.errors import UserError
 
 
 class ImageProcessor:
-    """Scales the central square of a picture to ``image_size`` pixels; small pictures are enlarged.
+    """Scaler of the central square of a picture to ``image_size`` pixels; small pictures are enlarged.
 
     The short side becomes ``image_size`` and the rest is cropped, in one resampling with Pillow's bicubic filter, which
     widens its support when it shrinks (no aliasing). A picture whose short side is ``image_size`` keeps its pixels.
@@ -27,14 +28,14 @@ class ImageProcessor:
         self.image_size = image_size
 
     def __call__(self, images: Any) -> Float[Tensor, "B 3 S S"]:
-        """A batch, float32 in [-1, 1].
+        """Convert pictures to a batch, float32 in [-1, 1].
 
         Args:
             images: one picture or a sequence of them; a picture is a path, encoded bytes, a PIL image, or an array
                 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of uint8, or of floats in [0, 1]; or an array (B, H, W, C).
 
         Raises:
-            UserError: one of them cannot be read or is nothing of that.
+            UserError: If one of them cannot be read or is of another kind.
         """
         several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
         if not several:
@@ -45,30 +46,30 @@ class ImageProcessor:
         return torch.stack([self.preprocess(_to_pil(image)) for image in batch])
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 S S"]:
-        """One picture in any mode; see the class."""
+        """Convert one picture in any mode; see the class."""
         return pil_to_tensor(resize_box(to_rgb(image), central_square(*image.size), self.image_size))
 
     def to_pil(self, images: Float[Tensor, "*B 3 H W"]) -> list[Image.Image]:
-        """Model output, in [-1, 1] (clamped), to 8-bit RGB; one picture or a batch."""
+        """Convert model output in [-1, 1] (clamped), one image or a batch, to 8-bit RGB."""
         levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         batch = levels.reshape(-1, *levels.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(np.ascontiguousarray(array)) for array in batch]
 
 
 def central_square(width: int, height: int) -> tuple[float, float, float, float]:
-    """The largest square in the middle: left, upper, right, lower, in whole pixels."""
+    """Compute the largest square in the middle: left, upper, right, lower, in whole pixels."""
     side = min(width, height)
     left, upper = (width - side) // 2, (height - side) // 2
     return float(left), float(upper), float(left + side), float(upper + side)
 
 
 def resize_box(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
-    """What ``box`` (left, upper, right, lower, pixels) frames, scaled to ``size`` x ``size``."""
+    """Scale the part of a picture in ``box`` (left, upper, right, lower, in pixels) to ``size`` x ``size``."""
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def pil_to_tensor(image: Image.Image) -> Float[Tensor, "3 H W"]:
-    """8-bit RGB to float32 in [-1, 1]."""
+    """Convert 8-bit RGB to float32 in [-1, 1]."""
     pixels = np.array(image, dtype=np.float32)
     pixels /= 127.5
     pixels -= 1
@@ -85,10 +86,10 @@ def _to_pil(image: Any) -> Image.Image:
     raise UserError(f"an image of type {type(image).__name__}; pass a path, bytes, a PIL image or a NumPy array")
 
 
-def _array_to_pil(array: np.ndarray) -> Image.Image:
+def _array_to_pil(array: NDArray[Any]) -> Image.Image:
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)) or 0 in array.shape:
+    if (array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4))) or 0 in array.shape:
         raise UserError(f"an array of shape {array.shape}; an image is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     if np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):

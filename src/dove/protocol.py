@@ -1,4 +1,4 @@
-"""What every tokenizer offers, so that one evaluation serves them all."""
+"""Interface of all tokenizers, so that one evaluation serves them all."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,7 +12,7 @@ from dove.tokens import Tokens
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Images to tokens and back."""
+    """Conversion of images to tokens and back."""
 
     @property
     def image_size(self) -> int:
@@ -24,31 +24,31 @@ class Tokenizer(Protocol):
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """The numbers of tokens that an image can have, ascending up to K."""
+        """Numbers of tokens that an image can have, ascending up to K."""
 
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Tokens of images (B, 3, S, S) in [-1, 1]."""
+        """Encode images (B, 3, S, S) in [-1, 1]."""
 
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Tensor:
-        """Images (B, 3, S, S) in [-1, 1]."""
+        """Decode tokens, or their first ``num_tokens``, to images (B, 3, S, S) in [-1, 1]."""
 
 
 @runtime_checkable
 class EncodesEach(Protocol):
-    """A tokenizer that gives several lengths for the price of one."""
+    """Tokenizer that gives several lengths from one encoding."""
 
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-        """What ``encode`` gives for each of the requests."""
+        """Encode images once; return for each request the same as ``encode``."""
 
 
 def device_of(tokenizer: Tokenizer) -> torch.device:
-    """Where a tokenizer computes; the CPU for one without weights."""
+    """Find the device of a tokenizer; the CPU for one without weights."""
     parameter = next(iter(tokenizer.parameters()), None) if isinstance(tokenizer, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def encode_each(tokenizer: Tokenizer, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-    """Tokens of the same images by several policies: from one encoding where the tokenizer can, else one by one."""
+    """Encode images by several policies: from one encoding where the tokenizer can, else one by one."""
     if isinstance(tokenizer, EncodesEach):
         return tokenizer.encode_each(images, requests)
     return [tokenizer.encode(images, request) for request in requests]

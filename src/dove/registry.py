@@ -23,21 +23,21 @@ MODELS = {
 
 
 def find_settings(model_type: str) -> type:
-    """Class that the config of such a checkpoint is read as."""
+    """Find the class of a checkpoint's settings."""
     found: type = _import(MODELS[model_type][0])
     return found
 
 
 def find_class(model_type: str) -> Callable[..., Any] | None:
-    """Class or function that makes such models; None for an unknown type."""
+    """Find the class or function that makes models of a type; None for an unknown type."""
     return _import(MODELS[model_type][1]) if model_type in MODELS else None
 
 
 def require_known_type(folder: Path, known: Iterable[str]) -> str:
-    """The kind of model in a checkpoint folder.
+    """Read the model type of a checkpoint folder, which must be a known one.
 
     Raises:
-        UserError: if there is no readable config, or it describes a kind that is not among ``known``.
+        UserError: If there is no readable config, or it describes a kind that is not among ``known``.
     """
     kind = read_model_type(folder)
     if kind not in known:
@@ -46,14 +46,14 @@ def require_known_type(folder: Path, known: Iterable[str]) -> str:
 
 
 def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
-    """A tokenizer of any kind, in fp32, for evaluation.
+    """Load a tokenizer of any kind, in fp32, for evaluation.
 
     Args:
         name: a folder, a shipped name or a hub id.
         hub_options: as for ``Dove.from_pretrained``.
 
     Raises:
-        UserError: if there is no such checkpoint, or it is damaged or of an unknown kind.
+        UserError: If there is no such checkpoint, or it is damaged or of an unknown kind.
     """
     folder = resolve_checkpoint(name, **hub_options)
     tokenizer = _load(folder, require_known_type(folder, MODELS))

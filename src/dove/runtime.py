@@ -12,10 +12,10 @@ from dove.tokenizer import Dove
 
 
 def select_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one.
+    """Select a device by name; ``auto`` is a GPU where there is one.
 
     Raises:
-        UserError: if it is not known or not there.
+        UserError: If it is not known or not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,7 +28,7 @@ def select_device(name: str) -> torch.device:
 
 
 def load_model(name: str | Path, device: str) -> Dove:
-    """A tokenizer ready to encode and decode; what can go wrong is told before the weights are loaded."""
+    """Load a tokenizer ready to encode and decode; a device that is missing is reported before the weights are loaded."""
     target = select_device(device)
     return Dove.from_pretrained(name).to(target)
 
@@ -37,7 +37,7 @@ def save_outputs(contents: Mapping[Path, bytes]) -> None:
     """Write files, each whole or not at all, making their folders.
 
     Raises:
-        UserError: if one cannot be written; what was there stays.
+        UserError: If one cannot be written; what was there stays.
     """
     for path, content in contents.items():
         try:

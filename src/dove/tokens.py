@@ -1,4 +1,4 @@
-"""The currency between the stages: tokens of a batch of images, each with its own length.
+"""Tokens of a batch of images, each with its own length: the value that passes between the stages.
 
 Letters in shapes, here and everywhere: B batch, N grid positions, K capacity in tokens, C latent channels, D token
 width, H hidden width, S sequence length, V codebook size; h and w are the sides of the latent grid.
@@ -17,11 +17,11 @@ from dove.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Continuous tokens and how many of them each image keeps.
+    """Continuous tokens with the number that each image keeps.
 
     Attributes:
-        values: the tokens; row b is zero from ``lengths[b]`` onward.
-        lengths: tokens kept, from 1 to K, EOS excluded.
+        values: (B, K, D); row b is zero from ``lengths[b]`` onward.
+        lengths: (B,) number of tokens kept, from 1 to K, EOS excluded.
     """
 
     values: Float[Tensor, "B K D"]
@@ -30,6 +30,8 @@ class Tokens:
     @classmethod
     def cut(cls, values: Float[Tensor, "B L D"], lengths: Int[Tensor, " B"], max_tokens: int | None = None) -> "Tokens":
         """Zero everything from ``lengths`` onward and pad with zeros to ``max_tokens`` (None: keep the width L).
+
+        The values there are overwritten, not multiplied by zero: not even NaN survives, and no gradient flows into them.
 
         What stood there is overwritten, not multiplied by zero: not even NaN survives, and no gradient flows into it.
         """
@@ -42,10 +44,10 @@ class Tokens:
 
     @classmethod
     def from_ragged(cls, sequences: Sequence[Float[Tensor, "_ D"]], max_tokens: int) -> "Tokens":
-        """Tokens from one (k_i, D) tensor per image, the inverse of ``ragged``.
+        """Build tokens from one (k_i, D) tensor per image, the inverse of ``ragged``.
 
         Raises:
-            UserError: for no sequence at all, or one of no token or more than ``max_tokens`` tokens, naming it.
+            UserError: If there is no sequence, or one is empty, longer than ``max_tokens`` or of another width.
         """
         if not sequences:
             raise UserError("no token sequence given; pass at least one (k, D) tensor")
@@ -62,19 +64,19 @@ class Tokens:
 
     @classmethod
     def cat(cls, batches: "Sequence[Tokens]") -> "Tokens":
-        """One batch from several of the same capacity and width."""
+        """Concatenate batches of equal capacity and width."""
         return cls(torch.cat([batch.values for batch in batches]), torch.cat([batch.lengths for batch in batches]))
 
     @property
     def mask(self) -> Bool[Tensor, "B K"]:
-        """True where a token is kept."""
+        """Mask that is True where a token is kept."""
         return torch.arange(self.values.shape[1], device=self.values.device) < self.lengths[:, None]
 
     def truncate(self, num_tokens: int) -> "Tokens":
         """Keep at most the first ``num_tokens`` tokens of every image; shorter ones stay as they are.
 
         Raises:
-            UserError: if ``num_tokens`` is not from 1 to K.
+            UserError: If ``num_tokens`` is not from 1 to K.
         """
         capacity = self.values.shape[1]
         if not 1 <= num_tokens <= capacity:
@@ -86,11 +88,11 @@ class Tokens:
         return Tokens(self.values[:, : int(self.lengths.max())], self.lengths)
 
     def ragged(self) -> list[Float[Tensor, "_ D"]]:
-        """The kept tokens alone, one (k_i, D) tensor per image."""
+        """Split the kept tokens into one (k_i, D) tensor per image."""
         return [row[:length] for row, length in zip(self.values, self.lengths.tolist(), strict=True)]
 
     def to(self, *args: Any, **kwargs: Any) -> "Tokens":
-        """Move to a device, or turn the values into a dtype, as ``Tensor.to`` does. Lengths stay integers."""
+        """Move to a device, or convert the values to a dtype, as ``Tensor.to`` does. Lengths stay integers."""
         values = self.values.to(*args, **kwargs)
         return Tokens(values, self.lengths.to(values.device))
 
@@ -98,7 +100,7 @@ class Tokens:
         return len(self.values)
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> "Tokens":
-        """A smaller batch; one number gives a batch of one, past the end an ``IndexError``."""
+        """Select a smaller batch; one number gives a batch of one, past the end an ``IndexError``."""
         if isinstance(rows, int):
             row = range(len(self))[rows]
             rows = slice(row, row + 1)

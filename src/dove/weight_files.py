@@ -23,18 +23,18 @@ PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 _COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 _DISTRIBUTED = "module."
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
-"""Attributes that DDP, torch.compile and FSDP put into names."""
+"""Parts of parameter names that DDP, torch.compile and FSDP add."""
 
 
 def weight_files(folder: Path, stem: str = STEM) -> list[Path]:
     """List the file with the weights, or the shards in the order of their names.
 
     Args:
-        folder: of the checkpoint.
+        folder: checkpoint folder.
         stem: name of the file without its suffix.
 
     Raises:
-        UserError: if one is missing, or the index is damaged or leads out of the folder.
+        UserError: If one is missing, or the index is damaged or leads out of the folder.
     """
     name = f"{stem}.safetensors"
     if (folder / name).is_file():
@@ -59,7 +59,7 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
     """Read tensors by name, on the CPU: without the prefixes of wrappers, and finite.
 
     Raises:
-        UserError: naming the file that is missing or damaged, or the tensor that holds NaN or infinity.
+        UserError: If a file is missing or damaged, or a tensor holds NaN or infinity; the message names it.
     """
     weights: dict[str, Tensor] = {}
     for file in weight_files(folder, stem):
@@ -78,7 +78,7 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
 
 
 def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same under the names of the bare model: without ``_orig_mod.`` (torch.compile) and ``module.`` (DDP)."""
+    """Rename weights to the names of the bare model: without ``_orig_mod.`` (torch.compile) and ``module.`` (DDP)."""
     names = {name: _COMPILED.sub(r"\1", name) for name in weights}
     while names and all(name.startswith(_DISTRIBUTED) for name in names.values()):
         names = {name: _COMPILED.sub(r"\1", bare.removeprefix(_DISTRIBUTED)) for name, bare in names.items()}
@@ -92,14 +92,14 @@ def _is_plain_name(name: object) -> bool:
 
 
 def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
+    """Read the tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
 
     Args:
-        path: the file. A pickle is read with ``weights_only=True``: tensors and plain containers, no code.
+        path: file of weights. A pickle is read with ``weights_only=True``: tensors and plain containers, no code.
         prefix: keep only names that start with it, and drop it from them.
 
     Raises:
-        UserError: if the file is missing, damaged, holds other objects than tensors, or nothing under the prefix.
+        UserError: If the file is missing, damaged, holds other objects than tensors, or nothing under the prefix.
     """
     try:
         pickled = path.suffix != ".safetensors"

@@ -1,4 +1,4 @@
-"""How well a model foresees its quality, and what the length policies that trust it get."""
+"""Calibration of predicted quality, and the results of the length policies that rely on it."""
 
 import time
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ Curves = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What one model foresaw of every image, and what it reached."""
+    """Predicted and measured quality of every image for one model."""
 
     model: str
     lengths: list[int]
-    """The numbers of tokens at which the reconstructions were measured."""
+    """Numbers of tokens at which the reconstructions were measured."""
     predicted: Curves
     """(images, K): PSNR in dB that the model expects of every number of tokens."""
     measured: Curves
@@ -40,14 +40,14 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one policy gave."""
+    """Result of one length policy."""
 
     policy: str
     lengths: NDArray[np.int64]
     errors: Curves
     """(images,): mean squared error ([0, 1] pixels)."""
     seconds: float
-    """Of choosing, without the encoding and without the final decoding."""
+    """Seconds of choosing, without the encoding and the final decoding."""
 
 
 def calibrate(
@@ -75,10 +75,10 @@ def calibrate(
     if len(predicted) < 2:
         raise UserError("a calibration needs at least 2 images")
     outcomes = [_follow(model, request, predicted, values, originals, batch_size) for request in requests]
-    foreseen = EosScores(probability=predicted, margin=predicted, quality=predicted)
+    scores = EosScores(probability=predicted, margin=predicted, quality=predicted)
     for mean in budgets:
         started = time.perf_counter()
-        spent = Budget(mean).lengths(foreseen)
+        spent = Budget(mean).lengths(scores)
         seconds = time.perf_counter() - started
         known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
         fixed = _as_even_as_possible(len(spent), int(spent.sum()))
@@ -89,14 +89,15 @@ def calibrate(
 
 
 def interpolate(errors: Curves, lengths: Sequence[int], max_tokens: int) -> Curves:
-    """Errors at every number of tokens from those at some (1 and K among them), linear in the logarithms of both."""
+    """Interpolate errors at every number of tokens from some (1 and K among them), linearly in the logarithms of both."""
     wanted, known = np.log(np.arange(1, max_tokens + 1)), np.log(lengths)
     logs = np.log(np.maximum(errors, SMALLEST_MSE))
-    return np.exp(np.array([np.interp(wanted, known, row) for row in logs]))
+    curves: Curves = np.array([np.interp(wanted, known, row) for row in logs])
+    return np.exp(curves)
 
 
 def decibels(errors: Curves) -> Curves:
-    """PSNR for pixels in [0, 1]; at most 100 dB."""
+    """Convert errors of pixels in [0, 1] to PSNR; at most 100 dB."""
     return -10 * np.log10(np.maximum(errors, SMALLEST_MSE))
 
 
@@ -104,7 +105,7 @@ def decibels(errors: Curves) -> Curves:
 def _encode(
     subject: Subject, model: Dove, images: Images, grid: Sequence[int], batch_size: int
 ) -> tuple[torch.Tensor, Curves, torch.Tensor, torch.Tensor]:
-    """Predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and the images (M, 3, S, S), on the CPU."""
+    """Compute predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and images (M, 3, S, S), on the CPU."""
     predicted, errors, values, originals = [], [], [], []
     for batch in images.batches(model.image_size, batch_size, subject.name):
         output = model.generate(batch.pixels.to(subject.device))
@@ -124,7 +125,7 @@ def _errors(
     device = model.device
     found = []
     for part, pixels, cut in zip(
-        values.split(batch_size), originals.split(batch_size), lengths.split(batch_size), strict=True
+        *(torch.split(tensor, batch_size) for tensor in (values, originals, lengths)), strict=True
     ):
         rebuilt = model.decode(Tokens.cut(part.to(device), cut.to(device)))
         found.append(mean_squared_error(unit_range(rebuilt), unit_range(pixels.to(device))).cpu().numpy())
@@ -140,12 +141,12 @@ def _follow(
     originals: torch.Tensor,
     batch_size: int,
 ) -> Outcome:
-    """Choose lengths for all images, batch by batch, with the time that takes, and measure what they give."""
+    """Choose lengths for all images by a policy, batch by batch, with the time that takes, and measure the result."""
     policy = parse_length_policy(request, model.max_tokens)
     device = model.device
     chosen, seconds = [], 0.0
     for quality, part, pixels in zip(
-        predicted.split(batch_size), values.split(batch_size), originals.split(batch_size), strict=True
+        *(torch.split(tensor, batch_size) for tensor in (predicted, values, originals)), strict=True
     ):
         on_device = part.to(device)
 
@@ -163,12 +164,12 @@ def _follow(
 
 
 def _as_even_as_possible(count: int, total: int) -> torch.Tensor:
-    """``count`` lengths that sum to ``total`` and differ by one token at most, the longer ones spread over the images."""
+    """Make ``count`` lengths that sum to ``total`` and differ by at most one, with the longer ones spread over the images."""
     return torch.diff(torch.arange(count + 1) * total // count)
 
 
 def summarise(study: Calibration) -> list[dict[str, Any]]:
-    """The rows of a model: one for each measured length, then one for each policy."""
+    """Make the rows of a model: one for each measured length, then one for each policy."""
     rows: list[dict[str, Any]] = []
     for column, k in enumerate(study.lengths):
         predicted, measured = study.predicted[:, k - 1], decibels(study.measured[:, column])
@@ -215,7 +216,7 @@ def _policy_row(study: Calibration, outcome: Outcome, by_name: dict[str, Outcome
 
 
 def plot_calibration(studies: Sequence[Calibration]) -> bytes:
-    """For every model: predicted against measured quality, the same by length, and what the policies get."""
+    """Plot predicted against measured quality, both by length, and the results of the policies, for every model."""
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
@@ -242,7 +243,7 @@ def _plot_by_length(panel: Any, lengths: list[int], predicted: Curves, measured:
 
 
 def _plot_targets(panel: Any, study: Calibration) -> None:
-    """Means against the PSNR asked for, with the deviation over images as bars."""
+    """Plot means against the requested PSNR, with the standard deviation over images as bars."""
     for kind, colour, marker in (("", COLOURS[1], "o"), ("search ", COLOURS[2], "s")):
         found = [o for o in study.policies if o.policy.startswith(f"{kind}psnr>=")]
         asked = [float(o.policy.rpartition(">=")[2]) for o in found]

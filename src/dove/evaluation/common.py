@@ -1,4 +1,4 @@
-"""Models and images of an evaluation, which all evaluations share."""
+"""Models and images of an evaluation."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -28,30 +28,30 @@ class Subject:
     """A model under evaluation."""
 
     name: str
-    """As the user named it."""
+    """Name that the user gave."""
     tokenizer: Tokenizer
     device: torch.device
     sha256: str
-    """Of its config and weights."""
+    """Hash of the checkpoint's config and weights."""
     loss_networks: str | None = None
     """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
 
     @property
     def slug(self) -> str:
-        """The name as the name of a folder."""
+        """Name of the model's folder."""
         return make_slug(self.name)
 
 
 def make_slug(name: str) -> str:
-    """A model's name as the name of a folder."""
+    """Convert a model's name to the name of a folder."""
     return name.strip("/.~").replace("/", "-") or "model"
 
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
-    """The models of an evaluation, each once.
+    """Load the models of an evaluation, each once.
 
     Raises:
-        UserError: if there is none, or one cannot be loaded.
+        UserError: If there is none, or one cannot be loaded.
     """
     if not names:
         raise UserError("no model is given; pass --model dove-tiny, checkpoint folders or hub ids")
@@ -60,11 +60,11 @@ def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
 
 
 def load_subject(name: str, device: torch.device) -> Subject:
-    """One model; see ``load_subjects``.
+    """Load one model; see `load_subjects`.
 
     Args:
         name: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report.
-        device: where to put it.
+        device: device of the model.
     """
     label, separator, source = name.partition("=")
     folder = resolve_checkpoint(source if separator else name)
@@ -74,13 +74,13 @@ def load_subject(name: str, device: torch.device) -> Subject:
 
 
 class Images:
-    """The images of an evaluation: a source or a random part of it, with a hash of what they are.
+    """Images of an evaluation: a source or a random part of it, with a hash of the content.
 
     Args:
-        source: what ``open_images`` takes.
-        limit: at most so many images, drawn at random; None for all.
-        seed: of the draw.
-        image_column: of parquet files and hub datasets.
+        source: source for ``open_images``.
+        limit: greatest number of images, drawn at random; None for all.
+        seed: seed of the draw.
+        image_column: column of the images in parquet files and hub datasets.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Images:
         return len(self.dataset)
 
     def batches(self, image_size: int, batch_size: int, description: str) -> Iterator[ImageBatch]:
-        """All readable images in order, in [-1, 1], under a progress bar.
+        """Iterate over all readable images in order, in [-1, 1], under a progress bar.
 
         Raises:
-            UserError: if none is readable.
+            UserError: If none is readable.
         """
         loader = ImageLoader(self.dataset, ImageProcessor(image_size), batch_size=batch_size)
         readable = 0
@@ -122,11 +122,11 @@ class Images:
             raise UserError(f"{self.source}: no image is readable; the first: {loader.unreadable[0].reason}")
 
     def origin(self) -> dict[str, Any]:
-        """What they are, for a report."""
+        """Describe the images for a report."""
         return {"source": self.source, "images": len(self), "sha256": self.sha256}
 
     def complain(self) -> None:
-        """The last word of a command that left images out.
+        """Report the images that were left out, at the end of a command.
 
         Raises:
             UserError: naming them, if there are any.
@@ -136,7 +136,7 @@ class Images:
 
 
 def hash_images(dataset: ImageDataset) -> str:
-    """SHA-256 of the encoded images in their order. What cannot be read counts as empty."""
+    """Compute the SHA-256 of the encoded images in their order. Unreadable ones count as empty."""
     digest = hashlib.sha256()
     for index in range(len(dataset)):
         try:
@@ -149,5 +149,5 @@ def hash_images(dataset: ImageDataset) -> str:
 
 
 def set_seed(seed: int) -> None:
-    """For whatever a model draws; DOVE itself draws nothing."""
+    """Seed all random generators, for models that draw random numbers; DOVE draws none."""
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Labelled images for the probes: known data sets by name, parquet, class folders, hub data sets."""
+"""Labelled images for the probes: known datasets by name, parquet, class folders, hub datasets."""
 
 import os
 import re
@@ -23,7 +23,7 @@ TEST_NAMES = ("test", "val", "validation")
 
 @dataclass(frozen=True, kw_only=True)
 class HubDataset:
-    """Where a known data set lies on the Hugging Face hub."""
+    """Place of a known dataset on the Hugging Face hub."""
 
     identity: str
     train: str = "train"
@@ -50,7 +50,7 @@ KNOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """What a user's source means."""
+    """Resolved source of labelled images."""
 
     sources: tuple[str, ...]
     """For ``open_images``."""
@@ -64,7 +64,7 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledImages:
-    """Images that each have a class."""
+    """Images with a class each."""
 
     name: str
     """Of the data set."""
@@ -77,14 +77,17 @@ class LabelledImages:
     """Whether the images are a random part of their source."""
 
     def of(self, keys: Sequence[str]) -> list[str]:
-        """The classes of these records."""
+        """Look up the classes of records."""
         return [self.classes[key] for key in keys]
 
 
 def locate(
     sources: Sequence[str], role: str, image_column: str | None = None, label_column: str | None = None
 ) -> Location:
-    """Find out what is meant: a path, a hub id, or the name of a known data set.
+    """Resolve a source: a path, a hub id, or the name of a known dataset.
+
+    A known name is first looked up in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
+    and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
 
     A known name is first looked for in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
     and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
@@ -100,7 +103,7 @@ def locate(
     """
     columns = {"image_column": image_column or "image", "label_column": label_column or "label"}
     word = sources[0] if len(sources) == 1 else ""
-    if not re.fullmatch(r"[\w-]+", word) or os.path.exists(word):
+    if not re.fullmatch(r"[\w-]+", word) or Path(word).exists():
         return Location(sources=tuple(sources), name=dataset_name(sources), **columns)
     name = known_name(word)
     if local := _local(name, role):
@@ -112,10 +115,10 @@ def locate(
 
 
 def known_name(word: str) -> str:
-    """The known data set that is meant; hyphens, underscores and capitals don't matter.
+    """Find the known dataset of a name; hyphens, underscores and capitals don't matter.
 
     Raises:
-        UserError: if there is none, listing all.
+        UserError: If there is none, listing all.
     """
     plain = {re.sub(r"[-_]", "", name): name for name in KNOWN}
     wanted = re.sub(r"[-_]", "", word.lower())
@@ -130,7 +133,7 @@ def known_name(word: str) -> str:
 
 
 def dataset_name(sources: Sequence[str]) -> str:
-    """A short name for a source: cifar10 for data/cifar10-test.parquet, photos for photos/test."""
+    """Make a short name for a source: cifar10 for data/cifar10-test.parquet, photos for photos/test."""
     path = Path(sources[0].partition(":")[0])
     stem = path.stem if path.suffix in (".parquet", ".tar") else path.name
     if stem in ("train", *TEST_NAMES) and path.parent.name:
@@ -157,7 +160,7 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
         seed: of the draw.
 
     Raises:
-        UserError: if it cannot be opened, is empty, or lacks labels.
+        UserError: If it cannot be opened, is empty, or lacks labels.
     """
     try:
         images = Images(location.sources, limit=limit, seed=seed, image_column=location.image_column)
@@ -175,7 +178,7 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
 
 
 def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
-    """The class of every record by its key. In class folders it is the name of the folder.
+    """Read the class of every record by its key. In class folders it is the name of the folder.
 
     Raises:
         UserError: for records without one.
@@ -211,7 +214,7 @@ def _class(value: Any, where: str) -> str:
 
 
 def require_learnable(classes: Sequence[str]) -> None:
-    """Check that a classifier can be trained and validated on images of these classes.
+    """Make sure that a classifier can be trained and validated on images of these classes.
 
     Raises:
         UserError: for a single class, too few images, or a class with one image.
@@ -233,7 +236,7 @@ def require_learnable(classes: Sequence[str]) -> None:
 
 
 def require_same_classes(train: LabelledImages, test: LabelledImages) -> None:
-    """Check that training and test images are of the same classes, and not the same images.
+    """Make sure that training and test images are of the same classes, and not the same images.
 
     A random part of the test images may lack some classes.
 

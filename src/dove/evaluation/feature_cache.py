@@ -1,4 +1,4 @@
-"""One vector per image from a frozen tokenizer, kept on disk so that nothing is extracted twice."""
+"""Pooled features of frozen tokenizers, cached on disk."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ TOKENS, LATENTS = "tokens", "latents"
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Which vectors of a model are pooled."""
+    """Choice of the vectors of a model that are pooled."""
 
     layer: int | str
     """Block of the token generator, from 1; or "latents", the VQGAN's; or "tokens"."""
@@ -60,7 +60,7 @@ class PooledFeatures:
 
 
 def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B 2*F"]:
-    """Mean and maximum over the vectors of each image, one behind the other.
+    """Concatenate mean and maximum over the vectors of each image.
 
     Args:
         values: vectors.
@@ -77,10 +77,10 @@ def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None
 def extract(
     subject: Subject, sources: Sequence[FeatureSource], pixels: Float[Tensor, "B 3 S S"]
 ) -> dict[FeatureSource, tuple[Tensor, Tensor]]:
-    """Pooled features (B, F) and the number of pooled vectors (B,), by source, on the CPU.
+    """Compute pooled features (B, F) and the number of pooled vectors (B,), by source, on the CPU.
 
     Raises:
-        UserError: if some features are not finite.
+        UserError: If some features are not finite.
     """
     model, pixels = subject.tokenizer, pixels.to(subject.device)
     found: dict[FeatureSource, tuple[Tensor, Tensor]] = {}
@@ -107,6 +107,10 @@ def extract(
 class FeatureCache:
     """Features of one model and one set of images, in files of ``SHARD`` images.
 
+    A file's path follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
+    source), the model's image size and the source of the features. An interrupted run continues behind its last file, and
+    a run with one more length extracts that one alone.
+
     A file's place follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
     source), the size the model takes and the source of the features. A run that was killed goes on behind its last file, and
     a run with one more length extracts that one alone.
@@ -122,14 +126,14 @@ class FeatureCache:
         self._folder: Path | None = cache_folder("features")
 
     def collect(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
-        """The features of all readable images, by source.
+        """Load or extract the features of all readable images, by source.
 
         Args:
             sources: which features.
             role: of the images, for the progress bar.
 
         Raises:
-            UserError: if no image is readable, or some features are not finite.
+            UserError: If no image is readable, or some features are not finite.
         """
         parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
         description = f"{self.subject.name}: features of {role}"
@@ -212,7 +216,7 @@ class FeatureCache:
 
 
 def _nothing() -> PooledFeatures:
-    """Stands in front, so that a shard without any readable image is a shard too."""
+    """Make the features of no image, so that a shard without any readable image is a shard too."""
     return PooledFeatures([], np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
 

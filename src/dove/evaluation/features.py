@@ -1,4 +1,4 @@
-"""Hidden states of a tokenizer, for whoever looks inside it."""
+"""Hidden states of a tokenizer, for analyses."""
 
 import torch
 from jaxtyping import Float

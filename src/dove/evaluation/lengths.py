@@ -1,13 +1,12 @@
-"""Figure 6: how long sequences come out, what length does to the loss, and whether complex images get longer ones."""
+"""Figure 6: distribution of the lengths, the loss by length, and the correlation of length and complexity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import laplace
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
@@ -21,6 +20,9 @@ from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LUMA = np.array([0.299, 0.587, 0.114])
 EXAMPLES = 8
@@ -28,7 +30,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, eq=False)
 class LengthStudy:
-    """What is known of every image of a data set after one model has encoded it."""
+    """Lengths, losses and complexity of every image of a dataset for one model."""
 
     model: str
     max_tokens: int
@@ -42,7 +44,7 @@ class LengthStudy:
 
 
 def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
-    """Variance of the 4-neighbour Laplacian of the grey image, levels 0 to 255; images in [-1, 1]."""
+    """Compute the variance of the 4-neighbour Laplacian of the grey image, levels 0 to 255; images in [-1, 1]."""
     levels = unit_range(images).mul(255).permute(0, 2, 3, 1).double().cpu().numpy() @ LUMA
     return np.array([laplace(image).var() for image in levels])
 
@@ -53,7 +55,7 @@ def study_lengths(
     """Encode every image once; decode it at each of the fixed lengths.
 
     Raises:
-        UserError: if a length does not fit the model, or there are fewer than two images.
+        UserError: If a length does not fit the model, or there are fewer than two images.
     """
     tokenizer = subject.tokenizer
     lengths: list[int] = []
@@ -86,8 +88,11 @@ def study_lengths(
 
 
 def summarise(study: LengthStudy) -> dict[str, Any]:
-    """The row of a model. Correlations are None where lengths or complexities are all the same; the logarithm leaves out
-    images without any detail (``constant_images``)."""
+    """Make the row of a model.
+
+    Correlations are None where lengths or complexities are all equal; the logarithm leaves out images without any detail
+    (``constant_images``).
+    """
     lengths, complexity = study.lengths.astype(np.float64), study.complexity
     textured = complexity > 0
     return {
@@ -117,7 +122,7 @@ def _correlate(measure: Any, lengths: NDArray[np.float64], values: NDArray[np.fl
 
 
 def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
-    """Figure 6 a, b and c: one row of panels per model."""
+    """Plot Figure 6 a, b and c: one row of panels per model."""
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
@@ -145,5 +150,5 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
 
 
 def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:
-    """The simplest images of the data set (first row of each model) and the most complex ones (second row)."""
+    """Show the simplest images of the dataset (first row of each model) and the most complex ones (second row)."""
     return encode_picture(side_by_side([row for study in studies for row in study.extremes]), ".png")

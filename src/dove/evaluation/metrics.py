@@ -1,4 +1,4 @@
-"""How good reconstructions are: pixel errors per image, and the Frechet distance between sets of images."""
+"""Quality of reconstructions: pixel errors per image, and the Frechet distance between sets of images."""
 
 import numpy as np
 import torch
@@ -21,24 +21,27 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 def mean_squared_error(
     reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
 ) -> Float[Tensor, " B"]:
-    """Mean over the pixels and channels of each image; pixels in [0, 1] give values in [0, 1]."""
+    """Compute the mean squared error of each image, (B,); pixels in [0, 1] give values in [0, 1]."""
     return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
 
 
 def mean_absolute_error(
     reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
 ) -> Float[Tensor, " B"]:
-    """Mean over the pixels and channels of each image, as Figure 9 measures it; pixels in [0, 1] give values in [0, 1]."""
+    """Compute the mean absolute error of each image, (B,), as in Figure 9; pixels in [0, 1] give values in [0, 1]."""
     return (reconstruction.double() - images.double()).abs().mean(dim=(1, 2, 3))
 
 
 def psnr(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Decibels of each image, from its mean squared error for pixels in [0, 1] (data range 1); at most 100."""
+    """Convert the mean squared error of each image, for pixels in [0, 1], to PSNR in dB; at most 100."""
     return -10 * mse.clamp(min=SMALLEST_MSE).log10()
 
 
 def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-    """Structural similarity of each image, from -1 to 1, for pixels in [0, 1] (data range 1).
+    """Compute the structural similarity of each image, from -1 to 1, for pixels in [0, 1] (data range 1).
+
+    The definition is that of torchmetrics: an 11 x 11 Gaussian window of standard deviation 1.5, images continued by
+    reflection, averaged over all pixels and channels.
 
     An 11 x 11 Gaussian window of deviation 1.5, the images continued by reflection, averaged over all pixels and
     channels: the definition of torchmetrics.
@@ -64,7 +67,7 @@ def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H 
 
 
 def _window_matrix(size: int) -> Float[Tensor, "size size"]:
-    """The Gaussian window with reflection as a matrix: at these sizes products are ten times quicker than convolutions."""
+    """Build the Gaussian window with reflection as a matrix: at these sizes products are ten times faster than convolutions."""
     offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=torch.float64)
     window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     padded = F.pad(torch.eye(size, dtype=torch.float64)[None], (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")[0]
@@ -73,7 +76,7 @@ def _window_matrix(size: int) -> Float[Tensor, "size size"]:
 
 
 class FeatureStatistics:
-    """Mean and covariance of feature vectors, gathered batch by batch in float64 without keeping the vectors."""
+    """Mean and covariance of feature vectors, accumulated by batches in float64 without keeping the vectors."""
 
     def __init__(self, width: int):
         self.count = 0
@@ -118,12 +121,12 @@ class FeatureStatistics:
         return self._root
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """Everything as arrays, to be saved."""
+        """Return all sums as arrays, to be saved."""
         return {"count": np.array(float(self.count)), "mean": self.mean, "scatter": self._scatter}
 
     @classmethod
     def from_state(cls, state: dict[str, NDArray[np.float64]]) -> "FeatureStatistics":
-        """The inverse of ``state``."""
+        """Restore statistics from arrays that ``state`` returned."""
         statistics = cls(len(state["mean"]))
         statistics.count = int(state["count"])
         statistics.mean, statistics._scatter = state["mean"], state["scatter"]
@@ -144,7 +147,10 @@ def require_enough_images(count: int, width: int, name: str) -> None:
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """Squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+    """Compute the squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+    The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). That needs square roots of symmetric
+    matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
 
     The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). That takes square roots of symmetric
     matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
@@ -156,4 +162,5 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = linalg.eigh(matrix)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    root: NDArray[np.float64] = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    return root

@@ -166,13 +166,14 @@ class LpipsMetric(NetworkMetric):
     @torch.inference_mode()
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """See `NetworkMetric.distance`."""
-        return self.network(*reconstruction.maps, *images.maps)
+        distances: Tensor = self.network(*reconstruction.maps, *images.maps)
+        return distances
 
 
 class InceptionMetric(NetworkMetric):
     """FID's Inception v3, as ``pytorch-fid`` builds it; weights from a file, or None to let it download them.
 
-    Images are rounded to 8 bits first, as if they had been saved: FID is a number of files.
+    Images are rounded to 8 bits first, as if they had been saved: FID is defined on image files.
     """
 
     frechet_name = "fid"
@@ -195,7 +196,8 @@ def _inception(weights: Path | None) -> torch.nn.Module:
         raise UserError("FID needs the pytorch-fid package; run: pip install pytorch-fid") from error
     if weights is None:
         try:
-            return inception.InceptionV3().eval()
+            network: torch.nn.Module = inception.InceptionV3()
+            return network.eval()
         except OSError as error:
             raise UserError(
                 f"cannot download FID's Inception weights ({error}); get {inception.FID_WEIGHTS_URL} on a machine with "
@@ -207,6 +209,7 @@ def _inception(weights: Path | None) -> torch.nn.Module:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         # The library knows only its own address; what it would have downloaded is handed to it.
         with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state):
-            return inception.InceptionV3().eval()
+            network = inception.InceptionV3()
+            return network.eval()
     except Exception as error:  # each kind of damage raises its own
         raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error

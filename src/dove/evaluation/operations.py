@@ -1,4 +1,8 @@
-"""How many floating-point operations a tokenizer takes, alone and in front of a language model.
+"""Floating-point operations of a tokenizer, alone and in front of a language model.
+
+Torch's own counter counts matrix products, convolutions and attention, two operations for each multiply-add. Norms,
+activations and other element-wise work are left out, as is usual in the literature. The numbers themselves do not matter,
+so the modules run on torch's meta device, which holds none.
 
 Counted by torch's own counter: matrix products, convolutions and attention, two operations for each multiply-add.
 Norms, activations and other element-wise work are left out, as everywhere in the literature. Nothing depends on what the
@@ -36,15 +40,15 @@ VICUNA_7B = LlamaConfig(
 
 
 def count_operations(run: Callable[[], object]) -> int:
-    """Floating-point operations of a call, two for each multiply-add."""
+    """Count the floating-point operations of a call, two for each multiply-add."""
     # The counter does not know the fused attention of CPUs.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def on_meta(module: Module) -> Module:
-    """A copy of a module without any numbers in it, which takes no memory."""
+    """Copy a module to the meta device, where it takes no memory."""
     shells: dict[int, object] = {}
     for parameter in module.parameters():
         shells[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
@@ -54,12 +58,12 @@ def on_meta(module: Module) -> Module:
 
 
 def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Operations that turn one image into tokens.
+    """Count the operations that convert one image to tokens.
 
     Args:
-        tokenizer: on any device, the meta device too. One that is neither a ``Dove`` nor of fixed length is really run,
-            on an image of noise: what it computes may depend on the numbers.
-        positions: tokens that are generated, whether or not all of them are kept.
+        tokenizer: tokenizer on any device, also meta. One that is neither a ``Dove`` nor of fixed length is run on an
+            image of noise, because its operations may depend on the numbers.
+        positions: number of tokens that are generated, whether or not all are kept.
     """
     images = _image(tokenizer.image_size, "meta")
     if isinstance(tokenizer, Dove):
@@ -73,13 +77,13 @@ def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
 
 
 def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Operations that turn the tokens of one image back into pixels.
+    """Count the operations that convert the tokens of one image to pixels.
 
     Without a prior a ``Dove``'s token decoder always sees K positions, zeros where tokens were cut.
 
     Args:
         tokenizer: as for ``encode_operations``.
-        positions: tokens of the image.
+        positions: number of tokens of the image.
     """
     if isinstance(tokenizer, Dove):
         model = on_meta(tokenizer)
@@ -94,13 +98,20 @@ def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
 
 
 def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
-    """A Llama on the meta device: its sizes without its memory."""
+    """Make a Llama on the meta device: its sizes without its memory."""
     with torch.device("meta"):
         return LlamaForCausalLM(config).eval()
 
 
 def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
-    """Operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
+    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
+
+    This is the prefill of a question: every position is read once, in parallel, and no answer is generated. The layer that
+    projects tokens to the language model's width is left out; it is a thousandth of one position's work.
+
+    Args:
+        model: The language model, on the meta device.
+        positions: Number of vectors, 1 or more.
 
     The model is on the meta device. This is the prefill of a question: every position is read once, in parallel, and no
     answer is generated. The layer that makes vectors of the language model's width out of tokens is left out; it is a

@@ -1,4 +1,4 @@
-"""Options that all evaluations share. Imports no torch."""
+"""Options of all evaluations. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from dove.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What every evaluation takes."""
+    """Options of all evaluations."""
 
     name: ClassVar[str]
     """Of the files it writes."""

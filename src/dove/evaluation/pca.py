@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -18,6 +17,9 @@ from dove.evaluation.features import hidden_grid_features
 from dove.photos.picture import Cell
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COMPONENTS = 3
 """One for each of red, green and blue."""
@@ -39,10 +41,10 @@ class Segmentation:
 
 
 def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pixels (B, 3, S, S) and, by source, the features (B, N, width) of all readable images, on the CPU.
+    """Collect pixels (B, 3, S, S) and, by source, features (B, N, width) of all readable images, on the CPU.
 
     Raises:
-        UserError: if there is only one image, or the model has no hidden layers over a grid.
+        UserError: If there is only one image, or the model has no hidden layers over a grid.
     """
     model = subject.tokenizer
     if not isinstance(model, Dove):
@@ -60,7 +62,7 @@ def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple
 
 
 def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
-    """Components are directions in which images differ from each other and within themselves.
+    """Make sure that images have components: directions in which they differ from each other and within themselves.
 
     Raises:
         UserError: for a single image, or if each image has one colour alone.
@@ -72,7 +74,10 @@ def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
 
 
 def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
-    """Principal components of all positions of all images, as colours.
+    """Compute principal components of all positions of all images, as colours.
+
+    Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
+    means the same in each of them.
 
     Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
     means the same in each of them.
@@ -96,7 +101,7 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
 
 
 def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
-    """Colours in [0, 1] as a picture of ``size`` pixels a side."""
+    """Enlarge colours in [0, 1] to a picture of ``size`` pixels a side."""
     small: NDArray[np.uint8] = np.round(colours * 255).astype(np.uint8)
     return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
 
@@ -104,7 +109,7 @@ def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
 def picture_rows(
     pixels: Float[Tensor, "B 3 S S"], segmentations: Sequence[Segmentation], shown: int
 ) -> list[list[Cell]]:
-    """Rows of an original and its segmentations, of the first ``shown`` images."""
+    """Arrange the first ``shown`` originals, each with its segmentations, in rows."""
     side = pixels.shape[-1]
     originals = ImageProcessor(side).to_pil(pixels[:shown])
     return [
@@ -116,7 +121,7 @@ def picture_rows(
 def evaluate_pca(
     subject: Subject, images: Images, *, batch_size: int, shown: int
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
-    """One row of numbers for each source of features, and the picture's rows.
+    """Compute one row of numbers for each source of features, and the picture's rows.
 
     Args:
         subject: the model.

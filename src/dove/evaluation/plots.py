@@ -51,13 +51,13 @@ LABELS = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all diagrams."""
+    """Apply the style of all diagrams."""
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 
 def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of axes, row by row. Made without pyplot, so that nothing global is touched."""
+    """Make a figure with a grid of axes, row by row, without pyplot and its global state."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -69,18 +69,18 @@ LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19
 
 
 def short_name(name: str) -> str:
-    """The end of a long model name, such as a path, which would leave no room for the axes."""
+    """Shorten a long model name, such as a path, to its end, so that the axes have room."""
     return name if len(name) <= LONGEST_LABEL else f"…{name[1 - LONGEST_LABEL :]}"
 
 
 def cloud(axes: Axes, x: NDArray[Any], y: NDArray[Any], colour: str) -> None:
-    """Points, small and faint where there are thousands, so that neither few nor many of them go unseen."""
+    """Plot points, small and faint where there are thousands, so that few and many of them are visible."""
     strength = (2000 / max(1, np.size(x))) ** 0.5
     axes.scatter(x, y, s=min(25, 3 * strength), alpha=min(0.9, 0.25 * strength), color=colour, rasterized=True)
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers, few enough to stand side by side."""
+    """Give axes a logarithmic x axis with plain numbers, few enough to stand side by side."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
     axes.xaxis.set_major_formatter("{x:,g}")
@@ -88,7 +88,7 @@ def log_axis(axes: Axes) -> None:
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, under them, for which the figure grows: inside it would cover the lines of many models."""
+    """Add one legend for all panels below them and enlarge the figure: inside it would cover the lines of many models."""
     entries = {
         label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -100,14 +100,14 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The file of a figure."""
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
-    """A logarithmic axis of token counts with plain numbers."""
+    """Give axes a logarithmic axis of token counts with plain numbers."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
@@ -115,7 +115,7 @@ def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
 
 
 def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
+    """Plot every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     names = [name for name in LABELS if any(row.get(name) is not None for row in rows)]
     models = list(dict.fromkeys(row["model"] for row in rows))
     with style():

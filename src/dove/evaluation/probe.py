@@ -1,4 +1,4 @@
-"""Figure 5 and Table 5: how well a small classifier on frozen features tells classes apart."""
+"""Figure 5 and Table 5: accuracy of small classifiers on frozen features."""
 
 import math
 import warnings
@@ -115,12 +115,12 @@ FITS: dict[str, Fit] = {"mlp": fit_mlp, "linear": fit_linear}
 
 
 def validation_images(classes: Int[np.ndarray, " n"], share: float) -> int:
-    """About this share of the images, but at least one for each class; at most half."""
+    """Compute the number of validation images: about this share, but at least one for each class, and at most half."""
     return min(len(classes) // 2, max(len(np.unique(classes)), round(share * len(classes))))
 
 
 def score(predicted: Int[np.ndarray, " n"], true: Int[np.ndarray, " n"]) -> dict[str, float]:
-    """Accuracy in percent with the standard error that the number of images leaves."""
+    """Compute the accuracy in percent, with its standard error for this number of images."""
     accuracy = float(np.mean(predicted == true))
     error = math.sqrt(accuracy * (1 - accuracy) / len(true))
     return {"top1": 100 * accuracy, "top1_stderr": 100 * error}
@@ -129,7 +129,7 @@ def score(predicted: Int[np.ndarray, " n"], true: Int[np.ndarray, " n"]) -> dict
 def feature_sources(
     subject: Subject, kind: str, num_tokens: Sequence[str] = (), layers: Sequence[str] = ()
 ) -> list[FeatureSource]:
-    """What is probed of a model.
+    """Choose the features of a model to probe.
 
     Args:
         subject: the model.
@@ -165,7 +165,10 @@ def feature_sources(
 
 
 def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
-    """The lengths among ``requests`` that a model can give; by default those that show its range.
+    """Select the lengths among ``requests`` that a model can give; by default those that show its range.
+
+    A model with a few possible lengths is probed at the requested ones among them, or at all if none is, so that one
+    command serves models of different lengths.
 
     A model that knows some lengths alone is probed at those of them that are asked for, or at all if none is, so that
     one command serves models of different lengths.
@@ -189,7 +192,7 @@ def make_problem(
     """Join features with classes.
 
     Raises:
-        UserError: if too few of the training images were readable, or a test class has lost all its training images.
+        UserError: If too few of the training images were readable, or a test class has lost all its training images.
     """
     learned, asked = train.of(train_features.keys), test.of(test_features.keys)
     require_learnable(learned)
@@ -210,7 +213,7 @@ def evaluate_probe(
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row for each length (kind "mlp") or layer (kind "linear") of a model.
+    """Probe each length (kind "mlp") or layer (kind "linear") of a model; one row for each.
 
     Args:
         subject: the model.
@@ -249,7 +252,10 @@ def evaluate_probe(
 
 
 def best_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each model the layer that does best on its validation images, with the accuracy of that layer on the test images.
+    """Find for each model the layer with the best accuracy on its validation images, and that layer's test accuracy.
+
+    The layer with the best test accuracy, which overstates, stands beside it for comparison with tables that choose so. Hidden
+    layers alone compete where there are any. Of equals the first is taken.
 
     Beside it, for comparison with tables that choose so, the layer that does best on the test images, which overstates.
     Hidden layers alone compete where there are any. Of equals the first is taken.
@@ -273,6 +279,6 @@ def best_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def majority_share(test: LabelledImages) -> float:
-    """Percent of the test images that the largest class has: what a classifier without features can reach."""
+    """Compute the percentage of test images in the largest class: the accuracy of a classifier without features."""
     counts = np.unique(list(test.classes.values()), return_counts=True)[1]
     return float(100 * counts.max() / counts.sum())

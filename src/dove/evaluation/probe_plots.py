@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def plot_by_length(rows: Rows, majority: float) -> bytes:
-    """Accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
+    """Plot accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     with style():
         figure, (axes,) = panels(1, 1, width=5.6, height=3.8)
         for (model, own), colour in zip(_by_model(rows), cycle(COLOURS), strict=False):
@@ -41,7 +41,7 @@ def plot_by_length(rows: Rows, majority: float) -> bytes:
 
 
 def plot_by_layer(rows: Rows, majority: float) -> bytes:
-    """Accuracy by layer, on the test images (bars) and on the validation images that choose the layer (rings)."""
+    """Plot accuracy by layer, on the test images (bars) and on the validation images that choose the layer (rings)."""
     layers = sorted(dict.fromkeys(_layer(row) for row in rows), key=_order)
     models = _by_model(rows)
     step = 0.8 / len(models)
@@ -79,7 +79,7 @@ def _layer(row: Mapping[str, Any]) -> str:
 
 
 def _order(layer: str) -> tuple[int, str, int, str]:
-    """Latents come first, then the hidden layers in their order, then tokens, from few to many and before requests."""
+    """Make the sort key of a layer: latents first, then hidden layers, then tokens, from few to many and before requests."""
     if layer.startswith("layer "):
         return int(layer.removeprefix("layer ")), "", 0, ""
     if layer == LATENTS:

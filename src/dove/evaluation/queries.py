@@ -1,8 +1,8 @@
-"""What a query buys (section 2.3, Figure 7): quality inside and outside of the asked region, and tokens."""
+"""Effect of a query (section 2.3, Figure 7): quality inside and outside of its region, and number of tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dove.data.query_batch import QueryBatch, QueryExample
-from dove.lengths import LengthPolicy
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import decibels, psnr
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.query.tokenizer import QDove
+
+if TYPE_CHECKING:
+    from dove.lengths import LengthPolicy
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
 KINDS = ("query", "null", "wrong")
@@ -23,7 +25,7 @@ KINDS = ("query", "null", "wrong")
 
 @dataclass
 class Scores:
-    """PSNR in dB of Q objects: the right query, null, and a query for what is not in the image.
+    """PSNR in dB of Q objects by kind of query: the right one, null, and one for an object that is not in the image.
 
     Attributes:
         lengths: numbers of tokens, rising; the last entry of the curves' second axis is ``auto``.
@@ -41,7 +43,7 @@ class Scores:
 
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
-    """Scores of the first ``count`` scenes of held-out data."""
+    """Score the first ``count`` scenes of held-out data."""
     lengths = tuple(k for k in LENGTHS if k <= model.max_tokens)
     parts = []
     for first in range(0, count, batch_size):
@@ -96,13 +98,13 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
 def psnr_in(
     images: Float[Tensor, "Q 3 S S"], others: Float[Tensor, "Q 3 S S"], mask: Bool[Tensor, "Q S S"]
 ) -> Float[Tensor, " Q"]:
-    """PSNR in dB over the pixels of a mask; NaN where it is empty."""
+    """Compute the PSNR in dB over the pixels of a mask, (B,); NaN where it is empty."""
     error = masked_squared_error(images.clamp(-1, 1), others.clamp(-1, 1), mask) / 4
     return torch.where(mask.flatten(1).any(1), decibels(error), torch.nan)
 
 
 def _by_image(batch: QueryBatch) -> list[list[str]]:
-    """A list of queries for each image; ``image_of`` rises, so their order stays."""
+    """List the queries of each image; ``image_of`` rises, so their order stays."""
     lists: list[list[str]] = [[] for _ in range(len(batch))]
     for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
         lists[image].append(query)
@@ -110,14 +112,14 @@ def _by_image(batch: QueryBatch) -> list[list[str]]:
 
 
 def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: float) -> Float[Tensor, " Q"]:
-    """The least of ``lengths`` whose PSNR is at least ``target``; the greatest where none is."""
+    """Find the least of ``lengths`` whose PSNR is at least ``target``; the greatest where none is."""
     reached = curves >= target
     reached[:, -1] = True
     return torch.tensor(lengths, dtype=torch.float32)[reached.int().argmax(1)]
 
 
 def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
-    """Rows of the report: one for each kind of query and number of tokens."""
+    """Make the rows of the report: one for each kind of query and number of tokens."""
     rows = []
     for kind in KINDS:
         requests: list[int | str] = [*scores.lengths, "auto"]
@@ -138,7 +140,7 @@ def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
 
 
 def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any]:
-    """Tokens until the asked region reaches a quality, with the query and with null."""
+    """Compute the tokens until the region of the query reaches a quality, with the query and with null."""
     count = len(scores.lengths)
     needed = {kind: tokens_needed(scores.inside[kind][:, :count], scores.lengths, target) for kind in ("query", "null")}
     means = {kind: tokens.mean().item() for kind, tokens in needed.items()}
@@ -160,7 +162,7 @@ def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any
 
 @torch.no_grad()
 def picture_queries(model: QDove, examples: Sequence[QueryExample], num_tokens: int | str) -> bytes:
-    """Figure 7: for each image the original, null, and each of its queries; PNG."""
+    """Draw Figure 7: for each image the original, null, and each of its queries; PNG."""
     processor = ImageProcessor(model.image_size)
     rows = []
     for example in examples:

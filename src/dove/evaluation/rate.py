@@ -1,14 +1,13 @@
-"""Bits per image against quality: tokens as an image file would hold them, beside JPEG and WebP on the same images."""
+"""Rate and distortion: bits per image against PSNR, for tokens and for JPEG and WebP on the same images."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -21,13 +20,16 @@ from dove.processor import ImageProcessor, pil_to_tensor
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 START_OF_SCAN = b"\xff\xda"
 """In a JPEG file, what stands between its tables and the picture itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScalarQuantizer:
-    """Rounds every number of every token and prices it under a Laplace distribution (ideal arithmetic coding).
+    """Uniform quantizer of every number of every token, with its cost under a Laplace distribution (ideal arithmetic coding).
 
     Attributes:
         location: medians of the numbers.
@@ -41,7 +43,10 @@ class ScalarQuantizer:
 
     @classmethod
     def fit(cls, values: Float[Tensor, "M K D"], sensitivity: Float[Tensor, "K D"]) -> "ScalarQuantizer":
-        """Distribution by position and dimension; steps by what an error costs.
+        """Fit distributions by position and dimension, with steps by the sensitivity of the picture.
+
+        With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
+        error, which is the best division of it at high rates. Numbers that the decoder ignores get one level.
 
         With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
         error, which is the best division of it at high rates. What the decoder ignores gets one level.
@@ -57,15 +62,15 @@ class ScalarQuantizer:
         return cls(location, scale.clamp(min=1e-6), step)
 
     def levels(self, values: Float[Tensor, "B K D"], fineness: float) -> Int[Tensor, "B K D"]:
-        """Numbers of the levels; 0 is the median."""
+        """Quantize tokens to integer levels; 0 is the median."""
         return ((values - self.location) / (self.step * fineness)).round().long()
 
     def values(self, levels: Int[Tensor, "B K D"], fineness: float) -> Float[Tensor, "B K D"]:
-        """The tokens that the levels stand for."""
+        """Convert levels back to tokens."""
         return self.location + levels * self.step * fineness
 
     def bits(self, levels: Int[Tensor, "B K D"], fineness: float) -> Float[Tensor, "B K"]:
-        """What each token costs, in bits: -log2 of its levels' probabilities, at most 32 bits a number."""
+        """Compute the cost of each token in bits: -log2 of its levels' probabilities, at most 32 bits per number."""
         width = (self.step * fineness / self.scale).double()
         size = levels.abs().double()
         # Integrals of exp(-|x|) / 2 over the cells of the levels, widths in units of the scale.
@@ -86,7 +91,7 @@ def rate_of_tokens(
     batch_size: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows of a model: bits and PSNR by number of tokens and by fineness of the levels.
+    """Measure bits and PSNR of a model by number of tokens and by fineness of the levels.
 
     Args:
         subject: a DOVE.
@@ -136,7 +141,7 @@ def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, 
 
 
 def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], batch_size: int) -> list[dict[str, Any]]:
-    """Rows of JPEG (with and without its header, which outweighs so small a picture) and of WebP by quality setting."""
+    """Measure JPEG (with and without its header, which outweighs so small a picture) and WebP by quality setting."""
     processor = ImageProcessor(image_size)
     sums: dict[tuple[str, int], NDArray[np.float64]] = {}
     for batch in images.batches(image_size, batch_size, "JPEG and WebP"):
@@ -176,7 +181,7 @@ def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int
 
 
 def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PSNR against bytes per image: a line for each file format and for each number of tokens of each model."""
+    """Plot PSNR against bytes per image: a line for each file format and for each number of tokens of each model."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         name = f"{row['model']}, {row['num_tokens']}" if row["num_tokens"] else row["model"]
@@ -198,4 +203,4 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def _within(value: int, rows: Sequence[dict[str, Any]]) -> bool:
     sizes = [row["bytes_per_image"] for row in rows]
-    return min(sizes) / 1.3 <= value <= 1.3 * max(sizes)
+    return bool(min(sizes) / 1.3 <= value <= 1.3 * max(sizes))

@@ -36,7 +36,9 @@ WORST_SHARE = 0.1
 
 
 class ReferenceCache:
-    """The originals' feature statistics, kept on disk by data set, image size and network.
+    """Feature statistics of the originals, cached on disk by dataset, image size and network.
+
+    The files lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
 
     They lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
     """
@@ -67,7 +69,7 @@ class ReferenceCache:
         return features
 
     def finish(self) -> None:
-        """Keep what a whole pass has gathered."""
+        """Save the statistics after a complete pass."""
         for name in self._growing:
             _save_statistics(self._files[name], self.statistics[name])
         self._growing = set()
@@ -92,7 +94,7 @@ def _save_statistics(file: Path, statistics: FeatureStatistics) -> None:
 
 @dataclass
 class Meter:
-    """Gathers one row: what a policy makes of all images."""
+    """Measurements of one policy over all images, for one row."""
 
     label: int | str
     lengths: list[int] = field(default_factory=list)
@@ -100,11 +102,11 @@ class Meter:
     statistics: dict[str, FeatureStatistics] = field(default_factory=dict)
 
     def add(self, name: str, values: Tensor) -> None:
-        """One value for each image of a batch."""
+        """Add one value for each image of a batch."""
         self.per_image.setdefault(name, []).extend(values.tolist())
 
     def row(self, model: str) -> dict[str, Any]:
-        """The row without its Frechet distances."""
+        """Make the row without its Frechet distances."""
         mse, quality = (np.array(self.per_image[name]) for name in ("mse", "psnr"))
         worst = np.sort(mse)[-max(1, round(WORST_SHARE * len(mse))) :]
         row = {
@@ -122,7 +124,7 @@ class Meter:
 
 
 class Recorder:
-    """Measures one model against the originals, in as many passes over the images as needed.
+    """Measurement of one model against the originals, in as many passes over the images as needed.
 
     Args:
         subject: the model.
@@ -145,7 +147,7 @@ class Recorder:
         self.originals = ReferenceCache(images.sha256, subject.tokenizer.image_size, metrics)
 
     def record(self, requests: dict[int | str, LengthPolicy]) -> list[Meter]:
-        """One meter for each labelled policy, from one pass in which the encoder runs once for all."""
+        """Fill one meter per labelled policy in one pass, in which the encoder runs once for all."""
         tokenizer = self.subject.tokenizer
         meters = [Meter(label) for label in requests]
         done = 0
@@ -165,7 +167,7 @@ class Recorder:
         return meters
 
     def rows(self, meters: Iterable[Meter]) -> list[dict[str, Any]]:
-        """Finished rows, in the order of the meters."""
+        """Finish the rows, in the order of the meters."""
         known = {"loss_networks": self.subject.loss_networks} if self.subject.loss_networks else {}
         return [meter.row(self.subject.name) | self._frechet(meter) | known for meter in meters]
 
@@ -205,12 +207,12 @@ class Recorder:
 
 
 def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """[-1, 1], clamped, to [0, 1]."""
+    """Map pixels from [-1, 1], clamped, to [0, 1]."""
     return images.clamp(-1, 1).add(1).div(2)
 
 
 def picture_name(number: int, key: str) -> str:
-    """A file name from a record's key; the number keeps the order and tells equal stems apart."""
+    """Make a file name from a record's key; the number keeps the order and distinguishes equal stems."""
     return f"{number:06d}-{Path(key).stem}.png"
 
 
@@ -219,7 +221,7 @@ FEW_LENGTHS = 8
 
 
 def default_requests(token_counts: Sequence[int]) -> list[str]:
-    """The lengths that a model has, or of many the powers of two and the last; and auto, where there is a choice."""
+    """Choose lengths of a model: all, or of many the powers of two and the last; and auto, where there is a choice."""
     if len(token_counts) == 1:
         return [str(token_counts[0])]
     powers = [count for count in token_counts if count.bit_count() == 1 and count < token_counts[-1]]
@@ -228,10 +230,10 @@ def default_requests(token_counts: Sequence[int]) -> list[str]:
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:
-    """The policies asked for that a model can follow; what is left out is said on stderr.
+    """Select the requested policies that a model can follow; the others are reported on stderr.
 
     Raises:
-        UserError: if a request is not understood, or none can be followed.
+        UserError: If a request is not understood, or none can be followed.
     """
     counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
     fitting: list[LengthPolicy] = []
@@ -261,7 +263,7 @@ def evaluate_reconstruction(
     batch_size: int,
     pictures: Path | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Quality of a model's reconstructions by number of tokens.
+    """Measure the quality of a model's reconstructions by number of tokens.
 
     Each adaptive policy is followed by a row ``fixed@POLICY-mean``: one length for all images, the policy's own mean
     length, rounded. That length is known only after the first pass; such rows take a second pass together.
@@ -308,12 +310,15 @@ def evaluate_reconstruction(
 
 
 def nearest(counts: Sequence[int], mean: float) -> int:
-    """The number of tokens that a model has and that is nearest to a mean length."""
+    """Find the possible number of tokens that is nearest to a mean length."""
     return min(counts, key=lambda count: abs(count - mean))
 
 
 def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_tokens: int) -> dict[str, Any]:
-    """Whether an adaptive policy evens out quality, against the same number of tokens for every image.
+    """Compare an adaptive policy with an equal number of tokens for every image.
+
+    ``psnr_std_ratio`` is the standard deviation of its PSNR over the fixed length's (below 1: more even);
+    ``worst10_gain_db`` says by how many decibels the mean squared error of its worst tenth of images is lower.
 
     ``psnr_std_ratio`` is the deviation of its PSNR over the fixed length's (below 1: more even); ``worst10_gain_db`` says by
     how many decibels the mean squared error of its worst tenth of images is lower.

@@ -1,4 +1,4 @@
-"""Write the report of an evaluation: its rows, where its numbers come from, and its files."""
+"""Reports of evaluations: rows, provenance and files."""
 
 import csv
 import io
@@ -28,12 +28,12 @@ VERSIONED = ("torch", "torchvision", "transformers", "diffusers", "numpy", "scip
 
 
 def cache_folder(name: str) -> Path:
-    """Where evaluations keep things: below the folder that DOVE_CACHE (in the environment) names, or ``~/.cache/dove``."""
+    """Locate the cache of evaluations, below the environment variable DOVE_CACHE's folder, else below ``~/.cache/dove``."""
     return Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / name
 
 
 def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: int, started: float) -> dict[str, Any]:
-    """Where numbers come from, as a JSON object.
+    """Describe the origin of a report's numbers as a JSON object.
 
     Args:
         subjects: the models.
@@ -55,7 +55,7 @@ def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: in
 
 
 def summarise_provenance(origin: Mapping[str, Any]) -> str:
-    """The provenance in one line."""
+    """Summarise the provenance in one line."""
     models = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in origin["models"].items())
     data = ", ".join(f"{item['images']} images {item['sha256'][:12]}" for item in origin["data"].values())
     commit = (origin["commit"] or "unknown")[:12]
@@ -67,7 +67,7 @@ def summarise_provenance(origin: Mapping[str, Any]) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the package's sources, with ``-dirty`` behind it where they were changed; None if not under git."""
+    """Look up the commit of the package's sources, with ``-dirty`` appended where they were changed; None outside git."""
     package = Path(dove.__file__).parent
 
     def git(*arguments: str) -> str:
@@ -83,7 +83,7 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python, this package and what it computes with."""
+    """List the versions of Python, this package and the libraries that it computes with."""
     found = {"python": platform.python_version(), "dove": dove.__version__}
     for package in VERSIONED:
         try:
@@ -94,7 +94,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, as far as it matters to a measurement."""
+    """Describe the machine, as far as it matters to a measurement."""
     processor = _processor_name()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     threads = torch.get_num_threads()
@@ -111,7 +111,7 @@ def _processor_name() -> str:
 
 
 def clean(value: Any) -> Any:
-    """A value for JSON: numbers that are not finite become None, arrays and numpy scalars plain Python."""
+    """Convert a value for JSON: numbers that are not finite become None, arrays and numpy scalars plain Python."""
     if isinstance(value, Mapping):
         return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -122,7 +122,7 @@ def clean(value: Any) -> Any:
 
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A table with one column for every key that any row has."""
+    """Write rows as CSV with one column for every key that any row has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -132,7 +132,7 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def rows_to_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table for a terminal."""
+    """Format rows as a table for a terminal."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
@@ -148,10 +148,10 @@ def _cell(value: Any) -> str:
 def write_report(
     folder: Path, name: str, report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None
 ) -> None:
-    """Write ``name.json``, ``name.csv`` (the report's ``rows``) and pictures by their file names, and say so.
+    """Write ``name.json``, ``name.csv`` (the report's ``rows``) and pictures by their file names, and print the paths.
 
     Raises:
-        UserError: if one cannot be written.
+        UserError: If one cannot be written.
     """
     cleaned = clean(report)
     contents = {
@@ -167,7 +167,7 @@ def write_report(
 def evaluate(
     options: EvaluationOptions, measure: Callable[[list[Subject], Images], tuple[dict[str, Any], dict[str, bytes]]]
 ) -> None:
-    """The frame of a command with one image source: load, measure, write, complain about what was left out.
+    """Run an evaluation command with one image source: load, measure, write, and report images that were left out.
 
     Args:
         options: the command's options.

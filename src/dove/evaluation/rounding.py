@@ -8,19 +8,19 @@ from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 PROBES = 4
-"""Random directions in image space that a decoder's sensitivity is estimated from, for every batch."""
+"""Number of random directions in image space that estimate a decoder's sensitivity, for every batch."""
 
 
 def token_sensitivity(
     model: Dove, values: Float[Tensor, "M K D"], generator: torch.Generator, batch_size: int = 16
 ) -> Float[Tensor, "K D"]:
-    """How far the picture moves, in the root of summed squared pixels ([-1, 1]), when a number of a token moves by one.
+    """Estimate how far the picture moves, in root summed squared pixels ([-1, 1]), when a number of a token moves by one.
 
     The square is the mean over directions v of (d v.x / d token)^2 for v of independent signs, averaged over images.
     """
     total, count = torch.zeros_like(values[0]), 0
-    for part in values.split(batch_size):
-        part = part.clone().requires_grad_(True)
+    for batch in torch.split(values, batch_size):
+        part = batch.clone().requires_grad_(True)
         with torch.enable_grad():
             lengths = torch.full((len(part),), part.shape[1], device=part.device)
             picture = model.reconstruct_from(Tokens(part, lengths))

@@ -1,4 +1,4 @@
-"""The diagram of the speed evaluation."""
+"""Diagram of the speed evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ PANELS = {
 
 
 def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
+    """Plot speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
     shown = [column for column in PANELS if any(row[column] is not None for row in rows)]
     rows = [{**row, "model": short_name(row["model"])} for row in rows]
     models = list(dict.fromkeys(row["model"] for row in rows))
