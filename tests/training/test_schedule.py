@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from dove.errors import UserError
 from dove.training.config import DoveLossConfig, OptimConfig, RunConfig
 from dove.training.presets import PRESETS
 from dove.training.schedule import in_steps, learning_rate, told_length
+from dove.training.trainer import moving_average
 
 
 def test_warm_up_peak_and_end() -> None:
@@ -80,3 +82,14 @@ def test_shares_are_shares() -> None:
         OptimConfig(decay_share=1.5)
     with pytest.raises(UserError, match="eos_delay=0.7 and loss.eos_ramp=0.5"):
         DoveLossConfig(eos_delay=0.7, eos_ramp=0.5)
+
+
+def test_the_moving_average_soon_forgets_the_first_weights() -> None:
+    update = moving_average(0.999)
+    average, current = [torch.tensor([1.0])], [torch.tensor([0.0])]
+    for count in range(1, 100):
+        update(average, current, torch.tensor(count))
+    assert average[0].item() < 1e-4  # 0.999 alone would leave 0.9 of it
+    late = [torch.tensor([1.0])]
+    update(late, current, torch.tensor(100_000))
+    assert late[0].item() == pytest.approx(0.999)

@@ -166,7 +166,8 @@ class OptimConfig:
     discriminator_lr: float = 1e-4
     """Constant learning rate of the discriminator's own AdamW."""
     ema_decay: float = 0.999
-    """Decay of the weights' moving average, which is what gets saved as the model."""
+    """Decay of the weights' moving average, which gets saved as the model; less in the first steps, so that random weights
+    are soon forgotten."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay_share <= 1:

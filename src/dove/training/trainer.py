@@ -1,7 +1,7 @@
 """The loop: batches in, checkpoints, a model folder, metrics and pictures out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from dove.data.augment import TrainingImages
@@ -68,7 +68,7 @@ class Trainer:
         self.images_per_step = images_per_step(config.run, self.accelerator.num_processes)
         set_seed(config.run.seed)
         self.objective = objective
-        self.average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.optim.ema_decay))
+        self.average = AveragedModel(objective.model, multi_avg_fn=moving_average(config.optim.ema_decay))
         self.layout = make_layout(config, objective, self.accelerator)
         if config.run.activation_checkpointing:
             checkpoint_activations(objective.model)  # not the moving average, of which copies are made
@@ -294,6 +294,23 @@ class Trainer:
                 f"{processes} x run.accumulate {run.accumulate} x run.batch_size {run.batch_size}); choose these for "
                 f"{before}, or pass another --output and start from the model in {self.output / 'model'}"
             )
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
+    """Make the update of an exponential moving average that forgets the first weights soon.
+
+    After n updates the decay is at most (1 + n) / (10 + n), so a short run is not dominated by random weights.
+
+    Args:
+        decay: of later updates.
+    """
+
+    @torch.no_grad()
+    def update(average: Any, current: Any, count: Tensor) -> None:
+        done = int(count)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return update
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
