@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SHORT = {
     "first_look": {},
-    "train_your_own": {"steps": 2, "pictures": 96},
+    "train_your_own": {"steps": 2, "pictures": 340},
     "language_model": {"steps": 2, "drawings": 40},
 }
 """What takes the place of the numbers in a notebook's first cell."""
