@@ -133,6 +133,12 @@ class PrefixLossConfig(TokenizerLossConfig):
     """Pixels by which the perceptual network's view of both images is cut, at a random place and mirrored half of the time."""
     align: AlignConfig = field(default_factory=AlignConfig)
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Frozen networks that the loss compares or aligns with."""
+        aligned = () if self.align.network == "none" else (self.align.network,)
+        return tuple(dict.fromkeys((*super().networks, *aligned)))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.caps) != len(self.cap_shares) or not self.caps or min(self.caps) < 1:
