@@ -86,7 +86,7 @@ def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[st
     """
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
-    weight_files(folder)  # what is missing is told before what is wrong in the config
+    weight_files(folder)  # a missing file is reported before a wrong setting in the config
     config = read_config(folder / CONFIG_FILE, kind)
     weights = read_weights(folder)
     return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}

@@ -50,7 +50,7 @@ def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
 
     Args:
         name: a folder, a shipped name or a hub id.
-        hub_options: as for ``Dove.from_pretrained``.
+        hub_options: see ``Dove.from_pretrained``.
 
     Raises:
         UserError: If there is no such checkpoint, or it is damaged or of an unknown kind.

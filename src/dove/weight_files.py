@@ -82,7 +82,7 @@ def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = {name: _COMPILED.sub(r"\1", name) for name in weights}
     while names and all(name.startswith(_DISTRIBUTED) for name in names.values()):
         names = {name: _COMPILED.sub(r"\1", bare.removeprefix(_DISTRIBUTED)) for name, bare in names.items()}
-    if len(set(names.values())) < len(names):  # a tensor with and without prefix: whoever loads it is to say so
+    if len(set(names.values())) < len(names):  # a tensor with and without prefix: loading reports it
         return dict(weights)
     return {names[name]: tensor for name, tensor in weights.items()}
 

@@ -62,7 +62,7 @@ def calibrate(
     """Encode every image once; decode it at fixed lengths and at those that each policy chooses.
 
     Raises:
-        UserError: for a model that predicts no quality, lengths that do not fit it, or fewer than two images.
+        UserError: If the model predicts no quality, lengths do not fit it, or there are fewer than two images.
     """
     model = subject.tokenizer
     if not isinstance(model, Dove) or model.config.eos_head != "quality":

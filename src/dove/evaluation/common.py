@@ -129,7 +129,7 @@ class Images:
         """Report the images that were left out, at the end of a command.
 
         Raises:
-            UserError: naming them, if there are any.
+            UserError: If there are any; the message lists them.
         """
         if self.unreadable:
             raise UserError(summarise_unreadable(list(self.unreadable.values()), len(self)))

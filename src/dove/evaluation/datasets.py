@@ -17,7 +17,7 @@ from dove.evaluation.common import Images
 MIN_PER_CLASS = 2
 """Training images of a class: one to learn from and one to validate on."""
 LISTED = 5
-"""So many classes are named in a message."""
+"""Greatest number of classes listed in a message."""
 TEST_NAMES = ("test", "val", "validation")
 
 
@@ -27,9 +27,9 @@ class HubDataset:
 
     identity: str
     train: str = "train"
-    """Its split for training."""
+    """Split for training."""
     test: str = "test"
-    """Its split for testing."""
+    """Split for testing."""
     image_column: str = "image"
     label_column: str = "label"
 
@@ -53,13 +53,13 @@ class Location:
     """Resolved source of labelled images."""
 
     sources: tuple[str, ...]
-    """For ``open_images``."""
+    """Sources for ``open_images``."""
     image_column: str
     label_column: str
     name: str
-    """Of the data set, for the rows of a report."""
+    """Name of the dataset in the rows of a report."""
     known: str | None = None
-    """Its name among ``KNOWN`` where it is to come from the hub."""
+    """Key in ``KNOWN`` of a dataset on the hub; None for local data and other hub ids."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,14 +67,14 @@ class LabelledImages:
     """Images with a class each."""
 
     name: str
-    """Of the data set."""
+    """Name of the dataset."""
     role: str
     """"train" or "test"; for messages."""
     images: Images
     classes: Mapping[str, str]
-    """By the keys of the records."""
+    """Class of each record, by the record's key."""
     drawn: bool
-    """Whether the images are a random part of their source."""
+    """True where the images are a random part of their source."""
 
     def of(self, keys: Sequence[str]) -> list[str]:
         """Look up the classes of records."""
@@ -93,13 +93,13 @@ def locate(
     and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
 
     Args:
-        sources: what the user wrote.
+        sources: sources as the user wrote them.
         role: "train" or "test".
-        image_column: of parquet and hub data; None for the usual one.
-        label_column: likewise.
+        image_column: column of the images in parquet and hub data; None for the usual one.
+        label_column: column of the labels; None for the usual one.
 
     Raises:
-        UserError: for a single word that is neither a path nor a known name.
+        UserError: If a single word is neither a path nor a known name.
     """
     columns = {"image_column": image_column or "image", "label_column": label_column or "label"}
     word = sources[0] if len(sources) == 1 else ""
@@ -154,10 +154,10 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
     """Open a source and read its labels.
 
     Args:
-        location: where it is.
+        location: source to open.
         role: "train" or "test".
-        limit: at most so many images, drawn at random; None for all.
-        seed: of the draw.
+        limit: greatest number of images, drawn at random; None for all.
+        seed: seed of the draw.
 
     Raises:
         UserError: If it cannot be opened, is empty, or lacks labels.
@@ -181,7 +181,7 @@ def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, s
     """Read the class of every record by its key. In class folders it is the name of the folder.
 
     Raises:
-        UserError: for records without one.
+        UserError: If records have none.
     """
     base = dataset.dataset if isinstance(dataset, ImageSubset) else dataset
     folders = isinstance(base, FileImages)
@@ -189,7 +189,7 @@ def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, s
     for index in range(len(dataset)):
         try:
             record = dataset.raw(index)
-        except (OSError, UserError):  # told when the images themselves are read
+        except (OSError, UserError):  # reported when the images themselves are read
             continue
         column = "name" if folders else column
         if column not in record.metadata:
@@ -217,7 +217,7 @@ def require_learnable(classes: Sequence[str]) -> None:
     """Make sure that a classifier can be trained and validated on images of these classes.
 
     Raises:
-        UserError: for a single class, too few images, or a class with one image.
+        UserError: If there is a single class, there are too few images, or a class has one image.
     """
     counts = Counter(classes)
     if len(counts) < 2:
@@ -241,7 +241,7 @@ def require_same_classes(train: LabelledImages, test: LabelledImages) -> None:
     A random part of the test images may lack some classes.
 
     Raises:
-        UserError: naming the difference.
+        UserError: If they differ; the message gives the difference.
     """
     if train.images.sha256 == test.images.sha256:
         raise UserError("train and test are the same images; a probe is tested on images that it was not trained on")

@@ -27,9 +27,9 @@ from dove.runtime import save_outputs
 from dove.tokenizer import Dove
 
 SHARD = 512
-"""Images of a file; a killed run loses at most so many."""
+"""Number of images per file, and the most that an interrupted run loses."""
 VERSION = 1
-"""Counted up when the features change, so that old files are no longer found."""
+"""Version of the features, increased with every change, so that old files are no longer found."""
 TOKENS, LATENTS = "tokens", "latents"
 
 
@@ -53,10 +53,10 @@ class PooledFeatures:
     """One vector for each readable image."""
 
     keys: list[str]
-    """Of the images' records."""
+    """Keys of the images' records."""
     values: Float[np.ndarray, "n F"]
     lengths: Int[np.ndarray, " n"]
-    """Vectors that were pooled."""
+    """Number of vectors that were pooled."""
 
 
 def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B 2*F"]:
@@ -129,8 +129,8 @@ class FeatureCache:
         """Load or extract the features of all readable images, by source.
 
         Args:
-            sources: which features.
-            role: of the images, for the progress bar.
+            sources: features to collect.
+            role: role of the images, for the progress bar.
 
         Raises:
             UserError: If no image is readable, or some features are not finite.

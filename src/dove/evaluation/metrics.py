@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dove.errors import UserError
 
 SMALLEST_MSE = 1e-10
-"""Equal images count as 100 dB, so that means and deviations over images stay finite."""
+"""Lower bound on mean squared errors: 100 dB, so that means and deviations over images stay finite."""
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
@@ -47,7 +47,7 @@ def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H 
     channels: the definition of torchmetrics.
 
     Raises:
-        UserError: for images of less than 6 pixels, which cannot be continued so far.
+        UserError: If the images have sides below 6 pixels, too few for the reflection.
     """
     height, width = images.shape[-2:]
     if min(height, width) <= SSIM_RADIUS:
@@ -88,7 +88,7 @@ class FeatureStatistics:
         """Add a batch of feature vectors.
 
         Raises:
-            UserError: for features that are not finite.
+            UserError: If features are not finite.
         """
         batch = features.double().cpu().numpy()
         if not np.isfinite(batch).all():
@@ -107,7 +107,7 @@ class FeatureStatistics:
         """Sample covariance (divided by n - 1), (F, F).
 
         Raises:
-            UserError: for less than two vectors.
+            UserError: If there are fewer than two vectors.
         """
         if self.count < 2:
             raise UserError(f"a covariance needs at least 2 images, not {self.count}")
@@ -137,7 +137,7 @@ def require_enough_images(count: int, width: int, name: str) -> None:
     """Refuse a Frechet distance whose covariances would be singular.
 
     Raises:
-        UserError: for no more images than features.
+        UserError: If there are no more images than features.
     """
     if count <= width:
         raise UserError(

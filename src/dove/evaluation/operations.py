@@ -82,7 +82,7 @@ def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
     Without a prior a ``Dove``'s token decoder always sees K positions, zeros where tokens were cut.
 
     Args:
-        tokenizer: as for ``encode_operations``.
+        tokenizer: see ``encode_operations``.
         positions: number of tokens of the image.
     """
     if isinstance(tokenizer, Dove):
@@ -118,7 +118,7 @@ def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
     thousandth of one position's work.
 
     Raises:
-        UserError: for less than one position.
+        UserError: If there is less than one position.
     """
     if positions < 1:
         raise UserError(f"a language model cannot read {positions} positions; pass at least 1")

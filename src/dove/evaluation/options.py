@@ -14,20 +14,20 @@ class EvaluationOptions:
     """Options of all evaluations."""
 
     name: ClassVar[str]
-    """Of the files it writes."""
+    """Name of the files that the evaluation writes."""
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")]
     """Images: a folder, files, parquet, .tar shards or a hub dataset."""
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ("dove-tiny",)
     """Shipped checkpoints, checkpoint folders or hub ids; each gets its own rows."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """At most so many images, drawn at random from the source by the seed."""
+    """Greatest number of images, drawn at random from the source by the seed."""
     output: Path = Path("results")
     """Folder for the report and the pictures."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     batch_size: int = 64
-    """Images at a time."""
+    """Number of images at a time."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMPONENTS = 3
-"""One for each of red, green and blue."""
+"""Number of components: one each for red, green and blue."""
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
 LATENTS = "VQGAN"
@@ -35,7 +35,7 @@ class Segmentation:
     source: str
     """"VQGAN" for its latents, "layer 1", ... for the generator's blocks."""
     colours: Float[np.ndarray, "B h w 3"]
-    """In [0, 1]."""
+    """Colours in [0, 1]."""
     explained_variance: list[float]
     """Share of the features' variance along each of the three components."""
 
@@ -65,7 +65,7 @@ def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
     """Make sure that images have components: directions in which they differ from each other and within themselves.
 
     Raises:
-        UserError: for a single image, or if each image has one colour alone.
+        UserError: If there is a single image, or each image has one colour alone.
     """
     if len(pixels) < 2:
         raise UserError("one image is too few for principal components over images; pass at least 2")
@@ -83,7 +83,7 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     means the same in each of them.
 
     Raises:
-        UserError: for features that are not finite, too narrow or all the same.
+        UserError: If the features are not finite, too narrow or all equal.
     """
     flat = features.flatten(0, 1).double().numpy()
     if not np.isfinite(flat).all():
@@ -125,12 +125,12 @@ def evaluate_pca(
 
     Args:
         subject: the model.
-        images: what the components are computed over.
+        images: images over which the components are computed.
         batch_size: images at a time.
         shown: images in the picture.
 
     Raises:
-        UserError: for images or features without components.
+        UserError: If images or features have no components.
     """
     pixels, features = collect_features(subject, images, batch_size)
     require_contrast(pixels)

@@ -27,11 +27,11 @@ from dove.tokenizer import Dove
 HIDDEN = 512
 """Units of the MLP's one hidden layer."""
 EPOCHS = 200
-"""At most; it stops after 10 epochs without a better accuracy on its validation images."""
+"""Greatest number of epochs; training stops after 10 epochs without a better accuracy on its validation images."""
 STRENGTHS = tuple(10.0**power for power in range(-5, 2))
 """Values of C (the inverse of the L2 penalty's weight) that a linear probe chooses from."""
 ITERATIONS = 1000
-"""Of the linear probe's solver, at most."""
+"""Greatest number of iterations of the linear probe's solver."""
 ALL = "all"
 
 Fit = Callable[["Problem", int], dict[str, Any]]
@@ -52,7 +52,7 @@ def fit_mlp(problem: Problem, seed: int) -> dict[str, Any]:
 
     Args:
         problem: the data.
-        seed: of the weights, the split and the order of the images.
+        seed: seed of the weights, the split and the order of the images.
 
     Returns:
         ``top1`` in percent of the test images, ``top1_stderr`` and ``epochs``.
@@ -79,7 +79,7 @@ def fit_linear(problem: Problem, seed: int) -> dict[str, Any]:
 
     Args:
         problem: the data.
-        seed: of the split.
+        seed: seed of the split.
 
     Returns:
         ``top1`` in percent of the test images, ``top1_stderr``, ``val_top1`` of the fifth, ``C`` and whether the solver
@@ -138,7 +138,7 @@ def feature_sources(
         layers: for "linear": numbers from 1, "latents", "tokens", "all" for all numbers; none for "all".
 
     Raises:
-        UserError: for a length or a layer that the model doesn't have.
+        UserError: If the model doesn't have a length or a layer.
     """
     model = subject.tokenizer
     if kind == "mlp":
@@ -174,7 +174,7 @@ def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
     one command serves models of different lengths.
 
     Raises:
-        UserError: for what is no length, or too long.
+        UserError: If a request is no length, or too long.
     """
     capacity, counts = model.max_tokens, model.token_counts
     if len(counts) < capacity:
@@ -221,12 +221,12 @@ def evaluate_probe(
         test: images to test on.
         kind: "mlp" or "linear".
         num_tokens: see ``feature_sources``.
-        layers: likewise.
+        layers: see ``feature_sources``.
         batch_size: images at a time, in the model.
-        seed: of the classifiers.
+        seed: seed of the classifiers.
 
     Raises:
-        UserError: for lengths, layers, images or features that don't serve.
+        UserError: If lengths, layers, images or features don't fit.
     """
     sources = feature_sources(subject, kind, num_tokens, layers)
     train_features = FeatureCache(subject, train.images, batch_size).collect(sources, "train")

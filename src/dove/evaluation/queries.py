@@ -29,7 +29,7 @@ class Scores:
 
     Attributes:
         lengths: numbers of tokens, rising; the last entry of the curves' second axis is ``auto``.
-        inside: by kind, (Q, L + 1), over the pixels of the asked boxes.
+        inside: by kind, (Q, L + 1), over the pixels of the query's boxes.
         outside: the same over all other pixels.
         auto: by kind, (Q,), the number of tokens that ``auto`` gave.
         whole: (B, L + 1), null over the whole image.

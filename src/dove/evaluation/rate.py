@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START_OF_SCAN = b"\xff\xda"
-"""In a JPEG file, what stands between its tables and the picture itself."""
+"""Marker between the tables of a JPEG file and its coded picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +96,14 @@ def rate_of_tokens(
     Args:
         subject: a DOVE.
         training: images that the quantizer is fitted to.
-        images: that are measured.
+        images: images that are measured.
         lengths: numbers of tokens.
         fineness: sizes of a level's step in the picture, in root summed squared pixels ([-1, 1]).
         batch_size: images at a time.
-        seed: of the directions in which sensitivity is measured.
+        seed: seed of the directions in which sensitivity is measured.
 
     Raises:
-        UserError: for another kind of model, or lengths that don't fit it.
+        UserError: If the model is of another kind, or lengths don't fit it.
     """
     model = subject.tokenizer
     if not isinstance(model, Dove):

@@ -217,7 +217,7 @@ def picture_name(number: int, key: str) -> str:
 
 
 FEW_LENGTHS = 8
-"""So many lengths are all measured; of more, the powers of two."""
+"""Greatest number of lengths that are all measured; of more, the powers of two."""
 
 
 def default_requests(token_counts: Sequence[int]) -> list[str]:
@@ -280,7 +280,7 @@ def evaluate_reconstruction(
         The rows, and the comparison of each adaptive policy with its fixed length.
 
     Raises:
-        UserError: for policies that don't fit the model.
+        UserError: If the policies don't fit the model.
     """
     counts = subject.tokenizer.token_counts
     policies = fitting_policies(subject, num_tokens or default_requests(counts))

@@ -38,7 +38,7 @@ def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: in
     Args:
         subjects: the models.
         data: the images, by their role.
-        seed: of the run.
+        seed: seed of the run.
         started: ``time.time()`` at its beginning.
     """
     return {

@@ -61,9 +61,9 @@ class Timing:
     """Seconds that an entry takes for a batch, by repetition."""
 
     images: int
-    """In the batch."""
+    """Number of images in the batch."""
     mean_length: float
-    """Tokens of an image."""
+    """Mean number of tokens per image."""
     encode: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
 
@@ -82,7 +82,7 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tupl
 
     Args:
         names: checkpoints, or presets that are no checkpoints: those get random weights.
-        device: where to; the meta device for presets whose operations alone are counted.
+        device: device of the models; the meta device to count the operations of presets alone.
 
     Raises:
         UserError: If there is none, or one cannot be loaded.
@@ -129,12 +129,12 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
 
     Args:
         subject: the model.
-        weights: what its weights are.
+        weights: origin of its weights.
         num_tokens: numbers of tokens and forms of ``auto``; none for an eighth, a quarter, a half and all of its capacity.
             A model that has one number of tokens for every image has a row of that one whatever is asked.
 
     Raises:
-        UserError: for policies that the model does not have, or whose price depends on what the images look like.
+        UserError: If the model does not have a policy, or the policy's cost depends on the content of the images.
     """
     tokenizer = subject.tokenizer
     capacity = tokenizer.max_tokens
@@ -229,9 +229,9 @@ def evaluate_speed(
 
     Args:
         entries: models and lengths.
-        timings: of each entry; None where nothing was run.
-        language_model: on the meta device.
-        text_tokens: of a question, beside the image's tokens.
+        timings: timing of each entry; None where nothing was run.
+        language_model: language model on the meta device.
+        text_tokens: number of text tokens beside the image's tokens.
     """
     rows = []
     for entry, timing in tqdm(

@@ -18,7 +18,7 @@ class TimmNetwork(FrozenNetwork):
     configuration says.
 
     Args:
-        model: What ``timm.create_model`` takes, such as ``resnet18.a1_in1k`` or ``local-dir:FOLDER``. Weights are
+        model: Name for ``timm.create_model``, such as ``resnet18.a1_in1k`` or ``local-dir:FOLDER``. Weights are
             downloaded where they are not in the cache.
 
     Raises:

@@ -111,8 +111,8 @@ def map_distance(
     averaged over positions; the layers are averaged.
 
     Args:
-        maps: (B, C_l, h_l, w_l) each.
-        targets: Of the same shapes.
+        maps: Feature maps, (B, C_l, h_l, w_l) each.
+        targets: Maps of the same shapes.
     """
     # Not x / sqrt(sum of squares): that has no gradient where every channel is zero.
     distances = [

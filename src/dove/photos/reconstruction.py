@@ -41,7 +41,7 @@ def reconstruct(
         image: (3, S, S) in [-1, 1], of the model's size.
         policies: one for each reconstruction.
         query: text that the tokens describe first; None for the whole image.
-        given: for each policy the length that ``choose_together`` found for this image; None where the policy chooses.
+        given: length that ``choose_together`` found for this image, by policy; None where the policy chooses.
     """
     images = image[None].to(model.device)
     lengths = [None if length is None else torch.tensor([length]) for length in given or [None] * len(policies)]

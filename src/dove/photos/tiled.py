@@ -67,7 +67,7 @@ def reconstruct_tiled(
     Args:
         model: a tokenizer; a ``QDove`` where there is a query.
         photo: RGB.
-        tiling: by ``tile_photo``.
+        tiling: layout of the tiles, from ``tile_photo``.
         policies: one for each reconstruction.
         query: text that the tokens of every tile describe first; None for the whole tile.
         progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
