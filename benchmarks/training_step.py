@@ -5,7 +5,7 @@
     python benchmarks/training_step.py --variants ours compiled
 
 A step is forward, loss, backward, the clipping of gradients and the update. Weights are random, those of the perceptual network
-too. Variants take turns in one process; a round has one step of each, ratios are medians over rounds of the quotients
+too. Variants alternate in one process; a round has one step of each, ratios are medians over rounds of the quotients
 within a round. Where the loss has LPIPS or a discriminator, both are left out.
 """
 
@@ -35,7 +35,7 @@ from dove.frozen.squeezenet import SQUEEZENET_VARIABLE
 from dove.models import transformer
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig
-from dove.training.objectives import DoveObjective, PrefixObjective
+from dove.training.objectives import DoveObjective, PrefixObjective, Step
 from dove.training.optimizers import make_adamw
 from dove.training.presets import PRESETS
 
@@ -48,8 +48,8 @@ VARIANTS = {
 
 
 @dataclass(kw_only=True, eq=False)
-class Step:
-    """One variant and what it took."""
+class Variant:
+    """Training step of one variant, and the resources that it took."""
 
     run: Callable[[], object]
     first_seconds: float = 0.0
@@ -58,8 +58,8 @@ class Step:
     """Bytes above those in use before, at their highest."""
 
 
-def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Tensor) -> Step:
-    """A variant of one training step on ``images``."""
+def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Tensor) -> Variant:
+    """Make a variant of one training step on ``images``."""
     plain = name.startswith("plain")
     kind = PrefixObjective if isinstance(config, PrefixTrainConfig) else DoveObjective
     torch.manual_seed(0)
@@ -77,13 +77,13 @@ def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Te
 
     def run() -> None:
         with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext(), attention:
-            result = losses(images, 0)
+            result = losses(images, Step(0))
         result.loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
 
-    return Step(run=run)
+    return Variant(run=run)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

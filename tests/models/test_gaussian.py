@@ -14,8 +14,8 @@ from dove.models.gaussian import GaussianOutput
 from dove.models.token_generator import GeneratorOutput
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig
-from dove.training.objectives import DoveObjective
-from dove.training.starts import start_from_checkpoint
+from dove.training.initialisation import initialise_from_checkpoint
+from dove.training.objectives import DoveObjective, Step
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_it_starts_as_the_tokenizer_it_came_from(
     gaussian: Dove, tiny_dove: Dove, images: torch.Tensor, tmp_path: object
 ) -> None:
     tiny_dove.save_pretrained(tmp_path)
-    start_from_checkpoint(gaussian, str(tmp_path))
+    initialise_from_checkpoint(gaussian, str(tmp_path))
     assert torch.equal(gaussian.decode(gaussian.encode(images, 7)), tiny_dove.decode(tiny_dove.encode(images, 7)))
     with pytest.raises(UserError, match="--checkpoint"):
-        start_from_checkpoint(gaussian, "")
+        initialise_from_checkpoint(gaussian, "")
 
 
 def test_checkpoints_keep_the_kind(gaussian: Dove, tmp_path: object, images: torch.Tensor) -> None:
@@ -71,7 +71,7 @@ def test_the_prior_pulls_only_where_it_has_weight(gaussian: Dove, images: torch.
     for weight in (0.0, 1.0):
         loss = replace(config.loss, kl=weight, perceptual=0.0, perceptual_network="none", gan=0.0)
         torch.manual_seed(1)
-        result = DoveObjective(replace(config, loss=loss), gaussian)(images, 0)
+        result = DoveObjective(replace(config, loss=loss), gaussian)(images, Step(0))
         losses[weight] = result.loss
     assert (losses[1.0] - losses[0.0]).item() == pytest.approx(result.metrics["kl"].item(), rel=1e-4)
     losses[1.0].backward()

@@ -15,8 +15,8 @@ from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 from dove.registry import load_tokenizer
 from dove.training.config import DoveTrainConfig
+from dove.training.initialisation import require_pixel_range
 from dove.training.presets import PRESETS
-from dove.training.starts import require_pixel_range
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dove.metrics import psnr
 from dove.models.prior import CosinePrior, cosine_matrix, deal
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
-from dove.training.starts import fit_prior
+from dove.training.initialisation import fit_prior
 
 SIDE, CAPACITY = 16, 16
 

@@ -28,8 +28,9 @@ from dove.training.baseline_objectives import (
     TiTokCodesObjective,
 )
 from dove.training.config import OptimConfig, ReconstructionLossConfig, RunConfig
+from dove.training.initialisation import load_teacher
+from dove.training.objectives import Step
 from dove.training.setup import run_training
-from dove.training.starts import load_teacher
 
 VQGAN = MaskgitVQGANConfig(
     image_size=16,
@@ -162,7 +163,7 @@ def learn(objective: torch.nn.Module, images: torch.Tensor, steps: int, lr: floa
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=lr)
     losses = []
     for step in range(steps):
-        loss = objective(images, step).loss
+        loss = objective(images, Step(step)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -197,8 +198,8 @@ def test_alit_paints_a_random_roll_out_that_depends_on_the_step_alone(pictures: 
         preset="alit-tiny-pixels", model=ALIT_MODEL, loss=ReconstructionLossConfig(**NO_NETWORK), **SETTINGS
     )
     objective = ALITPixelsObjective(config, ALIT(ALIT_MODEL).eval())
-    by_step = [objective.paint(pictures, step) for step in range(6)]
-    assert torch.equal(by_step[2], objective.paint(pictures, 2))
+    by_step = [objective.paint(pictures, Step(step)) for step in range(6)]
+    assert torch.equal(by_step[2], objective.paint(pictures, Step(2)))
     assert any(not torch.equal(by_step[0], other) for other in by_step[1:])
 
 
@@ -213,7 +214,7 @@ def counted(objective: ALITCodesObjective, images: torch.Tensor, steps: int) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objective.model, "roll_outs", recording)
-        assert all(torch.isfinite(objective(images, step).loss) for step in range(steps))
+        assert all(torch.isfinite(objective(images, Step(step)).loss) for step in range(steps))
     return counts
 
 

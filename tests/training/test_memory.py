@@ -12,7 +12,7 @@ from dove.errors import UserError
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig, RunConfig
 from dove.training.memory import advice, checkpoint_activations, innermost_blocks
-from dove.training.objectives import DoveObjective
+from dove.training.objectives import DoveObjective, Step
 from dove.training.setup import run_training
 from dove.training.state import checkpoints, load_state
 
@@ -38,7 +38,7 @@ def test_gradients_are_the_same_and_less_is_kept(tiny_training: DoveTrainConfig)
         objective = DoveObjective(replace(tiny_training, loss=replace(tiny_training.loss, gan=0.0)), model)
         if twice:
             checkpoint_activations(model)
-        loss, kept = kept_bytes(lambda objective=objective: objective(images, 5).loss)  # type: ignore[misc]
+        loss, kept = kept_bytes(lambda objective=objective: objective(images, Step(5)).loss)  # type: ignore[misc]
         loss.backward()
         gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
         found.append((loss.detach(), kept, gradients))

@@ -19,6 +19,7 @@ from dove.training.draws import draw_lengths
 from dove.training.objectives import (
     DoveObjective,
     PrefixObjective,
+    Step,
     VQGANObjective,
     prediction_errors,
     random_view,
@@ -39,7 +40,7 @@ def test_gradients_reach_everything_but_the_codebook(tiny_training: DoveTrainCon
     objective = make(tiny_training)
     # Without any EOS the loss of images above the threshold would not see the EOS head.
     objective.threshold.load_state_dict({"means": [1e9]})
-    objective(batch(4), 10_000).loss.backward()
+    objective(batch(4), Step(10_000)).loss.backward()
     silent = {name for name, p in objective.model.named_parameters() if p.grad is None}
     assert silent == {"vqgan.quantize.embedding.weight"}
     head = objective.model.generator.eos_head.projection.weight
@@ -49,7 +50,7 @@ def test_gradients_reach_everything_but_the_codebook(tiny_training: DoveTrainCon
 
 def test_the_eos_loss_is_silent_at_the_start_of_its_ramp(tiny_training: DoveTrainConfig) -> None:
     objective = make(tiny_training)
-    objective(batch(4), 0).loss.backward()
+    objective(batch(4), Step(0)).loss.backward()
     head = objective.model.generator.eos_head.projection.weight
     assert head.grad is not None
     assert head.grad.abs().sum() == 0
@@ -65,7 +66,7 @@ def test_tokens_after_the_eos_get_no_gradient_from_the_reconstruction(tiny_train
         seen["tokens"] = output
 
     objective.model.generator.token_projection.register_forward_hook(keep)
-    result = objective(batch(2), 0)
+    result = objective(batch(2), Step(0))
     result.loss.backward()
     gradient = seen["tokens"].grad
     assert gradient[:, 0].abs().sum() > 0
@@ -74,7 +75,7 @@ def test_tokens_after_the_eos_get_no_gradient_from_the_reconstruction(tiny_train
 
 def test_the_threshold_is_the_mean_of_earlier_steps(tiny_training: DoveTrainConfig) -> None:
     objective = make(tiny_training)
-    losses = [float(objective(batch(4, seed), 0).metrics["rec"]) for seed in range(3)]
+    losses = [float(objective(batch(4, seed), Step(0)).metrics["rec"]) for seed in range(3)]
     assert objective.threshold.value == pytest.approx(sum(losses) / 3)
 
 
@@ -83,7 +84,7 @@ def test_without_a_discriminator_none_is_made(tiny_training: DoveTrainConfig) ->
     small = replace(tiny_training.loss.discriminator, width=8, layers=1)
     with_gan = make(replace(tiny_training, loss=replace(tiny_training.loss, gan=0.1, discriminator=small)))
     images = batch(2)
-    result = with_gan(images, 0)
+    result = with_gan(images, Step(0))
     with_gan.adversary_loss(images, result.reconstruction).backward()
     assert all(p.grad is None for p in with_gan.model.parameters())
     assert all(p.grad is not None for p in with_gan.discriminator.parameters())
@@ -95,7 +96,7 @@ def test_a_few_images_are_learned_by_heart(tiny_training: DoveTrainConfig) -> No
     optimizer = torch.optim.AdamW(objective.model.parameters(), lr=1e-3)
     losses = []
     for step in range(200):
-        result = objective(images, step)
+        result = objective(images, Step(step))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
@@ -110,7 +111,7 @@ def test_the_vqgan_stage_learns_through_its_codebook(vqgan_training: VQGANTrainC
     optimizer = torch.optim.AdamW(objective.model.parameters(), lr=3e-3)
     first = last = 0.0
     for step in range(40):
-        result = objective(images, step)
+        result = objective(images, Step(step))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
@@ -128,15 +129,17 @@ def make_prefix(config: PrefixTrainConfig) -> PrefixObjective:
 def test_steps_draw_the_same_again_and_differ(prefix_training: PrefixTrainConfig) -> None:
     objective = make_prefix(prefix_training)
     images = batch(6)
-    first, again, other = (objective(images, step).loss.item() for step in (5, 5, 6))
-    assert first == again != other
+    steps = Step(5), Step(5), Step(6), Step(5, micro_batch=1)
+    first, again, later, beside = (objective(images, step).loss.item() for step in steps)
+    assert first == again
+    assert len({first, later, beside}) == 3
 
 
 def test_the_loss_is_the_mean_logarithm_and_the_prediction_error(prefix_training: PrefixTrainConfig) -> None:
     objective = make_prefix(prefix_training)
     images, loss = batch(4), prefix_training.loss
-    result = objective(images, 4)
-    draws = objective.draws(4)
+    result = objective(images, Step(4))
+    draws = objective.draws(Step(4))
     lengths = draw_lengths(4, 16, loss.caps, loss.cap_shares, draws)
     output = objective.model.generate(images)
     rebuilt = objective.model.reconstruct_from(Tokens.cut(output.values, lengths))
@@ -170,7 +173,7 @@ def test_the_predicted_quality_becomes_right(prefix_training: PrefixTrainConfig)
     images = batch(8)
     optimizer = torch.optim.AdamW(objective.model.parameters(), lr=3e-3)
     for step in range(150):
-        result = objective(images, step)
+        result = objective(images, Step(step))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
@@ -236,7 +239,7 @@ def test_the_second_output_learns_the_perceptual_distance(prefix_training: Prefi
     optimizer = torch.optim.AdamW(head.parameters(), lr=3e-2)  # the head alone: the distances stay what they are
     errors = []
     for step in range(80):
-        result = objective(images, step)
+        result = objective(images, Step(step))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()

@@ -20,6 +20,7 @@ from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig
+from dove.training.objectives import Step
 from dove.training.presets import PRESETS
 from dove.training.query_config import (
     QDoveLossConfig,
@@ -113,7 +114,7 @@ def test_papers_loss_is_equation_7(batch: QueryBatch, tmp_path: Path) -> None:
     config = replace(config, loss=replace(config.loss, null=0.0, irrelevant=0.25, eos=0.0))
     model = QDove(MODEL)
     torch.manual_seed(3)
-    result = QDoveObjective(config, model)(batch, 0)
+    result = QDoveObjective(config, model)(batch, Step(0))
     torch.manual_seed(3)
     asked = pick_queries(batch, model, 0.0)
     arguments = (result.reconstruction, batch.images, asked.boxes, asked.image_of)
@@ -136,7 +137,7 @@ def test_gradients_reach_the_words(batch: QueryBatch, tmp_path: Path) -> None:
     assert isinstance(config, QueryPrefixTrainConfig)
     model = QDove(PREDICTING)
     torch.manual_seed(0)
-    result = QueryPrefixObjective(replace(config, loss=replace(config.loss, null=0.0)), model)(batch, 0)
+    result = QueryPrefixObjective(replace(config, loss=replace(config.loss, null=0.0)), model)(batch, Step(0))
     result.loss.backward()
     gradient = model.generator.query_embedding.words.weight.grad
     assert gradient is not None

@@ -18,7 +18,7 @@ from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
-from dove.training.objectives import DoveObjective, StepResult
+from dove.training.objectives import DoveObjective, Step, StepResult
 from dove.training.setup import run_training
 from dove.training.state import checkpoints, load_state
 from dove.training.trainer import Trainer
@@ -133,9 +133,9 @@ def spoil(steps: set[int], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the loss of some steps undefined, or only its gradient."""
     original = DoveObjective.forward
 
-    def failing(self: DoveObjective, images: torch.Tensor, step: int) -> StepResult:
+    def failing(self: DoveObjective, images: torch.Tensor, step: Step) -> StepResult:
         result = original(self, images, step)
-        if step not in steps:
+        if step.number not in steps:
             return result
         weight = self.model.generator.latent_projection.weight
         spoilt = result.loss * float("nan") if what == "loss" else result.loss + (weight - weight).abs().sqrt().sum()

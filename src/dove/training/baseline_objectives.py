@@ -1,4 +1,4 @@
-"""What the baselines' trainings minimise."""
+"""Objectives of the baselines."""
 
 from abc import abstractmethod
 from typing import Any
@@ -20,15 +20,15 @@ from dove.training.baseline_config import (
     TwoStageTrainConfig,
 )
 from dove.training.config import ReconstructionLossConfig
-from dove.training.objectives import CodebookObjective, Objective, StepResult, code_metrics
+from dove.training.objectives import CodebookObjective, Objective, Step, StepResult, code_metrics
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
 LABEL_SMOOTHING = 0.1
-"""Of the cross-entropy of codes, as in both two-stage models' published training."""
+"""Smoothing of the labels in the cross-entropy of codes, as in both two-stage models' published training."""
 
 
 def code_loss(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
-    """Cross-entropy of the VQGAN's codes, averaged over images and positions."""
+    """Compute the cross-entropy of the VQGAN's codes, averaged over images and positions."""
     return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), label_smoothing=LABEL_SMOOTHING)
 
 
@@ -41,7 +41,9 @@ class QuantizedObjective(CodebookObjective):
         super().__init__(model, config.loss, model.codebook.size, config.loss.restart_after)
         self.config = config
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]; they are the same at every step."""
+        images = batch
         quantized = self.model.quantized_images(images)
         reconstruction = self.model.reconstruct_from(quantized.values)
         terms = self.reconstruction_terms(reconstruction, images)
@@ -52,6 +54,7 @@ class QuantizedObjective(CodebookObjective):
         return StepResult(loss, reconstruction, metrics)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from all of their tokens."""
         assert isinstance(model, TiTok | MaskgitTokenizer)
         return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
@@ -68,7 +71,9 @@ class TiTokCodesObjective(CodebookObjective):
         model.pixel_decoder.requires_grad_(False)
         model.pixel_quantize.requires_grad_(False)
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute the cross-entropy of the codes of a batch of images in [-1, 1]; it is the same at every step."""
+        images = batch
         with torch.no_grad():
             codes = self.teacher.quantized(self.teacher.encode((images + 1) / 2)).ids
         quantized = self.model.quantized_images(images)
@@ -77,6 +82,7 @@ class TiTokCodesObjective(CodebookObjective):
         return codes_result(images, entropy, quantized.loss, self.config.loss, code_metrics(quantized.ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from all of their tokens."""
         assert isinstance(model, TwoStageTiTok)
         return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
@@ -91,8 +97,10 @@ class ALITCodesObjective(CodebookObjective):
         self.config = config
         model.base_tokenizer.requires_grad_(False)
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
-        count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step)
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute the cross-entropy of the codes of a batch of images in [-1, 1] over this step's roll-outs."""
+        images = batch
+        count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step.number)
         roll_outs = list(self.model.roll_outs(images, count))
         entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
@@ -102,13 +110,14 @@ class ALITCodesObjective(CodebookObjective):
         return codes_result(images, entropy, codebook, self.config.loss, code_metrics(ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
         return roll_out_previews(model, images)
 
 
-class PaintingObjective(Objective):
+class PaintingObjective(Objective[Tensor]):
     """Stage two: Eq. 2 on the image, with everything fixed that decides the tokens.
 
-    A subclass says which parts paint and how the tokens are decoded.
+    A subclass lists the parts that are trained, and decodes the tokens.
     """
 
     def __init__(self, config: PaintingTrainConfig, model: nn.Module):
@@ -120,13 +129,15 @@ class PaintingObjective(Objective):
 
     @abstractmethod
     def painters(self) -> list[Any]:
-        """The modules and parameters that are trained."""
+        """List the modules and parameters to train."""
 
     @abstractmethod
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
-        """Images rebuilt from their tokens, with gradients into the painters."""
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
+        """Reconstruct images from their tokens, with gradients into the painters."""
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute Eq. 2 of a batch of images in [-1, 1]."""
+        images = batch
         reconstruction = self.paint(images, step)
         terms = self.reconstruction_terms(reconstruction, images)
         return StepResult(
@@ -140,14 +151,17 @@ class TiTokPixelsObjective(PaintingObjective):
     model: TwoStageTiTok
 
     def painters(self) -> list[Any]:
+        """List the decoder and the decoder of the VQGAN."""
         return [self.model.decoder, self.model.pixel_decoder]
 
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
+        """Reconstruct images from all of their tokens, the same way at every step."""
         with torch.no_grad():
             values = self.model.quantized_values(images)
         return self.model.reconstruct_from(values)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from all of their tokens."""
         assert isinstance(model, TwoStageTiTok)
         return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
@@ -158,6 +172,7 @@ class ALITPixelsObjective(PaintingObjective):
     model: ALIT
 
     def painters(self) -> list[Any]:
+        """List the decoder with its embeddings, and the decoder of the VQGAN."""
         model = self.model
         return [
             model.decoder,
@@ -167,19 +182,21 @@ class ALITPixelsObjective(PaintingObjective):
             model.base_tokenizer.decoder,
         ]
 
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: int) -> Float[Tensor, "B 3 S S"]:
-        count = draw_count(self.model, self.config.run.seed, step)
+    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
+        """Reconstruct images from the tokens of a number of roll-outs that is drawn for the step."""
+        count = draw_count(self.model, self.config.run.seed, step.number)
         with torch.no_grad():
             values = list(self.model.roll_outs(images, count))[-1].values
         kept = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return self.model.reconstruct_from(self.model.logits(values, kept))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
         return roll_out_previews(model, images)
 
 
 def draw_count(model: ALIT, seed: int, step: int) -> int:
-    """A number of roll-outs, the same one whenever a run comes to this step."""
+    """Draw a number of roll-outs, the same one whenever a run comes to this step."""
     draws = torch.Generator().manual_seed(hash((seed, step)) % 2**63)
     return int(torch.randint(1, model.config.num_rollouts + 1, (), generator=draws))
 
@@ -191,13 +208,13 @@ def codes_result(
     loss: CodesLossConfig,
     usage: dict[str, Tensor],
 ) -> StepResult:
-    """A step of stage one, which paints nothing."""
+    """Combine the losses of a step of stage one, which reconstructs no images."""
     metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
     return StepResult(entropy + loss.codebook * codebook, images, metrics)
 
 
 def roll_out_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-    """What the first, the middle and the last roll-out rebuild."""
+    """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
     assert isinstance(model, ALIT)
     roll_outs = list(model.roll_outs(images))
     chosen = sorted({0, (len(roll_outs) - 1) // 2, len(roll_outs) - 1})

@@ -1,7 +1,7 @@
-"""How a training lies on its processes: whole on every one of them, or cut up between them."""
+"""Layouts of a training on its processes: whole on every one of them, or sharded between them."""
 
-import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dove.errors import UserError
 from dove.training.config import TrainConfig
-from dove.training.objectives import CodebookObjective, Objective
+from dove.training.objectives import CodebookObjective, Objective, StepResult
 from dove.training.state import copy_around, map_tensors, module_on_cpu, named_tensors, on_cpu
 
 
@@ -28,7 +28,7 @@ class Replicated:
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
 
-    def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
+    def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
         """Lay out an objective and the moving average of its model on the device, before there is an optimizer.
 
         Returns:
@@ -38,17 +38,17 @@ class Replicated:
         wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
         return wrapped
 
-    def beside(self, objective: Objective) -> list[nn.Parameter]:
+    def beside(self, objective: Objective[Any]) -> list[nn.Parameter]:
         """List the trained parameters whose gradients are not averaged over the processes yet."""
         return []
 
     def whole(self, average: AveragedModel) -> nn.Module | None:
-        """The moving average, to be measured; None on a process that cannot. All processes have to ask."""
+        """Give the moving average, to be measured; None on a process that cannot. All processes have to ask."""
         model: nn.Module = average.module
         return model
 
     def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
-        """The moving average and a training's state, whole, on the CPU, on the process that writes; None on the others.
+        """Copy the moving average and a training's state, whole, to the CPU of the process that writes; None on the others.
 
         All processes have to ask.
         """
@@ -57,11 +57,11 @@ class Replicated:
         return module_on_cpu(average.module), map_tensors(on_cpu, state)
 
     def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of a module's whole weights, what this process holds."""
+        """Select the part of a module's whole weights that this process holds."""
         return weights
 
     def own_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Of an optimizer's whole state, what this process holds."""
+        """Select the part of an optimizer's whole state that this process holds."""
         return state
 
 
@@ -83,7 +83,8 @@ class Sharded(Replicated):
         self.outline: nn.Module | None = None
         """The model without its weights, where it is put together again."""
 
-    def spread(self, objective: Objective, average: AveragedModel) -> nn.Module:
+    def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
+        """Shard an objective's model and the moving average over the processes, and give the objective."""
         device = self.accelerator.device
         for _, tensor in named_tensors(objective):
             first = tensor.detach().to(device).contiguous()
@@ -97,21 +98,23 @@ class Sharded(Replicated):
         for child in objective.children():
             if child is not objective.model:
                 child.to(device)
+        objective.register_forward_hook(without_views)  # ahead of FSDP2's own, which sees what this returns
         # The model is not moved before: a block at a time comes to the device, and a share of it stays.
         shard(objective.model, objective, self.mesh, beside)
         shard(average.module, average.module, self.mesh, set())
-        # Nobody changes a step's result in place, which is what a view is warned of.
-        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDP\w*Objective\) returned a view")
         return objective
 
-    def beside(self, objective: Objective) -> list[nn.Parameter]:
+    def beside(self, objective: Objective[Any]) -> list[nn.Parameter]:
+        """List the trained parameters outside of the model, which FSDP2 does not average."""
         model = {id(parameter) for parameter in objective.model.parameters()}
         return [parameter for parameter in objective.trained() if id(parameter) not in model]
 
     def whole(self, average: AveragedModel) -> nn.Module | None:
+        """Put the moving average together on the first process; None on the others."""
         return self._put_together(average.module, self.accelerator.device)
 
     def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
+        """Put the moving average and a training's state together on the CPU of the first process; None on the others."""
         model = self._put_together(average.module, torch.device("cpu"))
 
         def found(tensor: Tensor) -> Tensor | None:
@@ -122,10 +125,12 @@ class Sharded(Replicated):
         return None if model is None else (model, everything)
 
     def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Select this process's shards of a module's whole weights."""
         own = module.state_dict()
         return {name: share(tensor, own.get(name)) for name, tensor in weights.items()}
 
     def own_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """Select this process's shards of an optimizer's whole state."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         own = {
             number: {
@@ -145,8 +150,8 @@ class Sharded(Replicated):
         return None if self.outline is None else copy_around(self.outline, tensors)
 
 
-def make_layout(config: TrainConfig, objective: Objective, accelerator: Accelerator) -> Replicated:
-    """What ``run.sharding`` asks for.
+def make_layout(config: TrainConfig, objective: Objective[Any], accelerator: Accelerator) -> Replicated:
+    """Make the layout that ``run.sharding`` names.
 
     Raises:
         UserError: for a training that cannot be sharded.
@@ -163,6 +168,11 @@ def make_layout(config: TrainConfig, objective: Objective, accelerator: Accelera
             "run.sharding=fsdp cannot move idle codebook entries; pass --loss.restart-after 0, or --run.sharding none"
         )
     return Sharded(accelerator)
+
+
+def without_views(_objective: nn.Module, _inputs: Any, result: StepResult) -> StepResult:
+    """Copy a step's reconstruction, since FSDP2 hooks its backward pass to results, and a hook on a view can be lost."""
+    return replace(result, reconstruction=result.reconstruction.clone())
 
 
 def shard(model: nn.Module, root: nn.Module, mesh: DeviceMesh, beside: set[nn.Parameter]) -> None:
@@ -183,7 +193,7 @@ def shard(model: nn.Module, root: nn.Module, mesh: DeviceMesh, beside: set[nn.Pa
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What stands in lists of modules, without what is inside of that."""
+    """Iterate over the modules in lists of modules, without those inside of them."""
     for child in model.children():
         if isinstance(model, nn.ModuleList) and not isinstance(child, nn.ModuleList):
             yield child
@@ -192,14 +202,14 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """A tensor as a whole, on every process."""
+    """Gather a tensor as a whole, on every process."""
     plain = tensor.detach()
     whole: Tensor = plain.full_tensor() if isinstance(plain, DTensor) else plain
     return whole
 
 
 def share(whole: Tensor, own: Tensor | None) -> Tensor:
-    """Of ``whole`` what this process holds where it holds ``own``."""
+    """Select the part of ``whole`` that this process holds, laid out as ``own``."""
     if not isinstance(own, DTensor):
         return whole
     part = torch.empty_like(own.detach())

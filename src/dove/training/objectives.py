@@ -1,4 +1,4 @@
-"""What a training minimises: the only place where models and losses meet.
+"""Objectives of trainings: the only place where models and losses meet.
 
 An objective owns a model and turns a batch into a loss. The trainer knows nothing else about what it trains, so a new
 tokenizer needs an objective and no new loop.
@@ -6,7 +6,7 @@ tokenizer needs an objective and no new loop.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,18 +28,38 @@ from dove.training.codebook import Restarts
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, ReconstructionLossConfig, VQGANTrainConfig
 from dove.training.draws import draw_lengths
 
+Batch = TypeVar("Batch")
+"""Batches of a training: images in [-1, 1], or images with whatever else its examples have."""
+
 LEAST_DISTANCE = 1e-4
-"""Perceptual distances below this count as this where their logarithm is learned."""
+"""Least perceptual distance of which the logarithm is learned; shorter ones count as this."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Position of a micro-batch in a run.
+
+    Attributes:
+        number: Training step, counted from 0.
+        micro_batch: Micro-batch index over all processes of the step; random numbers of a step differ between them.
+    """
+
+    number: int
+    micro_batch: int = 0
+
+    def seed(self, run_seed: int) -> int:
+        """Derive a seed from the run's seed and this position, so that a resumed run draws the same numbers."""
+        return hash((run_seed, self.number, self.micro_batch)) % 2**63
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one batch gave.
+    """Result of one batch.
 
     Attributes:
-        loss: the scalar to minimise.
-        reconstruction: (B, 3, S, S), with gradients; the discriminator learns from it.
-        metrics: numbers for the log, without gradients.
+        loss: Scalar to minimise.
+        reconstruction: Reconstructed images with gradients, from which the discriminator learns.
+        metrics: Numbers for the log, without gradients.
     """
 
     loss: Float[Tensor, ""]
@@ -47,12 +67,12 @@ class StepResult:
     metrics: dict[str, Tensor]
 
 
-class Objective(nn.Module, ABC):
-    """A model with its losses.
+class Objective(nn.Module, ABC, Generic[Batch]):
+    """Model with its losses on batches of one type.
 
     Args:
-        model: what is trained and saved.
-        loss: weights and networks of the reconstruction loss.
+        model: Model to train and save.
+        loss: Weights and networks of the reconstruction loss.
     """
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig):
@@ -63,16 +83,19 @@ class Objective(nn.Module, ABC):
         # Channels last: the pooling of the perceptual network is several times faster that way on a CPU.
         self.perceptual = make_perceptual(network, loss.perceptual_weights).to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
-        self.lane = 0
-        """Which of a step's batches this one is, over all processes; those of one step draw different random numbers."""
 
     @abstractmethod
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
-        """Loss of a batch of images in [-1, 1] at a step, counted from 0."""
+    def forward(self, batch: Batch, step: Step) -> StepResult:
+        """Compute the loss of a batch.
+
+        Args:
+            batch: Examples on the model's device, images in [-1, 1].
+            step: Position of the batch in the run.
+        """
 
     @abstractmethod
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstructions of held-out images by ``model`` (the moving average), by a short label."""
+        """Reconstruct held-out images in [-1, 1] with ``model`` (the moving average), by a short label."""
 
     def trained(self) -> list[nn.Parameter]:
         """List the parameters that the loss trains: the model's, and those of heads that are thrown away afterwards."""
@@ -85,17 +108,21 @@ class Objective(nn.Module, ABC):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
 
-    def adversary_loss(
-        self, images: Float[Tensor, "B 3 S S"], reconstruction: Float[Tensor, "B 3 S S"]
-    ) -> Float[Tensor, ""]:
-        """Loss of the discriminator on a batch and its reconstruction."""
+    def images_of(self, batch: Batch) -> Float[Tensor, "B 3 S S"]:
+        """Give the images in [-1, 1] of a batch: the batch itself, unless a subclass has batches of more than images."""
+        assert isinstance(batch, Tensor)
+        return batch
+
+    def adversary_loss(self, batch: Batch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
+        """Compute the discriminator's loss on a batch and its reconstruction."""
         assert self.discriminator is not None
+        images = self.images_of(batch)
         return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
 
     def reconstruction_terms(
         self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"]
     ) -> dict[str, Float[Tensor, " B"]]:
-        """Eq. 2 per image under the key ``rec``, and its unweighted parts."""
+        """Compute Eq. 2 per image under the key ``rec``, and its unweighted parts."""
         nothing = images.new_zeros(len(images))
         mse = squared_error(reconstruction, images)
         last = torch.channels_last
@@ -106,14 +133,14 @@ class Objective(nn.Module, ABC):
         return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
 
 
-class CodebookObjective(Objective):
-    """Trainings that keep a codebook in use.
+class CodebookObjective(Objective[Tensor]):
+    """Objective that keeps a codebook in use.
 
     Args:
-        model: what is trained and saved.
-        loss: weights and networks of the reconstruction loss.
-        size: entries of the codebook.
-        restart_after: steps without use after which one moves.
+        model: Model to train and save.
+        loss: Weights and networks of the reconstruction loss.
+        size: Number of entries of the codebook.
+        restart_after: Steps without use after which an entry moves.
     """
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
@@ -121,14 +148,16 @@ class CodebookObjective(Objective):
         self.restarts = Restarts(size, restart_after)
 
     def extra_state(self) -> dict[str, Any]:
+        """Give the steps since each codebook entry was last used."""
         return {"restarts": self.restarts.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the steps since each codebook entry was last used."""
         self.restarts.load_state_dict(state["restarts"])
 
 
 class VQGANObjective(CodebookObjective):
-    """The VQGAN stage: Eq. 2 on the decoded image, and the codebook's own loss."""
+    """Objective of the VQGAN stage: Eq. 2 on the decoded image, and the codebook's own loss."""
 
     model: VQGAN
 
@@ -136,7 +165,9 @@ class VQGANObjective(CodebookObjective):
         super().__init__(model, config.loss, model.config.codebook_size, config.loss.restart_after)
         self.config = config
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute the loss of a batch of images in [-1, 1]; it is the same at every step."""
+        images = batch
         latents = self.model.encode(images)
         quantized, codebook_loss, ids = self.model.quantize(latents)
         moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
@@ -151,14 +182,15 @@ class VQGANObjective(CodebookObjective):
         return StepResult(loss, reconstruction, metrics)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from the latents themselves and from their codebook entries."""
         assert isinstance(model, VQGAN)
         latents = model.encode(images)
         quantized, _, _ = model.quantize(latents)
         return {"continuous": model.decode(latents), "quantized": model.decode(quantized)}
 
 
-class TokenizerObjective(Objective):
-    """What all recipes for the whole tokenizer share."""
+class TokenizerObjective(Objective[Batch]):
+    """Base of the objectives of the whole tokenizer."""
 
     model: Dove
 
@@ -168,6 +200,7 @@ class TokenizerObjective(Objective):
             model.vqgan.quantize.requires_grad_(False)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from powers of four tokens, from all of them, and at the predicted lengths."""
         assert isinstance(model, Dove)
         output = model.generate(images)
         capacity = model.config.max_tokens
@@ -179,15 +212,41 @@ class TokenizerObjective(Objective):
         }
 
 
-class DoveObjective(TokenizerObjective):
-    """Table 1: rebuild from the tokens before the predicted EOS, and move EOS by Eq. 3."""
+class EOSObjective(TokenizerObjective[Batch]):
+    """Base of the paper's objectives, which move EOS by Eq. 3 against a running threshold."""
 
     def __init__(self, config: DoveTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
         self.threshold = RunningThreshold(config.loss.threshold_window)
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def _eos_loss(
+        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"], step: Step
+    ) -> Float[Tensor, ""]:
+        """Compute Eq. 3 against the mean of the previous steps, which this step's L_rec then joins."""
+        threshold = self.threshold.step(rec, step.number)
+        return eos_loss(probability, lengths, rec, threshold).mean()
+
+    def eos_weight(self, step: Step) -> float:
+        """Compute lambda_eos at a step of the run."""
+        loss = self.config.loss
+        return eos_weight(step.number / self.config.run.steps, loss.eos, delay=loss.eos_delay, ramp=loss.eos_ramp)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Give the window of the threshold of Eq. 3."""
+        return {"threshold": self.threshold.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the window of the threshold of Eq. 3."""
+        self.threshold.load_state_dict(state["threshold"])
+
+
+class DoveObjective(EOSObjective[Tensor]):
+    """Table 1: reconstruct from the tokens before the predicted EOS, and move EOS by Eq. 3."""
+
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute the loss of a batch of images in [-1, 1] at their predicted lengths."""
+        images = batch
         output = self.model.generate(images)
         lengths = Auto().lengths(output.eos)
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
@@ -206,27 +265,9 @@ class DoveObjective(TokenizerObjective):
         loss = self.config.loss.rec * rec.mean() + weight * eos + self.config.loss.kl * divergence
         return StepResult(loss, reconstruction, metrics)
 
-    def _eos_loss(
-        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"], step: int
-    ) -> Float[Tensor, ""]:
-        """Eq. 3 against the mean of the previous steps; this step's L_rec joins that mean."""
-        threshold = self.threshold.step(rec, step)
-        return eos_loss(probability, lengths, rec, threshold).mean()
 
-    def eos_weight(self, step: int) -> float:
-        """lambda_eos at a step of the run."""
-        loss = self.config.loss
-        return eos_weight(step / self.config.run.steps, loss.eos, delay=loss.eos_delay, ramp=loss.eos_ramp)
-
-    def extra_state(self) -> dict[str, Any]:
-        return {"threshold": self.threshold.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.threshold.load_state_dict(state["threshold"])
-
-
-class PrefixObjective(TokenizerObjective):
-    """DOVE+: rebuild from a random number of tokens, predict how well that goes, and align with a frozen network.
+class RandomPrefixObjective(TokenizerObjective[Batch]):
+    """Base of the objectives of DOVE+, which reconstruct from random numbers of tokens.
 
     Every length is trained, however the images' own lengths come out; those follow from the predicted quality.
     """
@@ -237,16 +278,40 @@ class PrefixObjective(TokenizerObjective):
         self.alignment = make_alignment(config.loss.align, model.config)
 
     def trained(self) -> list[nn.Parameter]:
+        """List the parameters of the model and of the heads of the alignment."""
         return super().trained() + [weight for weight in self.alignment.parameters() if weight.requires_grad]
 
     def extra_state(self) -> dict[str, Any]:
+        """Give the weights of the heads of the alignment."""
         return {"heads": {name: head.state_dict() for name, head in self.alignment.heads().items()}}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the weights of the heads of the alignment."""
         for name, head in self.alignment.heads().items():
             head.load_state_dict(state["heads"][name])
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], step: int) -> StepResult:
+    def log_terms(
+        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], draws: torch.Generator
+    ) -> dict[str, Float[Tensor, " B"]]:
+        """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
+        loss = self.config.loss
+        mse = squared_error(reconstruction, images)
+        perceptual = self.perceptual(*random_view(reconstruction, images, loss.view, draws))
+        gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
+        rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
+        return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
+
+    def draws(self, step: Step) -> torch.Generator:
+        """Make a source of random numbers that is the same whenever a run comes to this step."""
+        return torch.Generator().manual_seed(step.seed(self.config.run.seed))
+
+
+class PrefixObjective(RandomPrefixObjective[Tensor]):
+    """DOVE+: reconstruct from a random number of tokens, predict the quality, and align with a frozen network."""
+
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute the loss of a batch of images in [-1, 1] at random lengths."""
+        images = batch
         loss, draws = self.config.loss, self.draws(step)
         lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws)
         lengths = lengths.to(images.device)
@@ -262,21 +327,6 @@ class PrefixObjective(TokenizerObjective):
         metrics = {name: term.detach().mean() for name, term in (terms | aligned).items()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         return StepResult(total, reconstruction, metrics | {"kl": divergence.detach()})
-
-    def log_terms(
-        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], draws: torch.Generator
-    ) -> dict[str, Float[Tensor, " B"]]:
-        """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
-        loss = self.config.loss
-        mse = squared_error(reconstruction, images)
-        perceptual = self.perceptual(*random_view(reconstruction, images, loss.view, draws))
-        gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
-        rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
-        return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
-
-    def draws(self, step: int) -> torch.Generator:
-        """Make a source of random numbers that is the same whenever a run comes to this step."""
-        return torch.Generator().manual_seed(hash((self.config.run.seed, step, self.lane)) % 2**63)
 
 
 def prediction_errors(
@@ -322,8 +372,8 @@ def random_view(
 
 
 def code_metrics(ids: Int[Tensor, "..."], moved: int) -> dict[str, Tensor]:
-    """How much of a codebook a batch uses, and how many entries were moved."""
-    return {"codes_used": torch.tensor(float(ids.unique().numel())), "codes_moved": torch.tensor(float(moved))}
+    """Count the codebook entries that a batch uses, and those that were moved."""
+    return {"codes_used": torch.tensor(float(torch.unique(ids).numel())), "codes_moved": torch.tensor(float(moved))}
 
 
 def _powers_of_four(capacity: int) -> list[int]:

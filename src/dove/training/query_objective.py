@@ -1,4 +1,4 @@
-"""What a Q-DOVE minimises (section 2.3): detail where a query asks for it."""
+"""Objectives of Q-DOVE (section 2.3): detail in the regions that a query asks for."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,19 +24,19 @@ from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
 from dove.training.draws import draw_lengths
-from dove.training.objectives import DoveObjective, PrefixObjective, StepResult, prediction_errors
+from dove.training.objectives import EOSObjective, RandomPrefixObjective, Step, StepResult, prediction_errors
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One query for each image of a batch.
+    """Queries of a batch, one for each image.
 
     Attributes:
-        query: the words; none where null is asked.
-        boxes: x, y, width, height in pixels; the whole image for null and for what is not there.
-        image_of: which image a box belongs to.
-        about_part: True where boxes answer the query.
+        query: Words of each query; none for null.
+        boxes: Boxes as x, y, width, height in pixels; the whole image for null and for what is not there.
+        image_of: Index of each box's image.
+        about_part: True for images with boxes that answer the query.
     """
 
     query: QueryTokens
@@ -46,7 +46,7 @@ class Asked:
 
 
 def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
-    """One of each image's queries at random, with ``null`` in the place of a share of them."""
+    """Pick one of each image's queries at random, and put "null" in the place of a share ``null`` of them."""
     count, device = len(batch), batch.images.device
     order = torch.rand(len(batch.queries)).to(device)
     best = torch.full((count,), -1.0, device=device).scatter_reduce(0, batch.image_of, order, "amax")
@@ -69,7 +69,7 @@ def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
     return Asked(query, boxes, image_of, about_part)
 
 
-class QDoveObjective(DoveObjective):
+class QDoveObjective(EOSObjective[QueryBatch]):
     """Table 1 with Eq. 5 to 7 in the place of Eq. 2."""
 
     model: QDove
@@ -79,7 +79,8 @@ class QDoveObjective(DoveObjective):
         super().__init__(config, model)
         self.irrelevant_threshold = RunningThreshold(config.loss.threshold_window)
 
-    def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
+    def forward(self, batch: QueryBatch, step: Step) -> StepResult:
+        """Compute Eq. 5 to 7 on images and queries at their predicted lengths."""
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
         output = self.model.generate_for(images, asked.query)
@@ -88,8 +89,8 @@ class QDoveObjective(DoveObjective):
         relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, self._eq2)
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         eos = self._eos_loss(output.eos.probability, lengths, relevant, step)
-        # A batch of nulls alone has no mean here, and a mean that is not finite is not remembered.
-        threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part], step)
+        # A batch of nulls alone has no mean here, and the threshold leaves out a mean that is not finite.
+        threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part], step.number)
         penalty = early_end_penalty(output.eos.probability, lengths, irrelevant, threshold)
         penalty = (penalty * asked.about_part).mean()
         weight = self.eos_weight(step)
@@ -106,24 +107,28 @@ class QDoveObjective(DoveObjective):
     def _eq2(self, reconstruction: Float[Tensor, "M 3 S S"], images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, " M"]:
         return self.reconstruction_terms(reconstruction, images)["rec"]
 
-    def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
-        return super().adversary_loss(images.images, reconstruction)
+    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
+        """Give the images of a batch without their queries."""
+        return batch.images
 
     def extra_state(self) -> dict[str, Any]:
+        """Give the windows of both thresholds."""
         return {**super().extra_state(), "irrelevant_threshold": self.irrelevant_threshold.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the windows of both thresholds."""
         super().load_extra_state(state)
         self.irrelevant_threshold.load_state_dict(state["irrelevant_threshold"])
 
 
-class QueryPrefixObjective(PrefixObjective):
-    """Rebuild what is asked for from a random number of tokens, and predict how well that goes inside the asked region."""
+class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
+    """Reconstruct the region of a query from a random number of tokens, and predict the quality inside it."""
 
     model: QDove
     config: QueryPrefixTrainConfig
 
-    def forward(self, batch: QueryBatch, step: int) -> StepResult:  # type: ignore[override]
+    def forward(self, batch: QueryBatch, step: Step) -> StepResult:
+        """Compute the loss of images and queries at random lengths."""
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
         draws = self.draws(step)
@@ -147,8 +152,9 @@ class QueryPrefixObjective(PrefixObjective):
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         return StepResult(total, reconstruction, metrics)
 
-    def adversary_loss(self, images: QueryBatch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:  # type: ignore[override]
-        return super().adversary_loss(images.images, reconstruction)
+    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
+        """Give the images of a batch without their queries."""
+        return batch.images
 
 
 def psnr_inside(
@@ -157,7 +163,7 @@ def psnr_inside(
     boxes: Float[Tensor, "M 4"],
     image_of: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
-    """PSNR in dB over the pixels in any of an image's boxes."""
+    """Compute the PSNR in dB over the pixels in any of an image's boxes."""
     side = images.shape[-1]
     inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
     error = masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4

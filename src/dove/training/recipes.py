@@ -1,14 +1,14 @@
-"""Which model and which objective belong to which settings: the one table that a new training is entered in."""
+"""Table of the model and the objective of every kind of settings, in which a new training is entered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dove.data.dataset import ImageDataset
-from dove.training import starts
+from dove.training import initialisation
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
@@ -34,19 +34,19 @@ from dove.training.query_objective import QDoveObjective, QueryPrefixObjective
 
 @dataclass(frozen=True)
 class Recipe:
-    """How settings become a training.
+    """Functions that make a training from its settings.
 
     Attributes:
-        start: the model with its first weights, from the settings and a sample of the training images.
+        initialise: the model with its first weights, from the settings and a sample of the training images.
         objective: what is minimised, from the settings and that model.
         image_size: side of the images in pixels, from the settings.
         examples: what batches are made of, from the settings, the training images and their side; None for augmented images.
     """
 
-    start: Callable[[Any, starts.Sample], nn.Module]
-    objective: Callable[[Any, Any], Objective]
+    initialise: Callable[[Any, initialisation.Sample], nn.Module]
+    objective: Callable[[Any, Any], Objective[Any]]
     image_size: Callable[[Any], int]
-    examples: Callable[[Any, ImageDataset, int], Dataset] | None = None
+    examples: Callable[[Any, ImageDataset, int], Dataset[Any]] | None = None
 
 
 def _own(config: Any) -> int:
@@ -57,21 +57,21 @@ def _in_vqgan(config: Any) -> int:
     return int(config.model.vqgan.image_size)
 
 
-def _titok_codes(config: TwoStageTrainConfig, model: Any) -> Objective:
-    return TiTokCodesObjective(config, model, starts.load_teacher(config.vqgan_checkpoint, model.config.vqgan))
+def _titok_codes(config: TwoStageTrainConfig, model: Any) -> Objective[Tensor]:
+    return TiTokCodesObjective(config, model, initialisation.load_teacher(config.vqgan_checkpoint, model.config.vqgan))
 
 
 RECIPES: dict[type[TrainConfig], Recipe] = {
-    VQGANTrainConfig: Recipe(starts.start_vqgan, VQGANObjective, _own),
-    DoveTrainConfig: Recipe(starts.start_dove, DoveObjective, _in_vqgan),
-    PrefixTrainConfig: Recipe(starts.start_dove, PrefixObjective, _in_vqgan),
-    QDoveTrainConfig: Recipe(starts.start_dove, QDoveObjective, _in_vqgan, query_examples),
-    QueryPrefixTrainConfig: Recipe(starts.start_dove, QueryPrefixObjective, _in_vqgan, query_examples),
-    MaskgitVQGANTrainConfig: Recipe(starts.start_maskgit_vqgan, QuantizedObjective, _own),
-    TiTokTrainConfig: Recipe(starts.start_titok, QuantizedObjective, _own),
-    TiTokCodesTrainConfig: Recipe(starts.start_titok_codes, _titok_codes, _own),
-    TiTokPixelsTrainConfig: Recipe(starts.start_titok_pixels, TiTokPixelsObjective, _own),
-    ALITCodesTrainConfig: Recipe(starts.start_alit_codes, ALITCodesObjective, _in_vqgan),
-    ALITPixelsTrainConfig: Recipe(starts.start_alit_pixels, ALITPixelsObjective, _in_vqgan),
+    VQGANTrainConfig: Recipe(initialisation.initialise_vqgan, VQGANObjective, _own),
+    DoveTrainConfig: Recipe(initialisation.initialise_dove, DoveObjective, _in_vqgan),
+    PrefixTrainConfig: Recipe(initialisation.initialise_dove, PrefixObjective, _in_vqgan),
+    QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, _in_vqgan, query_examples),
+    QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, _in_vqgan, query_examples),
+    MaskgitVQGANTrainConfig: Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective, _own),
+    TiTokTrainConfig: Recipe(initialisation.initialise_titok, QuantizedObjective, _own),
+    TiTokCodesTrainConfig: Recipe(initialisation.initialise_titok_codes, _titok_codes, _own),
+    TiTokPixelsTrainConfig: Recipe(initialisation.initialise_titok_pixels, TiTokPixelsObjective, _own),
+    ALITCodesTrainConfig: Recipe(initialisation.initialise_alit_codes, ALITCodesObjective, _in_vqgan),
+    ALITPixelsTrainConfig: Recipe(initialisation.initialise_alit_pixels, ALITPixelsObjective, _in_vqgan),
 }
 """Every training by the type of its settings."""

@@ -1,4 +1,4 @@
-"""From settings to a trainer: data, a model at its start, and where things are written."""
+"""Set-up of a training: data, an initialised model, and its output folder."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -51,7 +51,7 @@ def run_training(config: TrainConfig) -> Path:
     processor = ImageProcessor(recipe.image_size(config))
     set_seed(config.run.seed)
     resuming = bool(checkpoints(output / "checkpoints"))
-    model = recipe.start(config, None if resuming else lambda: sample_images(dataset, processor))
+    model = recipe.initialise(config, None if resuming else lambda: sample_images(dataset, processor))
     objective = recipe.objective(config, model)
     examples = recipe.examples(config, dataset, processor.image_size) if recipe.examples else None
     save = partial(save_model, loss_networks=objective.loss.networks)

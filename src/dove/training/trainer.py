@@ -1,4 +1,4 @@
-"""The loop: batches in, checkpoints, a model folder, metrics and pictures out."""
+"""Training loop: from batches to checkpoints, a model folder, metrics and pictures."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
 from dove.training.memory import checkpoint_activations, memory_watched
-from dove.training.objectives import Objective, StepResult
+from dove.training.objectives import Objective, Step, StepResult
 from dove.training.optimizers import make_adamw
 from dove.training.processes import loader_processes
 from dove.training.schedule import images_per_step, learning_rate
@@ -55,7 +55,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        objective: Objective,
+        objective: Objective[Any],
         dataset: ImageDataset,
         holdout: Float[Tensor, "M 3 S S"],
         save_model: Any,
@@ -141,7 +141,7 @@ class Trainer:
                 self._checkpoint(done, writer)
 
     def _step(self, batches: Sequence[Any], step: int) -> StepResult:
-        """One update from one or more batches: images, or whatever the objective's examples are collated to."""
+        """Make one update from one or more micro-batches of the objective's type."""
         batches = [batch.to(self.accelerator.device) for batch in batches]
         self._set_rates(step)
         self.objective.train()
@@ -163,17 +163,15 @@ class Trainer:
             group["lr"] = learning_rate(self.config.optim, step, self.config.run.steps)
 
     def _backward(self, batch: Any, step: int, number: int, count: int) -> StepResult:
-        """Loss and gradients of one of the ``count`` batches of a step."""
-        lane = self.accelerator.process_index + number * self.accelerator.num_processes
-        self.objective.lane = lane
-        # Whatever is drawn depends on the step and the lane alone, so that a resumed run draws the same.
-        torch.manual_seed(hash((self.config.run.seed, step, lane)) % 2**63)
+        """Compute loss and gradients of one of the ``count`` micro-batches of a step."""
+        position = Step(step, self.accelerator.process_index + number * self.accelerator.num_processes)
+        torch.manual_seed(position.seed(self.config.run.seed))
         # Gradients go between the processes once a step, with those of its last batch; where they are sharded with every
         # batch, as they would have to be whole until then.
         alone = self.accelerator.no_sync(self.wrapped) if number + 1 < count else nullcontext()
         with alone:
             with self.accelerator.autocast():
-                result: StepResult = self.wrapped(batch, step)
+                result: StepResult = self.wrapped(batch, position)
             self.accelerator.backward(result.loss / count)
         return result
 
@@ -221,13 +219,13 @@ class Trainer:
 
     @torch.no_grad()
     def _preview(self, log: TrainingLog | None, step: int) -> None:
-        """Held-out PSNR of the moving average by kind of reconstruction, and a picture of the first few."""
+        """Measure the held-out PSNR of the moving average by kind of reconstruction, and draw the first few images."""
         model = self.layout.whole(self.average)
         if log is None or model is None:
             return
         model.eval()
         sums: dict[str, float] = {}
-        for part in self.holdout.to(self.accelerator.device).split(self.config.run.batch_size):
+        for part in torch.split(self.holdout.to(self.accelerator.device), self.config.run.batch_size):
             for label, images in self.objective.previews(model, part).items():
                 error = (images.clamp(-1, 1) - part).square().mean((1, 2, 3))
                 sums[label] = sums.get(label, 0.0) + float((10 * torch.log10(4 / error)).sum())
@@ -264,7 +262,7 @@ class Trainer:
         }
 
     def _resume(self) -> int:
-        """Load the newest checkpoint; returns the number of steps done."""
+        """Load the newest checkpoint and return the number of steps done."""
         if self.accelerator.is_main_process:
             remove_scraps(self.output / "checkpoints")
         found = checkpoints(self.output / "checkpoints")
@@ -296,7 +294,7 @@ class Trainer:
             )
 
 
-def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
+def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """Make the update of an exponential moving average that forgets the first weights soon.
 
     After n updates the decay is at most (1 + n) / (10 + n), so a short run is not dominated by random weights.
@@ -306,7 +304,7 @@ def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
     """
 
     @torch.no_grad()
-    def update(average: Any, current: Any, count: Tensor) -> None:
+    def update(average: Any, current: Any, count: Tensor | int) -> None:
         done = int(count)
         torch._foreach_lerp_(average, current, 1 - min(decay, (1 + done) / (10 + done)))
 
@@ -314,7 +312,7 @@ def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The engine for this machine: GPUs where there are any, else CPU processes over gloo."""
+    """Make the accelerator of this machine: GPUs if there are any, else CPU processes over gloo."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     precision = "no" if config.run.precision == "fp32" else "bf16"

@@ -20,7 +20,7 @@ from dove.protocol import Tokenizer, device_of
 from dove.runtime import save_outputs
 from dove.tokens import Tokens
 from dove.training.config import ReconstructionLossConfig
-from dove.training.objectives import Objective, StepResult
+from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import check_devices, check_launcher
 from dove.training.schedule import learning_rate
 from dove.training.setup import resolve_length
@@ -43,7 +43,7 @@ NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", 
 """Answers need none of the losses on images."""
 
 
-class AnswerObjective(Objective):
+class AnswerObjective(Objective[AnswerBatch]):
     """Cross entropy of the answers' words, averaged over all of them in the batches of all processes.
 
     Args:
@@ -55,7 +55,7 @@ class AnswerObjective(Objective):
     def __init__(self, model: VisionLanguageModel):
         super().__init__(model, NO_IMAGES)
 
-    def forward(self, batch: AnswerBatch, step: int) -> StepResult:  # type: ignore[override]
+    def forward(self, batch: AnswerBatch, step: Step) -> StepResult:
         """Loss of a batch.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Models at the start of their training: sizes from the settings, weights at random, computed or from a checkpoint."""
+"""Initialisation of models: sizes from the settings, weights at random, computed or from a checkpoint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,16 +29,16 @@ from dove.training.baseline_config import (
 from dove.training.config import TokenizerTrainConfig, VQGANTrainConfig
 
 Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
-"""Some training images in [-1, 1], for starts that are computed from them; None where a run resumes, whose weights come
-from its checkpoint."""
+"""Function that loads some training images in [-1, 1], to compute weights from; None where a run resumes, whose weights
+come from its checkpoint."""
 
 
-def start_vqgan(config: VQGANTrainConfig, sample: Sample) -> VQGAN:
-    """Make DOVE's VQGAN at random weights."""
+def initialise_vqgan(config: VQGANTrainConfig, _sample: Sample) -> VQGAN:
+    """Make DOVE's VQGAN with random weights."""
     return VQGAN(config.model)
 
 
-def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
+def initialise_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     """Make the whole tokenizer."""
     model = QDove(config.model) if isinstance(config.model, QDoveConfig) else Dove(config.model)
     if not sample:
@@ -54,7 +54,7 @@ def start_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     if isinstance(model, QDove) and (words := getattr(config, "pretrained_words", "")):
         import_words(model.generator.query_embedding.words, words)  # a checkpoint that has words brings its own
     if config.start == "checkpoint":
-        start_from_checkpoint(model, config.checkpoint)
+        initialise_from_checkpoint(model, config.checkpoint)
     return model
 
 
@@ -98,7 +98,7 @@ def fit_prior(model: Dove, prior: CosinePrior, images: Float[Tensor, "M 3 S S"])
 
 
 @torch.no_grad()
-def start_from_checkpoint(model: Dove, source: str) -> None:
+def initialise_from_checkpoint(model: Dove, source: str) -> None:
     """Take over the weights of another tokenizer; those it lacks, such as another EOS head's, stay as they are.
 
     From a head that predicts a perceptual distance beside the PSNR, a model that predicts the PSNR alone takes that part.
@@ -118,29 +118,29 @@ def start_from_checkpoint(model: Dove, source: str) -> None:
     load_weights(model, own | weights, source)
 
 
-def start_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) -> MaskgitTokenizer:
-    """The VQGAN without attention, its codebook drawn from the latents of training images."""
+def initialise_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) -> MaskgitTokenizer:
+    """Make the VQGAN without attention, its codebook drawn from the latents of training images."""
     model = MaskgitTokenizer(config.model)
     if sample:
-        start_codebook(model.vqgan, sample())
+        initialise_codebook(model.vqgan, sample())
     return model
 
 
 @torch.no_grad()
-def start_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Entries at latents of images, so that none starts where no latent comes."""
+def initialise_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
+    """Set codebook entries to latents of images, so that each is near some latent."""
     entries = vqgan.quantize.embedding.weight
     latents = vqgan.encode((images[: len(entries)] + 1) / 2).flatten(0, 1)
     entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
 
 
-def start_titok(config: TiTokTrainConfig, sample: Sample) -> TiTok:
-    """Single-stage TiTok at random weights."""
+def initialise_titok(config: TiTokTrainConfig, _sample: Sample) -> TiTok:
+    """Make a single-stage TiTok with random weights."""
     return make_titok(config.model)
 
 
-def start_titok_codes(config: TwoStageTrainConfig, sample: Sample) -> TwoStageTiTok:
-    """Two-stage TiTok at random weights, with the codebook and the decoder of its VQGAN."""
+def initialise_titok_codes(config: TwoStageTrainConfig, _sample: Sample) -> TwoStageTiTok:
+    """Make a two-stage TiTok with random weights and the codebook and the decoder of its VQGAN."""
     model = make_titok(_model(config, TiTokConfig))
     assert isinstance(model, TwoStageTiTok)
     teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
@@ -149,30 +149,30 @@ def start_titok_codes(config: TwoStageTrainConfig, sample: Sample) -> TwoStageTi
     return model
 
 
-def start_titok_pixels(config: PaintingTrainConfig, sample: Sample) -> TwoStageTiTok:
-    """What stage one ended with."""
+def initialise_titok_pixels(config: PaintingTrainConfig, _sample: Sample) -> TwoStageTiTok:
+    """Load TiTok as stage one left it."""
     model = make_titok(_model(config, TiTokConfig))
     assert isinstance(model, TwoStageTiTok)
     load_stage(model, model.config, config.stage_one)
     return model
 
 
-def start_alit_codes(config: TwoStageTrainConfig, sample: Sample) -> ALIT:
-    """ALIT at random weights around its VQGAN."""
+def initialise_alit_codes(config: TwoStageTrainConfig, _sample: Sample) -> ALIT:
+    """Make ALIT with random weights around its VQGAN."""
     model = ALIT(_model(config, ALITConfig))
     model.base_tokenizer = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
     return model
 
 
-def start_alit_pixels(config: PaintingTrainConfig, sample: Sample) -> ALIT:
-    """What stage one ended with."""
+def initialise_alit_pixels(config: PaintingTrainConfig, _sample: Sample) -> ALIT:
+    """Load ALIT as stage one left it."""
     model = ALIT(_model(config, ALITConfig))
     load_stage(model, model.config, config.stage_one)
     return model
 
 
 def load_teacher(source: str, expected: MaskgitVQGANConfig) -> MaskgitVQGAN:
-    """The VQGAN that a two-stage model learns from.
+    """Load the VQGAN that a two-stage model learns from.
 
     Raises:
         UserError: if none is named, or it has other sizes.

@@ -10,8 +10,8 @@ from dove.config import DoveConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import TokenizerTrainConfig
+from dove.training.initialisation import initialise_from_checkpoint
 from dove.training.presets import PRESETS
-from dove.training.starts import start_from_checkpoint
 
 
 def test_a_head_that_predicts_the_distance_too_gives_its_part(
@@ -20,7 +20,7 @@ def test_a_head_that_predicts_the_distance_too_gives_its_part(
     both = Dove(replace(tiny_config, eos_head="quality", quality_perceptual="squeezenet")).eval()
     both.save_pretrained(tmp_path)
     alone = Dove(replace(tiny_config, eos_head="quality")).eval()
-    start_from_checkpoint(alone, str(tmp_path))
+    initialise_from_checkpoint(alone, str(tmp_path))
     expected, found = (model.generate(images).eos for model in (both, alone))
     torch.testing.assert_close(found.quality, expected.quality)
     assert found.perceptual is None
@@ -33,7 +33,7 @@ def test_presets_fit_the_shipped_checkpoint_that_they_start_from(name: str) -> N
     config = PRESETS[name]
     assert isinstance(config, TokenizerTrainConfig)
     model = (QDove if name.startswith("q") else Dove)(config.model)
-    start_from_checkpoint(model, config.checkpoint)
+    initialise_from_checkpoint(model, config.checkpoint)
     shipped = Dove.from_pretrained("dove-tiny")
     for part in ("vqgan.embed.weight", "generator.transformer.layers.0.mlp.dense_h_to_4h.weight"):
         torch.testing.assert_close(model.state_dict()[part], shipped.state_dict()[part])
