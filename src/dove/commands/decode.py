@@ -73,7 +73,7 @@ def run(options: DecodeOptions) -> None:
 
 
 def file_name(key: str, taken: set[str]) -> str:
-    """A PNG's path, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins.
+    """Name a PNG, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins.
 
     Parts that no file system takes are shortened to a beginning and a hash.
     """
@@ -88,6 +88,6 @@ def file_name(key: str, taken: set[str]) -> str:
 
 
 def relative_path(key: str) -> PurePosixPath:
-    """A record's key as a path that stays below the folder it is used in."""
+    """Turn a record's key into a path that stays below the folder it is used in."""
     parts = [part for part in PurePosixPath(key.replace("\\", "/")).parts if part not in ("/", "..", ".")]
     return PurePosixPath(*(part.replace(":", "_").replace("\0", "_") for part in parts or ["image"]))

@@ -44,7 +44,7 @@ def run(options: EncodeOptions) -> None:
 
 
 def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
-    """The store that the options describe, new or unfinished, and what fills it.
+    """Open the store that the options describe, new or unfinished, and make the encoder that fills it.
 
     Raises:
         UserError: for options that cannot work, or a folder with other tokens.

@@ -90,7 +90,7 @@ class ShardEncoder:
         self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
 
     def shard(self, positions: range, progress: Any = None) -> "Shard":
-        """The tokens of a part of the source; ``progress`` is a tqdm bar that counts images."""
+        """Encode a part of the source; ``progress`` is a tqdm bar that counts images."""
         import torch
 
         from dove.data.loader import ImageLoader

@@ -14,16 +14,16 @@ from dove.training.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=TrainConfig)
 LENGTHS = ("--run.steps", "--run.epochs")
-"""Two ways of saying how long a run is."""
+"""Flags for the length of a run, of which one is given."""
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Settings of a tokenizer's training; see ``parse_settings``."""
+    """Parse the settings of a tokenizer's training; see ``parse_settings``."""
     return parse_settings(arguments, PRESETS, "dove train")
 
 
 def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], command: str) -> Settings:
-    """Settings from the preset, then ``--config`` files, then flags; the last value given wins.
+    """Parse settings from the preset, then ``--config`` files, then flags; the last value given wins.
 
     Args:
         arguments: what stands behind the command.
@@ -78,7 +78,7 @@ def report_model(folder: Path) -> None:
 
 
 def _take(flags: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of a flag, and the flags without it."""
+    """Give the value of a flag, and the flags without it."""
     for position, flag in enumerate(flags):
         if flag.startswith(name + "="):
             return flag.split("=", 1)[1], flags[:position] + flags[position + 1 :]
@@ -102,13 +102,13 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _other_length(flags: list[str]) -> list[str]:
-    """What ends the other way of saying how long a run is, where flags say it in one: the last value given wins."""
+    """Give the flag that resets the other length of a run where flags set one: the last value given wins."""
     given = [name for name in LENGTHS if any(flag.split("=", 1)[0] == name for flag in flags)]
     return [part for name in LENGTHS if len(given) == 1 and name not in given for part in (name, "0")]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
-    """Nested settings as the flags a user would type, so that files and flags go through one parser."""
+    """Flatten nested settings into the flags a user would type, so that files and flags go through one parser."""
     flags: list[str] = []
     for name, value in values.items():
         flag = f"{prefix}{name}".replace("_", "-")

@@ -1,4 +1,4 @@
-"""The batches of one rank, step by step, and which records they are made of."""
+"""Batches of one rank, step by step, and the records in them."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -37,7 +37,7 @@ class Batches:
             raise UserError("run.shuffle_blocks is for images in shards; these examples have none, pass 0")
 
     def from_step(self, start: int) -> Iterator[list[Any]]:
-        """The ``run.accumulate`` batches of step ``start``, of the next one, and so on without end.
+        """Iterate over the ``run.accumulate`` batches of step ``start``, of the next one, and so on without end.
 
         Raises:
             UserError: if the data give out, or a loader process is lost.
@@ -55,7 +55,7 @@ class Batches:
             yield list(islice(batches, self.run.accumulate))
 
     def records(self, step: int) -> list[dict[str, Any]]:
-        """Epoch, index and key of the records of a step, in their order."""
+        """List epoch, index and key of the records of a step, in their order."""
         key = getattr(self.examples, "key", None)
         pairs = islice(self._sampler(step), self.run.batch_size * self.run.accumulate)
         return [{"epoch": epoch, "index": index, **({"key": key(index)} if key else {})} for epoch, index in pairs]

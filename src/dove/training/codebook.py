@@ -57,9 +57,9 @@ class Restarts:
         return len(stale)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Give the state that a resumed run needs."""
         return {"idle": self.idle}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Take back the result of ``state_dict``."""
         self.idle = state["idle"]

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite: the batch is named, and the run stops or goes on without it."""
+"""Handling of losses and gradients that are not finite: the batch is named, and the run stops or goes on without it."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ class FiniteGuard:
         self._pending: list[tuple[int, Float[Tensor, ""], dict[str, Tensor]]] = []
 
     def watch(self, step: int, left_out: Float[Tensor, ""], values: dict[str, Tensor]) -> None:
-        """Remember a step.
+        """Keep the values of a step for :meth:`settle`.
 
         Args:
             step: counted from 0.
@@ -47,7 +47,7 @@ class FiniteGuard:
         self._pending.append((step, left_out.detach(), {name: value.detach() for name, value in values.items()}))
 
     def settle(self) -> None:
-        """Look at what was remembered.
+        """Check the values of the steps since the last call.
 
         Raises:
             UserError: by the policy "stop", for the first update that was left out.

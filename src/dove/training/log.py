@@ -1,4 +1,4 @@
-"""Where a training's numbers and pictures go: metrics.jsonl, PNG files, and what shows curves."""
+"""Log of a training's numbers and pictures: metrics.jsonl, PNG files, and what shows curves."""
 
 import json
 from pathlib import Path

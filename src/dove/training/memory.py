@@ -32,7 +32,7 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def innermost_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Modules in lists of modules that have no further list inside."""
+    """Iterate over the modules in lists of modules that have no further list inside."""
     for child in model.children():
         below = any(isinstance(module, nn.ModuleList) for module in child.modules())
         if isinstance(model, nn.ModuleList) and not below:
@@ -42,7 +42,7 @@ def innermost_blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A forward of which the backward pass keeps the inputs alone."""
+    """Wrap a forward so that the backward pass keeps its inputs alone."""
 
     @wraps(forward)
     def run(*inputs: Any, **named: Any) -> Any:
@@ -70,7 +70,7 @@ def memory_watched(run: RunConfig) -> Iterator[None]:
 
 
 def advice(run: RunConfig) -> str:
-    """What to change where a run does not fit into memory, in a line."""
+    """Name the settings to change for a run that does not fit into memory, in a line."""
     ways = []
     if run.batch_size > 1:
         half = -(-run.batch_size // 2)

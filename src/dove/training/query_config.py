@@ -34,7 +34,7 @@ class QDoveLossConfig(DoveLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryPrefixLossConfig(PrefixLossConfig):
-    """Eq. 7 at random lengths, and the error of the quality that is foreseen for the asked region."""
+    """Eq. 7 at random lengths, and the error of the quality that is predicted for the asked region."""
 
     irrelevant: float = 1e-10
     """lambda_o of Eq. 7, the weight of what lies outside of the boxes."""

@@ -1,4 +1,4 @@
-"""What depends on how far a run is: its number of steps and the learning rate."""
+"""Schedule of a run: its number of steps and the learning rate."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,10 @@ Settings = TypeVar("Settings", bound=TrainConfig)
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Linear warm-up from 0, the peak, then a cosine down to ``config.final_lr`` over the last ``config.decay_share``.
+    """Compute the learning rate of a step.
+
+    It warms up linearly from 0, stays at its peak, and falls as a cosine to ``config.final_lr`` over the last
+    ``config.decay_share`` of the run.
 
     Args:
         config: peak, end and how long warm-up and decay take.
@@ -25,12 +28,12 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def images_per_step(run: RunConfig, processes: int) -> int:
-    """Images of one update, over all its batches and all processes."""
+    """Count the images of one update, over all its batches and all processes."""
     return run.batch_size * run.accumulate * processes
 
 
 def in_steps(config: Settings, images: int, processes: int) -> Settings:
-    """The same settings with ``run.steps`` in the place of ``run.epochs``.
+    """Give the same settings with ``run.steps`` in the place of ``run.epochs``.
 
     Args:
         config: settings of a training.
@@ -45,7 +48,7 @@ def in_steps(config: Settings, images: int, processes: int) -> Settings:
 
 
 def told_length(config: TrainConfig, images: int, processes: int) -> str:
-    """How many steps the epochs of a run are, in a line."""
+    """Describe the number of steps that the epochs of a run are, in a line."""
     run, steps = config.run, in_steps(config, images, processes).run.steps
     return (
         f"{run.epochs:g} epochs of {images:,} images are {steps:,} steps of {images_per_step(run, processes):,} images "

@@ -65,7 +65,7 @@ def run_training(config: TrainConfig) -> Path:
 
 
 def resolve_length(config: Settings, images: int) -> Settings:
-    """The same settings with as many steps as their epochs take, which the first process tells; nothing else changes."""
+    """Give the same settings with as many steps as their epochs take, which the first process tells; nothing else changes."""
     process = PartialState(cpu=not torch.cuda.is_available())
     if config.run.epochs and process.is_main_process:
         print(told_length(config, images, process.num_processes))
@@ -73,7 +73,7 @@ def resolve_length(config: Settings, images: int) -> Settings:
 
 
 def split_holdout(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageDataset]:
-    """All but the last ``count`` records, and those.
+    """Split off the last ``count`` records.
 
     Raises:
         UserError: if that leaves nothing to train on.
@@ -85,7 +85,7 @@ def split_holdout(dataset: ImageDataset, count: int) -> tuple[ImageDataset, Imag
 
 
 def load_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tensor, "M 3 S S"]:
-    """All readable images of a small data set, in [-1, 1]."""
+    """Load all readable images of a small data set, in [-1, 1]."""
     images = [processor.preprocess(record.image) for record in dataset if isinstance(record, Record)]
     return torch.stack(images) if images else torch.empty(0, 3, processor.image_size, processor.image_size)
 
@@ -111,7 +111,7 @@ def save_model(model: nn.Module, folder: Path, loss_networks: Sequence[str] = ()
 
 
 def _plain(value: object) -> object:
-    """Tuples as lists, all the way down: YAML has no tuples."""
+    """Turn tuples into lists, all the way down: YAML has no tuples."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

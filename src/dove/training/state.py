@@ -24,7 +24,7 @@ PREFIX = "step-"
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """List the whole checkpoints, oldest first."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / STATE_FILE).is_file())
 
 
@@ -45,7 +45,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Non
         for path in (scratch / STATE_FILE, scratch / MANIFEST_FILE, scratch):
             _flush(path)
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(scratch, final)
+        scratch.replace(final)
         _flush(folder)
         for old in checkpoints(folder)[:-keep]:
             # Out of sight first: a kill in the middle must not leave half a checkpoint under a name that counts.
@@ -60,7 +60,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Non
 
 
 def remove_scraps(folder: Path) -> None:
-    """Remove what a killed run had begun to write or to remove."""
+    """Remove the unfinished folders of a killed run."""
     for scrap in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(scrap, ignore_errors=True)
 
@@ -110,7 +110,7 @@ def _sha256(file: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Down to the disk, for files and folders; what is only in the system's memory is lost with the power."""
+    """Flush to the disk, for files and folders; what is only in the system's memory is lost with the power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -119,7 +119,7 @@ def _flush(path: Path) -> None:
 
 
 def map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
-    """Nested dictionaries, lists and tuples with their tensors changed, in the order of their entries."""
+    """Change the tensors of nested dictionaries, lists and tuples, in the order of their entries."""
     if isinstance(state, Tensor):
         return change(state)
     if isinstance(state, dict):
@@ -130,22 +130,22 @@ def map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A copy on the CPU."""
+    """Copy a tensor to the CPU."""
     return tensor.detach().to("cpu", copy=True)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, each once."""
+    """Iterate over parameters and buffers, each once."""
     return chain(module.named_parameters(), module.named_buffers())
 
 
 def module_on_cpu(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, which takes no further memory on the module's own device."""
+    """Copy a module to the CPU, which takes no further memory on the module's own device."""
     return copy_around(module, {name: on_cpu(tensor) for name, tensor in named_tensors(module)})
 
 
 def copy_around(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """A copy of a module, without copies of its tensors.
+    """Copy a module, without copies of its tensors.
 
     Args:
         module: to be copied.
