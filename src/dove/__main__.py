@@ -1,4 +1,4 @@
-"""``python -m dove``."""
+"""The command ``dove`` as ``python -m dove``."""
 
 import sys
 

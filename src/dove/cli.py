@@ -20,7 +20,7 @@ USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 class Command(NamedTuple):
-    """Where a command lives and what ``dove --help`` says about it."""
+    """Module of a command and its line in ``dove --help``."""
 
     module: str
     help: str
@@ -108,7 +108,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     import tyro
 
     for argument in arguments:
-        if argument.startswith("-") and os.path.isfile(argument):
+        # Path.is_file raises where an argument is too long for a file name.
+        if argument.startswith("-") and os.path.isfile(argument):  # noqa: PTH113
             raise UserError(f"{argument} is read as a flag; pass the file of that name as ./{argument}")
     module = import_module(COMMANDS[name].module)
     if hasattr(module, "parse"):
@@ -119,7 +120,7 @@ def run_command(name: str, arguments: list[str]) -> int:
 
 
 def help_text(group: Sequence[str] = ()) -> str:
-    """What ``dove --help`` prints, or ``dove evaluate --help`` for a group of commands."""
+    """Compose the text of ``dove --help``, or of ``dove evaluate --help`` for a group of commands."""
     prefix = " ".join(["dove", *group])
     listed = {name: command.help for name, command in COMMANDS.items() if f"dove {name} ".startswith(f"{prefix} ")}
     width = max(map(len, listed))

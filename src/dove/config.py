@@ -7,13 +7,13 @@ from dove.errors import UserError
 
 
 def added(default: Any) -> Any:
-    """A setting that checkpoints written before it existed may lack: they get the default."""
+    """Declare a setting that older checkpoints may lack; those get the default."""
     return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
-    """Image ends. The defaults are the "amused" VQGAN that the paper starts from."""
+    """Settings of the VQGAN. The defaults are the "amused" VQGAN that initialises the paper's model."""
 
     image_size: int = 256
     """Side of the square input, in pixels."""
@@ -45,32 +45,32 @@ class VQGANConfig:
     @property
     def grid_size(self) -> int:
         """Side h = w of the latent grid."""
-        return self.image_size // self.patch_size // 2 ** (len(self.block_out_channels) - 1)
+        return int(self.image_size // self.patch_size // 2 ** (len(self.block_out_channels) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A GPT-NeoX stack. The defaults are Pythia-70M."""
+    """Settings of a GPT-NeoX stack. The defaults are Pythia-70M."""
 
     hidden_size: int = 512
     """Width of the residual stream."""
     num_layers: int = 6
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     num_heads: int = 8
-    """Attention heads."""
+    """Number of attention heads."""
     intermediate_size: int = 2048
     """Width inside the MLPs."""
     rotary_fraction: float = 0.25
-    """Share of each head's dimensions that rotary positions turn."""
+    """Share of each head's dimensions that get rotary positions, in [0, 1]."""
     max_positions: int = 2048
-    """Positions the rotary table is made for."""
+    """Largest number of positions."""
     initializer_range: float = 0.02
     """Standard deviation of freshly drawn weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoveConfig:
-    """The whole tokenizer. The defaults are the paper's sizes."""
+    """Settings of the whole tokenizer. The defaults are the paper's sizes."""
 
     autoencoder: Literal["vqgan", "patches"] = added("vqgan")
     """Way from pixels to latents and back: the VQGAN, as in the paper, or a linear embedding of patches and a few
@@ -79,7 +79,7 @@ class DoveConfig:
     generator: BackboneConfig = field(default_factory=BackboneConfig)
     decoder: BackboneConfig = field(default_factory=BackboneConfig)
     max_tokens: int = 256
-    """Capacity K. The token decoder turns position i into grid position i, so K is the number of grid positions."""
+    """Capacity K. The token decoder maps position i to grid position i, so K is the number of grid positions."""
     token_dim: int = 512
     """Width D of a token."""
     token_kind: Literal["point", "gaussian"] = added("point")
@@ -96,7 +96,7 @@ class DoveConfig:
     quality_perceptual: str = added("none")
     """Network, or several joined by +, whose perceptual distance the ``quality`` head predicts beside the PSNR."""
     vocab_size: int = 50304
-    """Words of the ``vocab`` head."""
+    """Number of words of the ``vocab`` head."""
     eos_token_id: int = 0
     """The word of the ``vocab`` head that ends a sequence."""
 
@@ -116,5 +116,5 @@ class DoveConfig:
 
     @property
     def learned_numbers(self) -> int:
-        """Numbers of a token that the generator decides."""
+        """Numbers of a token that the generator computes."""
         return self.token_dim - self.prior_numbers

@@ -1,4 +1,4 @@
-"""The one exception class for what a user can cause."""
+"""The one exception class for errors that a user can cause."""
 
 
 class UserError(ValueError):
@@ -6,5 +6,5 @@ class UserError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """Text of an error of any library without its line breaks; the name of its class where it has none."""
+    """Return the text of any error without line breaks, or the name of its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

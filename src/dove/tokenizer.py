@@ -1,4 +1,4 @@
-"""DOVE itself: image to latents to tokens, and back."""
+"""The DOVE tokenizer: images to latents to tokens, and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ from dove.registry import find_class
 from dove.tokens import Tokens
 
 LARGEST_PIXEL = 1.5
-"""Pixels are in [-1, 1]; a bicubic resize may overshoot that, pixels from 0 to 255 are caught."""
+"""Largest magnitude of pixels accepted as [-1, 1]: a bicubic resize may overshoot, pixels from 0 to 255 are refused."""
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -53,14 +53,14 @@ class Dove(
     tags=["image-tokenizer"],
     model_card_template=MODEL_CARD,
 ):
-    """The tokenizer: ``encode`` turns images into tokens of a chosen or an adaptive number, ``decode`` turns them back.
+    """Tokenizer of images: :meth:`encode` gives a chosen or an adaptive number of tokens, :meth:`decode` rebuilds images.
 
-    ``encode`` and ``decode`` run without gradients. Training calls the stages they are made of: ``generate`` and
+    ``encode`` and ``decode`` run without gradients. Training calls their stages: ``generate`` and
     ``reconstruct_from``.
     """
 
     settings: ClassVar[type[DoveConfig]] = DoveConfig
-    """What a checkpoint's config is read as."""
+    """Class of the settings in a checkpoint."""
 
     def __init__(self, config: DoveConfig):
         super().__init__()
@@ -77,7 +77,7 @@ class Dove(
         self.token_decoder: TokenDecoder | PriorTokenDecoder = make_token_decoder(config)
 
     def make_generator(self, config: DoveConfig) -> TokenGenerator:
-        """f, as ``config`` describes it; variants have their own."""
+        """Make the token generator that ``config`` describes; subclasses make their own."""
         return make_token_generator(config)
 
     @property
@@ -92,13 +92,13 @@ class Dove(
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """The numbers of tokens an image can have: all up to the capacity."""
+        """Numbers of tokens an image can have: all up to the capacity."""
         return tuple(range(1, self.max_tokens + 1))
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Tokens of images.
+        """Encode images to tokens.
 
         Args:
             images: (B, 3, S, S), float in [-1, 1], S = ``config.vqgan.image_size``.
@@ -111,7 +111,7 @@ class Dove(
 
     @torch.no_grad()
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-        """Tokens of the same images by several length policies, for little more than the price of one.
+        """Encode the same images by several length policies, for little more than the cost of one.
 
         Args:
             images: as for ``encode``.
@@ -138,7 +138,7 @@ class Dove(
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Images, in [-1, 1], from tokens.
+        """Rebuild images, in [-1, 1], from tokens.
 
         Args:
             tokens: (B, K, D) values; whatever they hold from their lengths onward is ignored.
@@ -154,7 +154,8 @@ class Dove(
     def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
         """Generate the first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
         prefix = self.generator.embed(self.vqgan.encode(images))
-        return self.generator(prefix, self.prior.encode(images), num_tokens)
+        output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
+        return output
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +168,7 @@ class Dove(
         return self.config.token_dim
 
     def forward_features(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        """All K tokens of images in [-1, 1], not cut, with gradients: a feature extractor as timm's models are."""
+        """Compute all K tokens of images in [-1, 1], not cut, with gradients, as timm's feature extractors do."""
         return self.generate(images).values
 
     def reconstruct_from(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
@@ -238,9 +239,9 @@ class Dove(
 
         Args:
             save_directory: the checkpoint folder; files of an earlier checkpoint are replaced at the very end.
-            dtype: what to store floats in, such as ``torch.float16``; None as they are. Loading gives fp32 either way.
-            model_card_kwargs: for the template of the README.
-            hub_options: ``push_to_hub=True``, ``repo_id`` and what else ``push_to_hub`` takes.
+            dtype: type to store floats in, such as ``torch.float16``; None as they are. Loading gives fp32 either way.
+            model_card_kwargs: values for the template of the README.
+            hub_options: ``push_to_hub=True``, ``repo_id`` and further options of ``push_to_hub``.
 
         Raises:
             UserError: if the folder cannot be written.

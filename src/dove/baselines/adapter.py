@@ -1,4 +1,4 @@
-"""What the baselines share: checks of what users hand over, and the reading of published checkpoints."""
+"""Parts that the baselines share: checks of images and tokens, and the reading of published checkpoints."""
 
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -18,13 +18,13 @@ from dove.weight_files import read_published
 Model = TypeVar("Model", bound=nn.Module)
 
 TRAINING_ONLY = ("gan_losses.", "criterion.", "loss.")
-"""Beginnings of the names of what checkpoints hold for training alone."""
+"""Prefixes of the names of tensors that checkpoints hold for training alone."""
 AVERAGED = "ema."
-"""Beginning of the names of the averaged weights, where a checkpoint holds a whole training state."""
+"""Prefix of the names of the averaged weights, where a checkpoint holds a whole training state."""
 
 
 def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 3 S S"]:
-    """The images, checked, on the device and in the dtype of ``like``.
+    """Check images and put them on the device and in the dtype of ``like``.
 
     Raises:
         UserError: unless they are (B, 3, side, side) floats in [-1, 1].
@@ -41,7 +41,7 @@ def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 
 
 
 def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor) -> Tokens:
-    """The tokens, checked, on the device and in the dtype of ``like``.
+    """Check tokens and put them on the device and in the dtype of ``like``.
 
     Raises:
         UserError: unless their values are (B, max_tokens, token_dim).
@@ -52,9 +52,9 @@ def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor
 
 
 class FixedLength(nn.Module):
-    """A tokenizer that turns every image into the same number of tokens.
+    """A tokenizer that gives every image the same number of tokens.
 
-    Subclasses say what the tokens are; here is the protocol around them.
+    Subclasses define the tokens; this class is the protocol around them.
     """
 
     image_size: int
@@ -66,20 +66,20 @@ class FixedLength(nn.Module):
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """The numbers of tokens an image can have."""
+        """Numbers of tokens an image can have: only K."""
         return (self.max_tokens,)
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        """Codebook entries of images in [-1, 1]."""
+        """Compute the codebook entries of images in [-1, 1]."""
         raise NotImplementedError
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
-        """Images from tokens, in [-1, 1] up to overshoot, with gradients."""
+        """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
         raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Tokens of images.
+        """Encode images to tokens.
 
         Args:
             images: (B, 3, S, S), float in [-1, 1].
@@ -95,7 +95,7 @@ class FixedLength(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Images, in [-1, 1], from tokens.
+        """Rebuild images, in [-1, 1], from tokens.
 
         Raises:
             UserError: for tokens of another shape, or fewer than K of them.
@@ -117,7 +117,7 @@ class FixedLength(nn.Module):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The model's tensors of a published checkpoint: the averaged ones where there are such, none of the losses'.
+    """Read the model's tensors from a published checkpoint: the averaged ones where it has them, none of the losses'.
 
     Raises:
         UserError: if the file is missing or damaged.
@@ -128,7 +128,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> Model:
-    """The model that ``build`` makes, with these weights in place of random ones, in fp32, for evaluation.
+    """Build a model with these weights in place of random ones, in fp32, for evaluation.
 
     Raises:
         UserError: if names or shapes differ from the model's.
@@ -151,10 +151,10 @@ def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
 
 
 def chosen(name: str, configs: Mapping[str, object]) -> None:
-    """Insist on a known name.
+    """Check that a model has a known name.
 
     Raises:
-        UserError: for an unknown one, listing the known.
+        UserError: for an unknown name; the message lists the known ones.
     """
     if name not in configs:
         raise UserError(f"no model {name!r}; the models are {', '.join(configs)}")

@@ -4,7 +4,7 @@ Every roll-out runs image tokens, earlier latents and fresh latents through the 
 roll-out r are no prefix of those of roll-out r + 1. Stage one trains the logits of every roll-out against the VQGAN's
 codes, stage two the images of ``reconstruct_from``.
 
-Where the published code and the paper part ways, this follows the paper: halting is decided, not drawn, outside
+Where the published code and the paper differ, this follows the paper: halting is decided, not drawn, outside
 training; every image of a batch gets its own length; and tokens can be decoded without the image they came from.
 """
 
@@ -27,18 +27,19 @@ from dove.models.eos import EosScores
 from dove.tokens import Tokens
 
 PUBLISHED_VQGAN = "base_tokenizer.vqgan."
+"""Prefix of the VQGAN's parameters in the published checkpoints."""
 
 
 @dataclass(frozen=True)
 class RollOut:
-    """What one roll-out makes of the images; L is its number of tokens.
+    """Result of one roll-out; L is its number of tokens.
 
     Attributes:
-        latents: before quantisation.
+        latents: tokens before quantisation.
         values: codebook entries of unit length, with the latents' gradient.
-        ids: which entries.
-        loss: codebook and commitment loss.
-        logits: of the VQGAN's codes, from these values.
+        ids: ids of these entries.
+        loss: sum of the codebook and the commitment loss.
+        logits: logits of the VQGAN's codes, computed from the values.
         codes: the VQGAN's codes of the images, which the logits are trained to predict.
     """
 
@@ -51,7 +52,7 @@ class RollOut:
 
 
 class ALITDecoder(Transformer):
-    """Tokens and a grid of mask tokens through one transformer; the grid comes out as logits."""
+    """Transformer over tokens and a grid of mask tokens, whose outputs at the grid are logits."""
 
     def __init__(self, config: ALITConfig):
         super().__init__(config.transformer)
@@ -67,15 +68,16 @@ class ALITDecoder(Transformer):
     def forward(
         self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"], grid: Float[Tensor, "M H"]
     ) -> Float[Tensor, "B N V"]:
-        """Logits at all positions of the grid but its first; tokens that are not kept have no influence."""
+        """Compute logits at all positions of the grid but its first; tokens that are not kept have no influence."""
         tokens = self.decoder_embed(values) + self.latent_token_positional_embedding[: values.shape[1]]
         hidden = self.ln_pre(torch.cat([grid.expand(len(values), -1, -1), tokens], 1))
         seen = F.pad(kept, (len(grid), 0), value=True)[:, None, None]
-        return self.ffn(self.ln_post(self.run(hidden, seen)[:, 1 : len(grid)]))
+        logits: Tensor = self.ffn(self.ln_post(self.run(hidden, seen)[:, 1 : len(grid)]))
+        return logits
 
 
 class ALIT(nn.Module):
-    """The tokenizer; attribute names are the published ones, but for those inside the VQGAN."""
+    """The ALIT tokenizer; attribute names are the published ones, except inside the VQGAN."""
 
     def __init__(self, config: ALITConfig):
         super().__init__()
@@ -115,13 +117,13 @@ class ALIT(nn.Module):
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """The numbers of tokens an image can have."""
+        """Numbers of tokens an image can have: those of the roll-outs."""
         step = self.config.tokens_per_rollout
         return tuple(range(step, self.max_tokens + 1, step))
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Tokens of images.
+        """Encode images to tokens.
 
         Args:
             images: (B, 3, S, S), float in [-1, 1].
@@ -136,19 +138,19 @@ class ALIT(nn.Module):
 
     @torch.no_grad()
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-        """What ``encode`` gives for each of the requests, from the roll-outs of the longest."""
+        """Encode the same images by several length policies, from the roll-outs of the longest; see :meth:`encode`."""
         policies = [self._policy(request) for request in requests]
         images = fitting_images(images, self.image_size, self.latent_tokens)
         longest = max(policy.positions(self.max_tokens) for policy in policies)
         roll_outs = list(self.roll_outs(images, longest // self.config.tokens_per_rollout))
-        judged = not all(isinstance(policy, Fixed) for policy in policies)
-        eos = self._eos(images, roll_outs if judged else roll_outs[:0])
+        adaptive = not all(isinstance(policy, Fixed) for policy in policies)
+        eos = self._eos(images, roll_outs if adaptive else roll_outs[:0])
         trial = Trial(images=images, reconstruct=lambda lengths: self.decode(self._cut(roll_outs, lengths)))
         return [self._cut(roll_outs, policy.lengths(eos, trial)) for policy in policies]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Images, in [-1, 1], from tokens.
+        """Rebuild images, in [-1, 1], from tokens.
 
         Args:
             tokens: (B, K, D) values; whatever they hold from their lengths onward is ignored.
@@ -166,7 +168,7 @@ class ALIT(nn.Module):
         return self.reconstruct_from(self.logits(tokens.values, tokens.mask)).clamp(-1, 1)
 
     def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
-        """The first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
+        """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         pixels = (images + 1) / 2
         grid = self.base_tokenizer.encode(pixels)
         codes = self.base_tokenizer.quantized(grid).ids
@@ -183,20 +185,21 @@ class ALIT(nn.Module):
             hidden = self._halt(hidden, logits, codes)
 
     def logits(self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B N V"]:
-        """Logits of the VQGAN's codes, with gradients."""
+        """Compute logits of the VQGAN's codes, with gradients."""
         masks = self.decoder_mask_token[0].expand(len(self.decoder_positional_embedding) - 1, -1)
         grid = torch.cat([self.decoder_class_embedding, masks]) + self.decoder_positional_embedding
-        return self.decoder(values, kept, grid)
+        logits: Tensor = self.decoder(values, kept, grid)
+        return logits
 
     def reconstruct_from(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B 3 S S"]:
-        """Images, in [-1, 1] up to overshoot, of the mean codes under the logits, with gradients."""
+        """Rebuild images, in [-1, 1] up to overshoot, from the mean codes under the logits, with gradients."""
         return self.base_tokenizer.decode(mix_codes(logits, self.base_tokenizer.quantize.entries())) * 2 - 1
 
     def _image_tokens(self, pixels: Float[Tensor, "B 3 S S"], grid: Float[Tensor, "B N C"]) -> Float[Tensor, "B M H"]:
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         cells = F.normalize(torch.cat([grid, patches], 2), dim=-1)
-        start = self.encoder_class_embedding.expand(len(cells), -1, -1)
-        return torch.cat([start, cells], 1) + self.encoder_positional_embedding
+        first = self.encoder_class_embedding.expand(len(cells), -1, -1)
+        return torch.cat([first, cells], 1) + self.encoder_positional_embedding
 
     def _halt(
         self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]
@@ -213,7 +216,7 @@ class ALIT(nn.Module):
         return torch.cat([hidden[:, :1], cells, hidden[:, 1 + codes.shape[1] :]], 1)
 
     def _eos(self, images: Float[Tensor, "B 3 S S"], roll_outs: Sequence[RollOut]) -> EosScores:
-        """EOS behind the tokens of every roll-out, the more so the better its image."""
+        """Compute EOS scores behind the tokens of every roll-out, higher for a better image."""
         margin = images.new_full((len(images), self.max_tokens), -torch.inf)
         for roll_out in roll_outs:
             length = roll_out.values.shape[1]
@@ -224,7 +227,7 @@ class ALIT(nn.Module):
         return EosScores(probability=(margin > 0).float(), margin=margin)
 
     def _cut(self, roll_outs: Sequence[RollOut], lengths: Int[Tensor, " B"]) -> Tokens:
-        """For every image the tokens of the roll-out that has its length."""
+        """Take, for every image, the tokens of the roll-out that has its length."""
         step = self.config.tokens_per_rollout
         numbers = (lengths // step).clamp(1, len(roll_outs))
         rows = [
@@ -247,14 +250,14 @@ class ALIT(nn.Module):
 
 
 def from_published_name(name: str) -> str:
-    """Our name of a parameter of the published checkpoints."""
+    """Translate a parameter's name in the published checkpoints to its name here."""
     if name.startswith(PUBLISHED_VQGAN):
         return "base_tokenizer." + from_taming_name(name.removeprefix(PUBLISHED_VQGAN))
     return name
 
 
 def load_published(name: str, path: str | Path) -> ALIT:
-    """A model with the weights of a published checkpoint, the averaged ones where it has them, for evaluation.
+    """Load the weights of a published checkpoint, the averaged ones where it has them, for evaluation.
 
     Args:
         name: one of ``ALITS``.

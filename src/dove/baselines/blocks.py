@@ -1,4 +1,4 @@
-"""The pre-norm transformer and the codebook that TiTok and ALIT share. Parameter names are the published ones."""
+"""The pre-norm transformer and the codebook that TiTok and ALIT share. Parameters have the published names."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dove.baselines.config import TransformerConfig
 from dove.models.transformer import attend
 
 COMMITMENT = 0.25
-"""Weight of the pull on the latents beside the pull on the codebook."""
+"""Weight of the commitment loss beside the codebook loss."""
 
 
 class Attention(nn.Module):
@@ -27,11 +27,12 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, hidden: Float[Tensor, "B S H"], mask: Bool[Tensor, "#B 1 1 S"] | None) -> Float[Tensor, "B S H"]:
-        """The mask is True for positions that may be seen; None for all."""
+        """Attend to the positions where ``mask`` is True; None for all."""
         projected = F.linear(hidden, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = projected.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = torch.unflatten(projected, 2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = attend(query, key, value, mask)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        output: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return output
 
 
 class Block(nn.Module):
@@ -47,12 +48,14 @@ class Block(nn.Module):
         )
 
     def forward(self, hidden: Float[Tensor, "B S H"], mask: Bool[Tensor, "#B 1 1 S"] | None) -> Float[Tensor, "B S H"]:
+        """Apply attention and MLP; the mask is True for positions that may be seen, None for all."""
         hidden = hidden + self.attn(self.ln_1(hidden), mask)
-        return hidden + self.mlp(self.ln_2(hidden))
+        transformed: Tensor = self.mlp(self.ln_2(hidden))
+        return hidden + transformed
 
 
 class Transformer(nn.Module):
-    """The blocks alone; norms and embeddings are their owners' matter."""
+    """A stack of blocks without norms or embeddings around it."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -61,19 +64,19 @@ class Transformer(nn.Module):
     def run(
         self, hidden: Float[Tensor, "B S H"], mask: Bool[Tensor, "#B 1 1 S"] | None = None
     ) -> Float[Tensor, "B S H"]:
-        """All blocks in turn. The mask is True for positions that may be seen."""
+        """Run all blocks. The mask is True for positions that may be seen; None for all."""
         for block in self.transformer:
             hidden = block(hidden, mask)
         return hidden
 
 
 def embedding(*shape: int) -> nn.Parameter:
-    """A learned table or vector whose rows start with unit length."""
+    """Make a learned table or vector whose rows have about unit length at initialisation."""
     return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
 
 
 def initialise(module: nn.Module) -> None:
-    """The narrow start of linear maps and convolutions that both papers use; for ``Module.apply``."""
+    """Initialise a linear map or convolution as both papers do, for ``Module.apply``: truncated normal, deviation 0.02."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -85,10 +88,10 @@ class Quantized:
     """Codebook entries in place of latents.
 
     Attributes:
-        values: the entries, with the gradient of the latents they stand for.
-        ids: which entries.
+        values: the entries, with the gradient of the latents they replace.
+        ids: ids of the entries.
         loss: mean over batch, positions and channels of the codebook and the commitment loss.
-        latents: as they were compared with the entries.
+        latents: the latents as they were compared with the entries.
     """
 
     values: Float[Tensor, "B L D"]
@@ -98,7 +101,7 @@ class Quantized:
 
 
 class Codebook(nn.Module):
-    """Nearest-neighbour quantisation."""
+    """Codebook for nearest-neighbour quantisation."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
@@ -111,19 +114,19 @@ class Codebook(nn.Module):
         return self.embedding.num_embeddings
 
     def entries(self) -> Float[Tensor, "V D"]:
-        """What latents are replaced by."""
+        """Return the V entries that replace latents."""
         return self.embedding.weight
 
     def prepare(self, latents: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The latents as they are compared with the entries."""
+        """Bring latents to the form in which they are compared with the entries."""
         return latents
 
     def lookup(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """The entries of these ids."""
+        """Look up the entries of ids."""
         return F.embedding(ids, self.entries())
 
     def forward(self, latents: Float[Tensor, "B L D"]) -> Quantized:
-        """The entries nearest to the latents."""
+        """Quantise latents to their nearest entries."""
         latents, entries = self.prepare(latents.float()), self.entries()
         # |z - e|^2 without |z|^2, which is the same for all entries
         ids = (entries.square().sum(1) - 2 * latents @ entries.T).argmin(-1)
@@ -136,7 +139,9 @@ class UnitCodebook(Codebook):
     """A codebook on the unit sphere: latents and entries are compared, and handed on, at unit length."""
 
     def entries(self) -> Float[Tensor, "V D"]:
+        """Return the V entries at unit length."""
         return F.normalize(self.embedding.weight, dim=-1)
 
     def prepare(self, latents: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Bring latents to unit length."""
         return F.normalize(latents, dim=-1)

@@ -8,7 +8,7 @@ from dove.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskgitVQGANConfig:
-    """A convolutional VQGAN without attention. The defaults are the published one with 1,024 codes."""
+    """Settings of a convolutional VQGAN without attention. The defaults are the published one with 1,024 codes."""
 
     image_size: int = 256
     """Side of the square input, in pixels."""
@@ -28,17 +28,17 @@ class MaskgitVQGANConfig:
     @property
     def grid_size(self) -> int:
         """Side h = w of the latent grid."""
-        return self.image_size // 2 ** (len(self.channel_mult) - 1)
+        return int(self.image_size // 2 ** (len(self.channel_mult) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """A stack of pre-norm blocks in which every position sees every other."""
+    """Sizes of a stack of pre-norm blocks in which every position sees every other."""
 
     width: int
     """Width of the residual stream."""
     num_layers: int
-    """Blocks."""
+    """Number of blocks."""
     num_heads: int
     """Attention heads; the MLPs are four times the width."""
 
@@ -50,7 +50,7 @@ TITOK_LARGE = TransformerConfig(width=1024, num_layers=24, num_heads=16)
 
 @dataclass(frozen=True, kw_only=True)
 class TiTokConfig:
-    """TiTok. The defaults, with a transformer and a number of tokens, are the published two-stage models."""
+    """Settings of TiTok. The defaults, with a transformer and a number of tokens, are the published two-stage models."""
 
     transformer: TransformerConfig
     """Sizes of both the encoder and the decoder."""
@@ -65,12 +65,12 @@ class TiTokConfig:
     token_dim: int = 12
     """Width D of a token."""
     projection: Literal["scrambled", "per-token"] = "scrambled"
-    """How hidden states become tokens. The two-stage models were trained with a (K, H) matrix read as (H, K), so that a
+    """Projection of hidden states to tokens. The two-stage models were trained with a (K, H) matrix read as (H, K), so that a
     token mixes pieces of all hidden states; "per-token" projects hidden state i to token i, as later models do."""
     head: Literal["codes", "pixels"] = "codes"
-    """What the decoder predicts: the codes of a VQGAN whose decoder paints them (two stages), or pixels (one stage)."""
+    """Output of the decoder: the codes of a VQGAN whose decoder paints them (two stages), or pixels (one stage)."""
     vqgan: MaskgitVQGANConfig = field(default_factory=MaskgitVQGANConfig)
-    """The VQGAN of head="codes"."""
+    """Sizes of the VQGAN of head="codes"."""
 
     @property
     def grid_size(self) -> int:
@@ -89,14 +89,14 @@ class TiTokConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ALITConfig:
-    """ALIT on quantised latents. The defaults, with a transformer, are the published models on a VQGAN."""
+    """Settings of ALIT on quantised latents. The defaults, with a transformer, are the published models on a VQGAN."""
 
     transformer: TransformerConfig
     """Sizes of both the encoder and the decoder."""
     tokens_per_rollout: int = 32
     """Tokens that every roll-out adds."""
     num_rollouts: int = 8
-    """Roll-outs, and so the capacity K in units of tokens_per_rollout."""
+    """Number of roll-outs; the capacity K is tokens_per_rollout times as large."""
     patch_size: int = 16
     """Side of a patch, in pixels; the VQGAN's cells have the same."""
     codebook_size: int = 4096
@@ -104,12 +104,12 @@ class ALITConfig:
     token_dim: int = 12
     """Width D of a token."""
     halting_threshold: float | None = 0.55
-    """Image tokens whose VQGAN code the decoder gives at least this probability are masked in the roll-outs that follow
-    (dynamic halting); None masks none."""
+    """Probability, in [0, 1], from which dynamic halting masks image tokens in the roll-outs that follow: the decoder gives
+    their VQGAN code at least as much. None masks none."""
     error_threshold: float = 0.07
-    """num_tokens="auto" stops at the first roll-out whose mean absolute error, with pixels in [0, 1], is below."""
+    """Mean absolute error, pixels in [0, 1], below which num_tokens="auto" stops at a roll-out."""
     vqgan: MaskgitVQGANConfig = field(default_factory=MaskgitVQGANConfig)
-    """The image ends."""
+    """Sizes of the VQGAN."""
 
     @property
     def max_tokens(self) -> int:
@@ -135,7 +135,7 @@ TINY_ALIT = TransformerConfig(width=192, num_layers=3, num_heads=4)
 
 
 def _tiny_titok(num_tokens: int) -> TiTokConfig:
-    """64 px by the single-stage recipe."""
+    """Make the settings of a single-stage TiTok for 64 px."""
     return TiTokConfig(
         transformer=TINY_TITOK,
         num_tokens=num_tokens,

@@ -1,6 +1,6 @@
 """The cosine transform of the whole picture as a tokenizer: nothing learned, lengths exact by Parseval.
 
-It is the baseline of every model that starts from a cosine prior, with as many numbers a token.
+It is the baseline of every model that is initialised with a cosine prior, with as many numbers a token.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class CosinesConfig:
     max_tokens: int = 64
     """Capacity K."""
     token_dim: int = 256
-    """Numbers a token."""
+    """Width D of a token."""
     quality_target: float = 25.0
     """PSNR in dB at which ``auto`` ends a sequence."""
 

@@ -1,4 +1,4 @@
-"""The VQGAN without attention that MaskGIT introduced: image ends of ALIT, and what the two-stage TiTok paints with.
+"""The VQGAN without attention that MaskGIT introduced: the pixels side of ALIT and the decoder of the two-stage TiTok.
 
 Parameter names are those of its PyTorch port, which TiTok's checkpoints contain; ``from_taming_name`` translates the
 names of the port in the style of "taming transformers", which ALIT's checkpoints contain.
@@ -6,6 +6,7 @@ names of the port in the style of "taming transformers", which ALIT's checkpoint
 
 import re
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,16 +34,18 @@ class Residual(nn.Module):
         self.conv2 = _conv(channels, channels)
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
+        """Add the branch to the input."""
         return hidden + self.branch(hidden)
 
     def branch(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
-        """What is added."""
+        """Compute the two convolutions, which are added to the input."""
         hidden = self.conv1(F.silu(self.norm1(hidden)))
-        return self.conv2(F.silu(self.norm2(hidden)))
+        added: Tensor = self.conv2(F.silu(self.norm2(hidden)))
+        return added
 
 
 class Widening(Residual):
-    """The block that changes the number of channels.
+    """Residual block that changes the number of channels.
 
     The published weights were trained with the shortcut taken from the branch's own output, not from its input: the
     block has no path around its convolutions.
@@ -53,8 +56,10 @@ class Widening(Residual):
         self.nin_shortcut = _conv(channels, channels, kernel=1)
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
+        """Apply the convolutions and add the shortcut of their output."""
         hidden = self.branch(hidden)
-        return hidden + self.nin_shortcut(hidden)
+        shortcut: Tensor = self.nin_shortcut(hidden)
+        return hidden + shortcut
 
 
 class Level(nn.Module):
@@ -67,23 +72,27 @@ class Level(nn.Module):
         self.block = nn.Sequential(first, *rest)
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
-        return self.block(hidden)
+        """Apply the residual blocks."""
+        output: Tensor = self.block(hidden)
+        return output
 
 
 class UpLevel(Level):
-    """A level that ends at twice its side."""
+    """Residual blocks of one resolution and an upsampling to twice its side."""
 
     def __init__(self, fan_in: int, channels: int, config: MaskgitVQGANConfig):
         super().__init__(fan_in, channels, config)
         self.upsample_conv = _conv(channels, channels, bias=True)
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the residual blocks and double the sides."""
         hidden = F.interpolate(super().forward(hidden), scale_factor=2.0, mode="nearest")
-        return self.upsample_conv(hidden)
+        doubled: Tensor = self.upsample_conv(hidden)
+        return doubled
 
 
 class PixelEncoder(nn.Module):
-    """Pixels in [0, 1] to a grid of latents."""
+    """Convolutions from pixels in [0, 1] to a grid of latents."""
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
@@ -96,14 +105,16 @@ class PixelEncoder(nn.Module):
         self.conv_out = _conv(widths[-1], config.latent_channels, kernel=1, bias=True)
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C h w"]:
+        """Encode pixels."""
         hidden = self.down[0](self.conv_in(pixels))
         for level in self.down[1:]:
             hidden = level(F.avg_pool2d(hidden, 2))
-        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        return latents
 
 
 class PixelDecoder(nn.Module):
-    """A grid of latents to pixels in [0, 1], up to the network's overshoot."""
+    """Convolutions from a grid of latents to pixels in [0, 1], up to the network's overshoot."""
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
@@ -120,10 +131,12 @@ class PixelDecoder(nn.Module):
         self.conv_out = _conv(widths[0], 3, bias=True)
 
     def forward(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 S S"]:
+        """Decode latents."""
         hidden = self.mid(self.conv_in(grid))
         for level in reversed(self.up):
             hidden = level(hidden)
-        return self.conv_out(F.silu(self.norm_out(hidden)))
+        pixels: Tensor = self.conv_out(F.silu(self.norm_out(hidden)))
+        return pixels
 
 
 class MaskgitVQGAN(nn.Module):
@@ -137,34 +150,37 @@ class MaskgitVQGAN(nn.Module):
         self.quantize = Codebook(config.codebook_size, config.latent_channels)
 
     def encode(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        """Continuous latents."""
-        return self.encoder(pixels).flatten(2).transpose(1, 2)
+        """Compute continuous latents of pixels in [0, 1]."""
+        grid: Tensor = self.encoder(pixels)
+        return grid.flatten(2).transpose(1, 2)
 
     def quantized(self, latents: Float[Tensor, "B N C"]) -> Quantized:
-        """Their nearest codes."""
-        return self.quantize(latents)
+        """Quantise latents to their nearest codes."""
+        quantized: Quantized = self.quantize(latents)
+        return quantized
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-        """Pixels, not clamped."""
+        """Decode latents to pixels, not clamped."""
         return paint(self.decoder, latents)
 
     def decode_ids(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B 3 S S"]:
-        """Pixels of codes."""
+        """Decode the ids of codes to pixels, not clamped."""
         return self.decode(self.quantize.lookup(ids))
 
 
 def paint(decoder: PixelDecoder, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-    """Pixels of latents in row-major order."""
+    """Decode latents in row-major order to pixels."""
     side = round(latents.shape[1] ** 0.5)
-    return decoder(latents.transpose(1, 2).unflatten(2, (side, side)))
+    pixels: Tensor = decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side)))
+    return pixels
 
 
 def mix_codes(logits: Float[Tensor, "B N V"], entries: Float[Tensor, "V C"]) -> Float[Tensor, "B N C"]:
-    """The mean codebook entry under the predicted distribution, at every position."""
+    """Compute the mean codebook entry under the predicted distribution, at every position."""
     return logits.softmax(-1) @ entries
 
 
 def from_taming_name(name: str) -> str:
-    """Our name of a parameter that the "taming transformers" style names ``name``."""
+    """Translate a parameter's name in the style of "taming transformers" to its name here."""
     name = re.sub(r"\bmid\.block_(\d+)\.", lambda match: f"mid.{int(match[1]) - 1}.", name)
     return name.replace(".upsample.conv.", ".upsample_conv.")

@@ -1,7 +1,7 @@
 """TiTok: an image as 32 to 128 codes in one dimension ("An Image is Worth 32 Tokens").
 
-The tokens' values are codebook entries of unit length. The two-stage models predict the codes of a VQGAN and paint with
-its decoder; stage one trains ``code_logits`` against that VQGAN's codes, stage two the images of ``reconstruct_from``.
+The tokens' values are codebook entries of unit length. The two-stage models predict the codes of a VQGAN and use its
+decoder; stage one trains ``code_logits`` against that VQGAN's codes, stage two the images of ``reconstruct_from``.
 The single-stage models predict pixels and need no VQGAN.
 """
 
@@ -19,20 +19,21 @@ from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
 
 
 def scrambled(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
-    """The memory of a (K, H) matrix read as (H, K)."""
+    """Read the memory of each (K, H) matrix as (H, K)."""
     return hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1], 1)
 
 
 def per_token(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
-    """The transpose."""
+    """Transpose each (K, H) matrix to (H, K)."""
     return hidden.transpose(1, 2).unsqueeze(-1)
 
 
 ARRANGEMENTS = {"scrambled": scrambled, "per-token": per_token}
+"""Arrangements of hidden states in front of the projection, by ``TiTokConfig.projection``."""
 
 
 class TiTokEncoder(Transformer):
-    """Patches and learned queries through one transformer; the queries come out as latents."""
+    """Transformer over patches and learned queries, whose outputs at the queries are latents."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config.transformer)
@@ -47,15 +48,17 @@ class TiTokEncoder(Transformer):
         self.conv_out = nn.Conv2d(width, config.token_dim, 1)
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"], queries: Float[Tensor, "K H"]) -> Float[Tensor, "B K D"]:
+        """Compute latents of pixels in [0, 1]."""
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
         queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
         hidden = self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :]
-        return self.conv_out(self.arrange(self.ln_post(hidden))).squeeze(-1).transpose(1, 2)
+        latents: Tensor = self.conv_out(self.arrange(self.ln_post(hidden)))
+        return latents.squeeze(-1).transpose(1, 2)
 
 
 class TiTokDecoder(Transformer):
-    """Tokens and a mask token per patch through one transformer; the patches come out as a grid of hidden states."""
+    """Transformer over tokens and a mask token per patch, whose outputs at the patches are a grid of hidden states."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config.transformer)
@@ -70,17 +73,17 @@ class TiTokDecoder(Transformer):
         self.ln_post = nn.LayerNorm(width)
 
     def hidden_grid(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B H h w"]:
-        """What the heads start from."""
+        """Compute the hidden states of the grid, the input of the heads."""
         tokens = self.decoder_embed(values) + self.latent_token_positional_embedding
         masks = self.mask_token[0].expand(self.grid_size**2, -1)
         grid = torch.cat([self.class_embedding, masks]) + self.positional_embedding
         hidden = self.run(self.ln_pre(torch.cat([grid.expand(len(values), -1, -1), tokens], 1)))
         hidden = self.ln_post(hidden[:, 1 : 1 + self.grid_size**2])
-        return hidden.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
+        return torch.unflatten(hidden.transpose(1, 2), 2, (self.grid_size, self.grid_size))
 
 
 class CodeDecoder(TiTokDecoder):
-    """Logits of a VQGAN's codes."""
+    """Decoder from tokens to logits of a VQGAN's codes."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config)
@@ -90,11 +93,13 @@ class CodeDecoder(TiTokDecoder):
         )
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
-        return self.ffn(self.hidden_grid(values)).flatten(2).transpose(1, 2)
+        """Compute the logits of the codes."""
+        logits: Tensor = self.ffn(self.hidden_grid(values))
+        return logits.flatten(2).transpose(1, 2)
 
 
 class PatchDecoder(TiTokDecoder):
-    """Pixels in [0, 1], patch by patch, then one convolution over the seams."""
+    """Decoder from tokens to pixels in [0, 1], patch by patch, with one convolution over the seams."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config)
@@ -103,13 +108,15 @@ class PatchDecoder(TiTokDecoder):
         self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        """Decode tokens to pixels."""
         # channels are (row, column, colour) of the patch; pixel_shuffle wants colour first
         patches = self.ffn(self.hidden_grid(values)).unflatten(1, (self.patch_size**2, 3)).transpose(1, 2)
-        return self.conv_out(F.pixel_shuffle(patches.flatten(1, 2), self.patch_size))
+        pixels: Tensor = self.conv_out(F.pixel_shuffle(patches.flatten(1, 2), self.patch_size))
+        return pixels
 
 
 class TiTok(FixedLength):
-    """The tokenizer up to the codebook; subclasses paint. Make one with ``make_titok``."""
+    """The tokenizer up to the codebook; subclasses decode. :func:`make_titok` makes one."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__()
@@ -121,27 +128,30 @@ class TiTok(FixedLength):
 
     @property
     def codebook(self) -> Codebook:
-        """What latents are replaced by."""
+        """Codebook of the tokens."""
         return self.quantize
 
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        """Latents of images in [-1, 1] before quantisation, with gradients."""
-        return self.encoder((images + 1) / 2, self.latent_tokens)
+        """Compute latents of images in [-1, 1] before quantisation, with gradients."""
+        latents: Tensor = self.encoder((images + 1) / 2, self.latent_tokens)
+        return latents
 
     def quantized(self, latents: Float[Tensor, "B K D"]) -> Quantized:
-        """The nearest codebook entries, with gradients."""
-        return self.quantize(latents)
+        """Quantise latents to their nearest codebook entries, with gradients."""
+        quantized: Quantized = self.quantize(latents)
+        return quantized
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
-        """The codebook entries of images in [-1, 1], with gradients."""
+        """Quantise images in [-1, 1], with gradients."""
         return self.quantized(self.latents(images))
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+        """Compute the codebook entries of images in [-1, 1]."""
         return self.quantize.lookup(self.quantized_images(images).ids)
 
 
 class TwoStageTiTok(TiTok):
-    """TiTok that paints through the codes of a VQGAN, of which it owns the codebook and the decoder."""
+    """TiTok that decodes through the codes of a VQGAN, whose codebook and decoder it contains."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config)
@@ -151,10 +161,12 @@ class TwoStageTiTok(TiTok):
         self.pixel_decoder = PixelDecoder(config.vqgan)
 
     def code_logits(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
-        """Stage one: what is trained against the VQGAN's codes of the image."""
-        return self.decoder(values)
+        """Compute logits of the VQGAN's codes, which stage one trains against the codes of the image."""
+        logits: Tensor = self.decoder(values)
+        return logits
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
         mixed = mix_codes(self.code_logits(values), self.pixel_quantize.entries())
         return paint(self.pixel_decoder, mixed) * 2 - 1
 
@@ -168,20 +180,22 @@ class OneStageTiTok(TiTok):
         self.apply(initialise)
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
-        return self.decoder(values) * 2 - 1
+        """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
+        pixels: Tensor = self.decoder(values)
+        return pixels * 2 - 1
 
 
 def make_titok(config: TiTokConfig) -> TiTok:
-    """The model that ``config`` describes."""
+    """Make the TiTok that ``config`` describes."""
     return (TwoStageTiTok if config.head == "codes" else OneStageTiTok)(config)
 
 
 def load_published(name: str, path: str | Path) -> TiTok:
-    """A model with the weights of a published checkpoint, in fp32, for evaluation.
+    """Load the weights of a published checkpoint, in fp32, for evaluation.
 
     Args:
         name: one of ``TITOKS``.
-        path: a .safetensors or .pth file in the authors' layout, whose parameter names are ours.
+        path: a .safetensors or .pth file in the authors' layout, whose parameter names this module has.
 
     Raises:
         UserError: for an unknown name, or a file that is missing, damaged or of another model.

@@ -17,7 +17,7 @@ from dove.models.vqgan import VQGAN
 
 
 class VQGANTokenizer(FixedLength):
-    """DOVE's own image ends with their codebook in the data path, and nothing in between."""
+    """DOVE's own VQGAN with its codebook in the data path."""
 
     def __init__(self, vqgan: VQGAN):
         super().__init__()
@@ -26,9 +26,12 @@ class VQGANTokenizer(FixedLength):
         self.vqgan = vqgan
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        return self.vqgan.quantize(self.vqgan.encode(images))[0]
+        """Compute the codebook entries of images in [-1, 1]."""
+        quantized: Tensor = self.vqgan.quantize(self.vqgan.encode(images))[0]
+        return quantized
 
     def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images, in [-1, 1] up to overshoot, from codebook entries, with gradients."""
         return self.vqgan.decode(values)
 
     @classmethod
@@ -63,26 +66,28 @@ class MaskgitTokenizer(FixedLength):
 
     @property
     def codebook(self) -> Codebook:
-        """What latents are replaced by."""
+        """Codebook of the VQGAN."""
         return self.vqgan.quantize
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
-        """The codebook entries of images in [-1, 1], with gradients."""
+        """Quantise images in [-1, 1], with gradients."""
         return self.vqgan.quantized(self.vqgan.encode((images + 1) / 2))
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Compute the codebook entries of images in [-1, 1]."""
         return self.vqgan.quantize.lookup(self.quantized_images(images).ids)
 
     def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images, in [-1, 1] up to overshoot, from codebook entries, with gradients."""
         return self.vqgan.decode(values) * 2 - 1
 
 
 LAYOUTS: dict[str, Callable[[str], str]] = {"maskgit-vqgan": str, "taming-vqgan": from_taming_name}
-"""Published layouts by name: what turns their parameter names into ours."""
+"""Translations of parameter names by published layout."""
 
 
 def load_published(name: str, path: str | Path) -> MaskgitTokenizer:
-    """The published VQGAN with 1,024 codes, in fp32, for evaluation.
+    """Load the published VQGAN with 1,024 codes, in fp32, for evaluation.
 
     Args:
         name: "maskgit-vqgan" for the file that TiTok trains with, "taming-vqgan" for the one that ALIT trains with.

@@ -140,7 +140,7 @@ def _read_token_dim(
     if len(widths) != 1:
         found = ", ".join(map(str, sorted(widths))) or "none"
         raise UserError(f"the width of a token is not clear from the published file (found: {found}); pass --config")
-    return widths.pop()
+    return int(widths.pop())
 
 
 def _read_backbone(tensors: Mapping[str, Tensor], start: str) -> BackboneConfig:

@@ -16,7 +16,7 @@ _MAX_WIDENING = 8
 class PatchDiscriminator(nn.Module):
     """A stack of strided convolutions from images to patch logits.
 
-    Group norms stand where PatchGAN has batch norms: the adversarial loss is wanted per sample, so a sample's logits
+    Group norms replace PatchGAN's batch norms: the adversarial loss is computed per sample, so a sample's logits
     must not depend on the rest of its batch, nor on how a batch is spread over processes.
 
     Args:
@@ -49,7 +49,7 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 h w"]:
-        """Patch logits, positive for real.
+        """Compute patch logits, positive for real images.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -65,11 +65,12 @@ class PatchDiscriminator(nn.Module):
                 f"images of {images.shape[-1]}x{images.shape[-2]} px are too small for a discriminator of "
                 f"{self.config.layers} layers, which needs {self.min_image_size} px; use fewer layers"
             )
-        return self.blocks(images)
+        logits: Tensor = self.blocks(images)
+        return logits
 
 
 def _initialise(module: nn.Module) -> None:
-    """PatchGAN's narrow normal start, under which the first logits are near 0."""
+    """Draw weights from PatchGAN's narrow normal distribution, under which the first logits are near 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""The ways to predict the end of a sequence."""
+"""Heads that predict the end of a sequence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,13 +14,13 @@ from dove.config import DoveConfig
 
 @dataclass(frozen=True)
 class EosScores:
-    """What a head says about ending the sequence at each position.
+    """Scores for ending the sequence at each position.
 
     Attributes:
         probability: p_eos(i) of Eq. 3, in [0, 1].
         margin: EOS logit minus the best competing logit; EOS is the head's own choice where it is positive.
-        quality: the PSNR in dB that the head expects of the first i tokens, from heads that predict one.
-        perceptual: the perceptual distance, above 0, that it expects of them, from heads that predict that, too.
+        quality: predicted PSNR in dB of the first i tokens; None from heads that predict none.
+        perceptual: predicted perceptual distance, above 0, of the first i tokens; None from heads that predict none.
     """
 
     probability: Float[Tensor, "B K"]
@@ -29,7 +29,7 @@ class EosScores:
     perceptual: Float[Tensor, "B K"] | None = None
 
     @classmethod
-    def cat(cls, parts: "Sequence[EosScores]") -> "EosScores":
+    def cat(cls, parts: Sequence["EosScores"]) -> "EosScores":
         """Join the scores of positions that follow each other."""
         columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
         joined: dict[str, Any] = {
@@ -38,7 +38,7 @@ class EosScores:
         return cls(**joined)
 
     def __getitem__(self, positions: slice) -> "EosScores":
-        """Give the scores of a range of positions."""
+        """Return the scores of a range of positions."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         kept: dict[str, Any] = {
             name: None if scores is None else scores[:, positions] for name, scores in columns.items()
@@ -49,7 +49,7 @@ class EosScores:
 def scores_from_quality(
     quality: Float[Tensor, "B K"], target: float, perceptual: Float[Tensor, "B K"] | None = None
 ) -> EosScores:
-    """Turn qualities into EOS scores whose margin is in dB.
+    """Convert qualities to EOS scores whose margin is in dB.
 
     Args:
         quality: PSNR in dB of the first 1 to K tokens.
@@ -62,7 +62,7 @@ def scores_from_quality(
 
 
 class BinaryEosHead(nn.Module):
-    """One logit per position: EOS against going on."""
+    """One logit per position: EOS against continuation."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -71,13 +71,13 @@ class BinaryEosHead(nn.Module):
         nn.init.constant_(self.projection.bias, -3.0)
 
     def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
-        """Score the positions; ``known_quality`` is not looked at."""
+        """Score the positions; ``known_quality`` is unused."""
         logit = self.projection(hidden)[..., 0].float()
         return EosScores(probability=logit.sigmoid(), margin=logit)
 
 
 class VocabularyEosHead(nn.Module):
-    """The language model's own output layer, of which one word is EOS."""
+    """The language model's own output layer; one word of its vocabulary is EOS."""
 
     def __init__(self, width: int, vocab_size: int, eos_token_id: int):
         super().__init__()
@@ -85,7 +85,7 @@ class VocabularyEosHead(nn.Module):
         self.projection = nn.Linear(width, vocab_size, bias=False)
 
     def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
-        """Score the positions; ``known_quality`` is not looked at."""
+        """Score the positions; ``known_quality`` is unused."""
         logits = self.projection(hidden).float()
         eos = logits[..., self.eos_token_id]
         others = torch.cat([logits[..., : self.eos_token_id], logits[..., self.eos_token_id + 1 :]], dim=-1)
@@ -93,9 +93,9 @@ class VocabularyEosHead(nn.Module):
 
 
 class QualityEosHead(nn.Module):
-    """Predicts, at position i, the PSNR that the first i tokens reach; EOS follows where that meets a target.
+    """Prediction, at position i, of the PSNR that the first i tokens reach; EOS follows where it meets a target.
 
-    The prediction is a correction of what a prior is known to reach with as many tokens. The margin is in dB, so that an
+    The layers correct the PSNR that a prior is known to reach with as many tokens. The margin is in dB, so that an
     ``eos_bias`` of 2 asks for 2 dB less.
 
     Args:
@@ -105,7 +105,7 @@ class QualityEosHead(nn.Module):
     """
 
     scale, centre = 10.0, 20.0
-    """The layers work in bels around 20 dB, which keeps weights of order one."""
+    """Unit and origin of the layers, in dB: bels around 20 dB keep weights of order one."""
     distance_centre = -1.0
     """Decimal logarithm of the distance that the second output stands for at 0."""
 
@@ -130,7 +130,7 @@ EosHead = BinaryEosHead | VocabularyEosHead | QualityEosHead
 
 
 def make_eos_head(config: DoveConfig) -> EosHead:
-    """The head that ``config.eos_head`` names."""
+    """Make the EOS head that ``config.eos_head`` names."""
     if config.eos_head == "vocab":
         return VocabularyEosHead(config.generator.hidden_size, config.vocab_size, config.eos_token_id)
     if config.eos_head == "quality":

@@ -13,9 +13,10 @@ from dove.models.prior import PriorCode
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
 
 INITIAL_LOG_VARIANCE = -6.0
-"""Tokens are nearly certain at first (standard deviation 0.05), so that a model adopted from plain DOVE begins where that
-was."""
+"""Log-variance at initialisation: tokens are nearly certain (standard deviation 0.05), so that a model with the weights of a
+plain DOVE begins with its quality."""
 LOG_VARIANCE_LIMITS = (-12.0, 4.0)
+"""Range that predicted log-variances are clamped to."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class GaussianOutput(GeneratorOutput):
 
 
 class GaussianTokenGenerator(TokenGenerator):
-    """f whose tokens are means, with log-variances from a second projection of the same hidden states.
+    """Token generator f whose tokens are means, with log-variances from a second projection of the same hidden states.
 
-    Numbers that a prior fixes are not noisy: their log-variance is the least there is.
+    Numbers that a prior fixes are not noisy: their log-variance is the lower limit.
     """
 
     def __init__(self, config: DoveConfig):
@@ -48,7 +49,7 @@ class GaussianTokenGenerator(TokenGenerator):
     def output(
         self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
     ) -> GaussianOutput:
-        """Turn last hidden states of timestamps ``first`` + 1 onward into Gaussian tokens and EOS scores."""
+        """Compute Gaussian tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
         point = super().output(grid, hidden, code, first)
         learned = self.log_variance_projection(hidden).float().clamp(*LOG_VARIANCE_LIMITS)
         log_variance = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])

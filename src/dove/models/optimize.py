@@ -1,4 +1,4 @@
-"""A tokenizer made ready for speed: :func:`optimize`."""
+"""Settings of a tokenizer for fast inference: :func:`optimize`."""
 
 from typing import TypeVar
 
@@ -8,9 +8,10 @@ from dove.errors import UserError
 from dove.tokenizer import Dove
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Precisions by name."""
 CHUNK = 32
-"""Tokens at once where their number is not known beforehand: fewer fill a processor's matrix units worse, more are
-generated in vain."""
+"""Tokens generated at a time where their number is not known beforehand: fewer use a processor's matrix units less well, more
+are generated in vain."""
 
 Model = TypeVar("Model", bound=Dove)
 
@@ -18,8 +19,8 @@ Model = TypeVar("Model", bound=Dove)
 def optimize(model: Model, precision: str = "bf16") -> Model:
     """Set a tokenizer's precision, memory format and chunks, for inference alone: the same weights in less time.
 
-    Images and tokens still come and go in fp32. With "auto" and predicted qualities, generation stops with the image of
-    the batch that needs most tokens.
+    Images and tokens stay in fp32 outside the model. With "auto" and predicted qualities, generation ends once the image of
+    the batch that needs most tokens has them.
 
     Args:
         model: on the device where it will run, with or without queries; it is changed in place.

@@ -1,4 +1,4 @@
-"""Patches in the place of the VQGAN, for small models that learn from nothing.
+"""Patch autoencoder in place of the VQGAN, for small models without pretrained weights.
 
 Beside a cosine prior the convolutional stacks of a VQGAN take about twice the time of a linear map of each cell and a few
 convolutions behind it, for no gain that short trials could tell; they are in the research log.
@@ -23,7 +23,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """Apply both convolutions and add the input."""
-        return grid + self.conv2(F.gelu(self.conv1(F.gelu(grid))))
+        convolved: Tensor = self.conv2(F.gelu(self.conv1(F.gelu(grid))))
+        return grid + convolved
 
 
 class PatchAutoencoder(nn.Module):
@@ -39,11 +40,11 @@ class PatchAutoencoder(nn.Module):
     def __init__(self, config: VQGANConfig):
         super().__init__()
         self.config = config
-        width, self.half = config.block_out_channels[0], config.patch_size // 2
+        width, self.subpatch_size = config.block_out_channels[0], config.patch_size // 2
         self.embed = nn.Linear(3 * config.patch_size**2, config.channels)
         self.unembed = nn.Linear(config.channels, 4 * width)
         self.blocks = nn.Sequential(*(ConvBlock(width) for _ in range(config.layers_per_block)))
-        self.conv_out = nn.Conv2d(width, 3 * self.half**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3 * self.subpatch_size**2, 3, padding=1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,14 +54,15 @@ class PatchAutoencoder(nn.Module):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Embed the cells of images in [-1, 1]."""
         cells = F.pixel_unshuffle(images.to(self.dtype), self.config.patch_size)
-        return self.embed(cells.flatten(2).transpose(1, 2))
+        latents: Tensor = self.embed(cells.flatten(2).transpose(1, 2))
+        return latents
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Decode latents to images."""
         side = self.config.grid_size
         grid = self.unembed(latents.to(self.dtype)).transpose(1, 2).unflatten(2, (side, side))
         grid = self.blocks(F.pixel_shuffle(grid, 2))
-        return F.pixel_shuffle(self.conv_out(F.gelu(grid)), self.half)
+        return F.pixel_shuffle(self.conv_out(F.gelu(grid)), self.subpatch_size)
 
 
 def make_autoencoder(kind: str, config: VQGANConfig) -> VQGAN | PatchAutoencoder:

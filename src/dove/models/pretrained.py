@@ -27,7 +27,7 @@ AMUSED = "mao1207/vqvae-amused"
 
 TRANSFORMER_PREFIX = "gpt_neox."
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-"""Ends of names under which older GPT-NeoX files hold constants."""
+"""Suffixes of the names under which older GPT-NeoX files store constants."""
 
 
 def from_pythia(config: DoveConfig, *, backbone: str | Path | None = PYTHIA, vqgan: str | Path | None = AMUSED) -> Dove:
@@ -118,7 +118,7 @@ def import_vqgan(vqgan: VQGAN, source: str | Path) -> None:
 
 
 def neox_settings(config: BackboneConfig) -> dict[str, Any]:
-    """Give the settings of a transformers ``GPTNeoXConfig`` that must agree for weights to mean the same."""
+    """Return the settings of a transformers ``GPTNeoXConfig`` that must agree for weights to mean the same."""
     sizes = {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers,
@@ -130,7 +130,7 @@ def neox_settings(config: BackboneConfig) -> dict[str, Any]:
 
 
 def flat_rotary(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the rotary settings the names of Pythia's own config, which newer files nest."""
+    """Rename the rotary settings to the names of Pythia's own config, which newer files nest."""
     nested = settings.get("rope_parameters") or {}
     return {
         "hidden_act": "gelu",
@@ -143,11 +143,11 @@ def flat_rotary(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 VQMODEL_DEFAULTS = {"mid_block_add_attention": True, "act_fn": "silu", "norm_type": "group", "vq_embed_dim": None}
-"""diffusers' values for settings that older files lack."""
+"""Values of diffusers for settings that older files lack."""
 
 
 def vqmodel_settings(config: VQGANConfig) -> dict[str, Any]:
-    """Give the settings of a diffusers ``VQModel`` that must agree for weights to mean the same."""
+    """Return the settings of a diffusers ``VQModel`` that must agree for weights to mean the same."""
     return {
         "in_channels": 3 * config.patch_size**2,
         "block_out_channels": list(config.block_out_channels),
@@ -197,10 +197,10 @@ def read_settings(folder: Path, source: str | Path, kind: str) -> dict[str, Any]
 
 
 def check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str | Path) -> None:
-    """Compare settings; not all differences, such as another number of heads, would show in shapes.
+    """Compare settings, as some differences, such as another number of heads, do not show in shapes.
 
     Raises:
-        UserError: naming those that differ.
+        UserError: if some differ; the message lists them.
     """
     differing = [
         f"{name} {theirs.get(name)} (configured: {ours[name]})" for name in ours if ours[name] != theirs.get(name)

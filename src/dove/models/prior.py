@@ -1,8 +1,8 @@
-"""The prior: a linear code of the whole picture that a model starts from where it cannot start from pretrained parts.
+"""The prior: a linear code of the whole picture, which initialises a model that has no pretrained parts.
 
-``CosinePrior`` hands every token a band of the picture's cosine transform: some numbers for good, the others as a start
-that training may replace. It rebuilds the picture from the tokens that were kept and lets the decoder add what they leave
-open. ``NoPrior`` is the paper's layout: all numbers are learned, and the decoder makes the whole picture.
+``CosinePrior`` gives every token a band of the picture's cosine transform: some numbers are fixed, the others are an
+initial value that training may replace. It rebuilds the picture from the kept tokens, and the decoder adds what they
+leave out. ``NoPrior`` is the paper's layout: all numbers are learned, and the decoder makes the whole picture.
 """
 
 import math
@@ -19,9 +19,9 @@ from dove.errors import UserError
 from dove.tokens import Tokens
 
 LEAST_IMAGES = 256
-"""Images below which the variances of the coefficients are not worth ordering by."""
+"""Smallest number of images whose variances of the coefficients are reliable enough to order by."""
 LEAST_ERROR = 4e-10
-"""Mean squared error, pixels in [-1, 1], at which the known quality of a linear code ends: 100 dB."""
+"""Mean squared error, pixels in [-1, 1], at which the known quality of a linear code is capped: 100 dB."""
 OPPONENT = (
     (3**-0.5, 3**-0.5, 3**-0.5),
     (2**-0.5, 0.0, -(2**-0.5)),
@@ -33,18 +33,18 @@ OPPONENT = (
 def cosine_matrix(side: int) -> Float[Tensor, "side side"]:
     """Compute the orthonormal DCT-II: row f holds the cosine of frequency f (Ahmed, Natarajan and Rao, 1974)."""
     positions = torch.arange(side, dtype=torch.float64)
-    rows = torch.cos(math.pi / side * positions[:, None] * (positions[None] + 0.5)) * (2 / side) ** 0.5
+    rows: Tensor = torch.cos(math.pi / side * positions[:, None] * (positions[None] + 0.5)) * (2 / side) ** 0.5
     rows[0] *= 0.5**0.5
     return rows.float()
 
 
 def deal(count: int, max_tokens: int, fixed: int, learned: int) -> tuple[Int[Tensor, "K P"], Int[Tensor, "K L"]]:
-    """Deal out ``count`` ranks to tokens: P fixed and then L learned numbers each, until none are left.
+    """Assign ``count`` ranks to tokens: P fixed and then L learned numbers each, until none are left.
 
     The fixed numbers behind them repeat the learned ones' ranks in their order. ``count`` itself stands for no coefficient.
     """
     width = fixed + learned
-    ranks = torch.arange(max_tokens * width).clamp(max=count).unflatten(0, (max_tokens, width))
+    ranks = torch.arange(max_tokens * width).clamp(max=count).view(max_tokens, width)
     fixed_ranks, learned_ranks = ranks[:, :fixed].flatten(), ranks[:, fixed:].contiguous()
     repeated = learned_ranks[learned_ranks < count]
     free = (fixed_ranks == count).nonzero().flatten()[: len(repeated)]
@@ -101,39 +101,39 @@ class NoPrior(Prior):
     """
 
     typical_quality = 20.0
-    """PSNR in dB around which predictions of the quality start."""
+    """PSNR in dB that a quality head predicts at initialisation."""
 
     def __init__(self, side: int, max_tokens: int, width: int):
         super().__init__()
         self.side, self.max_tokens, self.width = side, max_tokens, width
 
     def encode(self, images: Float[Tensor, "B 3 S S"]) -> PriorCode:
-        """Give no numbers, and the same quality to all images and lengths."""
+        """Return no fixed numbers, and the same quality for all images and lengths."""
         shape = images.shape[0], self.max_tokens  # not len(), which an export would fix
         offset = images.new_zeros(1, 1, 1).expand(*shape, self.width)
         scale = images.new_ones(self.max_tokens, 1)
         return PriorCode(images.new_empty(*shape, 0), offset, scale, images.new_full(shape, self.typical_quality))
 
     def picture(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
-        """Give a grey picture."""
+        """Return a grey picture."""
         return tokens.values.new_zeros(len(tokens), 3, self.side, self.side)
 
     def complete(
         self, picture: Float[Tensor, "B 3 S S"], added: Float[Tensor, "B 3 S S"], lengths: Int[Tensor, " B"]
     ) -> Float[Tensor, "B 3 S S"]:
-        """Give the decoder's output."""
+        """Return the decoder's output."""
         return added
 
 
 class CosinePrior(Prior):
-    """The whole picture's cosine transform in opponent colours, ordered by variance and dealt out to the tokens.
+    """The whole picture's cosine transform in opponent colours, ordered by variance and assigned to the tokens.
 
     Every token gets the next D coefficients of that order, each less its mean and divided by its standard deviation over the
-    images of :meth:`fit`, so that zeros stand for the mean picture. The first P of them are fixed. The last L are the start
-    of the learned numbers: scaled by a gate on the way in and another on the way out, both learned and 1 at first. What the
+    images of :meth:`fit`, so that zeros stand for the mean picture. The first P of them are fixed. The last L initialise
+    the learned numbers: scaled by a gate on the way in and another on the way out, both learned and 1 at first. What the
     generator adds to them is scaled token by token, at first by the standard deviation that the tokens up to this one leave
     over, relative to the first: late tokens, whose coefficients are small, are disturbed little. A fresh model is the
-    cosine transform with D numbers a token. Once all coefficients are dealt out, the fixed numbers of
+    cosine transform with D numbers a token. Once all coefficients are assigned, the fixed numbers of
     the remaining tokens repeat those that were only offered to the learned numbers: where K P covers the picture, all K
     tokens hold it exactly.
 
@@ -185,7 +185,7 @@ class CosinePrior(Prior):
                 f"{len(images)} images are too few to fit a cosine prior to; pass at least {LEAST_IMAGES}, or train "
                 "without one: --model.prior none"
             )
-        coefficients = torch.cat([self.transform(part) for part in images.split(1024)])
+        coefficients = torch.cat([self.transform(part) for part in torch.split(images, 1024)])
         variance, mean = torch.var_mean(coefficients, dim=0)
         self.order.copy_(variance.argsort(descending=True, stable=True))
         self.mean.copy_(mean)
@@ -203,7 +203,7 @@ class CosinePrior(Prior):
     def inverse(self, coefficients: Float[Tensor, "B F"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images from all coefficients; the inverse of :meth:`transform`."""
         with torch.autocast(coefficients.device.type, enabled=False):
-            planes = coefficients.float().unflatten(1, (3, self.side, self.side))
+            planes = torch.unflatten(coefficients.float(), 1, (3, self.side, self.side))
             return torch.einsum("oc,bohw->bchw", self.colours, self.cosines.T @ planes @ self.cosines)
 
     def encode(self, images: Float[Tensor, "B 3 S S"]) -> PriorCode:

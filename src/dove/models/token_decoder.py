@@ -12,10 +12,10 @@ from dove.tokens import Tokens
 
 
 class TokenDecoder(nn.Module):
-    """g as in the paper: the zero-padded tokens in, latents of as many grid positions out.
+    """Token decoder g as in the paper: the zero-padded tokens in, latents of as many grid positions out.
 
     Position i of the sequence becomes grid position i (row-major), hence N = K. A learned position vector is added to
-    every token, so that zeroed positions still know which grid cell they are.
+    every token, so that zeroed positions are told apart.
     """
 
     def __init__(self, config: DoveConfig):
@@ -27,14 +27,15 @@ class TokenDecoder(nn.Module):
         self.latent_projection = nn.Linear(width, config.vqgan.channels)
 
     def forward(self, tokens: Tokens, picture: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        """Decode tokens to latents; ``picture`` is a prior's and not looked at."""
+        """Decode tokens to latents; ``picture``, the output of a prior, is unused."""
         values = tokens.values.to(self.token_projection.weight.dtype)
         padded = F.pad(values, (0, 0, 0, len(self.positions) - values.shape[1]))
-        return self.latent_projection(self.transformer(self.token_projection(padded) + self.positions))
+        latents: Tensor = self.latent_projection(self.transformer(self.token_projection(padded) + self.positions))
+        return latents
 
 
 class PriorTokenDecoder(nn.Module):
-    """g beside a prior: the cells of the prior's picture and the kept tokens in, latents of the cells out.
+    """Token decoder g beside a prior: cells of the prior's picture and kept tokens in, latents of the cells out.
 
     The sequence holds N cells and as many tokens as it is given, so few tokens cost little. Every cell is told the
     number of kept tokens, which decides what its picture lacks.
@@ -64,7 +65,8 @@ class PriorTokenDecoder(nn.Module):
         kept = self.token_projection(tokens.values.to(dtype)) + self.positions[: tokens.values.shape[1]]
         visible = F.pad(tokens.mask, (cells.shape[1], 0), value=True)[:, None, None]
         hidden = self.transformer(torch.cat([cells, kept], dim=1), visible)
-        return self.latent_projection(hidden[:, : cells.shape[1]])
+        latents: Tensor = self.latent_projection(hidden[:, : cells.shape[1]])
+        return latents
 
 
 def make_token_decoder(config: DoveConfig) -> TokenDecoder | PriorTokenDecoder:

@@ -25,8 +25,10 @@ def sinusoidal_encoding(length: int, width: int) -> Float[Tensor, "length width"
 
 
 def prefix_mask(prefix: int, num_tokens: int) -> Bool[Tensor, "1 1 S S"]:
-    """Make the generator's attention mask: the first ``prefix`` positions see each other, timestamp i sees them and
-    timestamps up to i."""
+    """Make the generator's attention mask.
+
+    The first ``prefix`` positions see each other, timestamp i sees them and the timestamps up to i.
+    """
     total = prefix + num_tokens
     mask = torch.ones(total, total, dtype=torch.bool).tril()
     mask[:prefix, :prefix] = True
@@ -57,13 +59,13 @@ class GeneratorOutput:
         return cls(eos=EosScores.cat([part.eos for part in parts]), grid=parts[0].grid, **joined)
 
     def after(self, count: int) -> "GeneratorOutput":
-        """Leave out the first ``count`` timestamps."""
+        """Return the output without the first ``count`` timestamps."""
         names = [field.name for field in fields(self) if field.name not in ("eos", "grid")]
         kept: dict[str, Any] = {name: getattr(self, name)[:, count:] for name in names}
         return type(self)(eos=self.eos[count:], grid=self.grid, **kept)
 
     def sample(self) -> Float[Tensor, "B k D"]:
-        """Give the tokens that training decodes: these, unless they stand for a distribution."""
+        """Return the tokens that training decodes: the values, or a draw where they are distributions."""
         return self.values
 
     def divergence(self) -> Float[Tensor, "B k"]:
@@ -86,7 +88,7 @@ class Prefix:
     present: Bool[Tensor, "B p"] | None = None
 
     def positions(self, first: int, last: int) -> Int[Tensor, "1 S"]:
-        """Give the rotary positions of the places ``first`` to ``last`` - 1 in a sequence that begins with this prefix."""
+        """Return the rotary positions of the places ``first`` to ``last`` - 1 in a sequence that begins with this prefix."""
         return torch.arange(first - self.words, last - self.words, device=self.embeddings.device)[None]
 
     def mask(self, num_tokens: int) -> Bool[Tensor, "#B 1 S S"]:
@@ -101,7 +103,7 @@ class Prefix:
 
 
 class TokenGenerator(nn.Module):
-    """f: latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
+    """Token generator f: latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
 
     Token d_i never depends on a timestamp after i: the first k outputs of a forward are the outputs of a forward of k. A
     token is the prior's fixed numbers followed by a projection of its last hidden state and what the prior offers.
@@ -154,7 +156,8 @@ class TokenGenerator(nn.Module):
             at_least: tokens that are needed whatever their scores.
         """
         if self.chunk is None:
-            return self(prefix, code, num_tokens)
+            output: GeneratorOutput = self(prefix, code, num_tokens)
+            return output
         length = prefix.embeddings.shape[1]
         cache, mask = KVCache(self.config.generator.num_layers), prefix.mask(num_tokens)
         context = self.transformer(prefix.embeddings, mask[..., :length, :length], prefix.positions(0, length), cache)
@@ -181,7 +184,7 @@ class TokenGenerator(nn.Module):
     def output(
         self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
     ) -> GeneratorOutput:
-        """Turn last hidden states of timestamps ``first`` + 1 onward into tokens and EOS scores."""
+        """Compute tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
         span = slice(first, first + hidden.shape[1])
         offset = code.offset[:, span]
         learned = offset + code.scale[span] * self.token_projection(hidden).to(offset.dtype)

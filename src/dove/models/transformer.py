@@ -76,10 +76,10 @@ def rotate(states: Float[Tensor, "B h S d"], rotation: Rotation) -> Float[Tensor
     """Apply a rotation to the first r dimensions of each head."""
     cosines, sines = (part.to(states.dtype) for part in rotation)
     width = cosines.shape[-1]
-    turned, passed = states[..., :width], states[..., width:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cosines + torch.cat([-second, first], dim=-1) * sines
-    return torch.cat([turned, passed], dim=-1)
+    rotated, passed = states[..., :width], states[..., width:]
+    first, second = rotated.chunk(2, dim=-1)
+    rotated = rotated * cosines + torch.cat([-second, first], dim=-1) * sines
+    return torch.cat([rotated, passed], dim=-1)
 
 
 class Attention(nn.Module):
@@ -105,7 +105,8 @@ class Attention(nn.Module):
         query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        return self.dense(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        output: Tensor = self.dense(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        return output
 
 
 class MLP(nn.Module):
@@ -118,7 +119,8 @@ class MLP(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S H"]:
         """Apply both layers."""
-        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden)))
+        output: Tensor = self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden)))
+        return output
 
 
 class Block(nn.Module):
@@ -141,7 +143,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "B S H"]:
         """Add attention and MLP to the residual stream."""
         attended = self.attention(self.input_layernorm(hidden), rotation, mask, cache, layer)
-        return hidden + attended + self.mlp(self.post_attention_layernorm(hidden))
+        transformed: Tensor = self.mlp(self.post_attention_layernorm(hidden))
+        return hidden + attended + transformed
 
 
 class Transformer(nn.Module):
@@ -184,4 +187,5 @@ class Transformer(nn.Module):
         hidden = embeddings
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden, rotation, mask, cache, number)
-        return self.final_layer_norm(hidden)
+        normalised: Tensor = self.final_layer_norm(hidden)
+        return normalised

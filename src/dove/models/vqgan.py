@@ -1,9 +1,11 @@
 """VQGAN: convolutions from pixels to a grid of latents and back, with a codebook.
 
-Parameters have the names of diffusers' ``VQModel`` (Esser et al., "Taming transformers", 2021; the "amused" VQGAN that the
-paper starts from), so its checkpoints load by name. A fixed pixel unshuffle by ``patch_size`` in front and its inverse behind
-let small models convolve at a fraction of the resolution; at the paper's sizes it is the identity.
+Parameters have the names of diffusers' ``VQModel`` (Esser et al., "Taming transformers", 2021; the "amused" VQGAN that
+initialises the paper's model), so its checkpoints load by name. A fixed pixel unshuffle by ``patch_size`` in front and its
+inverse behind let small models convolve at a fraction of the resolution; at the paper's sizes it is the identity.
 """
+
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -42,7 +44,8 @@ class ResnetBlock(nn.Module):
         """Apply both convolutions and add the input, projected where the width changes."""
         hidden = self.conv1(F.silu(self.norm1(grid)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return hidden + (self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid)
+        shortcut: Tensor = self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid
+        return hidden + shortcut
 
 
 class Downsample(nn.Module):
@@ -54,7 +57,8 @@ class Downsample(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
         """Halve the sides."""
-        return self.conv(F.pad(grid, (0, 1, 0, 1)))
+        halved: Tensor = self.conv(F.pad(grid, (0, 1, 0, 1)))
+        return halved
 
 
 class Upsample(nn.Module):
@@ -66,7 +70,8 @@ class Upsample(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
         """Double the sides."""
-        return self.conv(F.interpolate(grid, scale_factor=2.0, mode="nearest"))
+        doubled: Tensor = self.conv(F.interpolate(grid, scale_factor=2.0, mode="nearest"))
+        return doubled
 
 
 class GridAttention(nn.Module):
@@ -85,7 +90,8 @@ class GridAttention(nn.Module):
         sequence = self.group_norm(grid).flatten(2).transpose(1, 2)
         query, key, value = (project(sequence)[:, None] for project in (self.to_q, self.to_k, self.to_v))
         mixed = self.to_out[0](F.scaled_dot_product_attention(query, key, value)[:, 0])
-        return grid + mixed.transpose(1, 2).view_as(grid)
+        output: Tensor = grid + mixed.transpose(1, 2).view_as(grid)
+        return output
 
 
 class MidBlock(nn.Module):
@@ -101,16 +107,17 @@ class MidBlock(nn.Module):
         grid = self.resnets[0](grid)
         for attention in self.attentions:
             grid = attention(grid)
-        return self.resnets[1](grid)
+        output: Tensor = self.resnets[1](grid)
+        return output
 
 
 class DownBlock(nn.Module):
-    """The residual blocks of one resolution of the encoder, and the way to the next."""
+    """The residual blocks of one resolution of the encoder, and the step to the next."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
         super().__init__()
         widths = [channels] + [out_channels] * config.layers_per_block
-        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
+        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
@@ -121,12 +128,12 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """The residual blocks of one resolution of the decoder, and the way to the next."""
+    """The residual blocks of one resolution of the decoder, and the step to the next."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
         super().__init__()
         widths = [channels] + [out_channels] * (config.layers_per_block + 1)
-        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
+        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
         self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
@@ -156,7 +163,8 @@ class Encoder(nn.Module):
         grid = self.conv_in(pixels)
         for block in (*self.down_blocks, self.mid_block):
             grid = block(grid)
-        return self.conv_out(F.silu(self.conv_norm_out(grid)))
+        output: Tensor = self.conv_out(F.silu(self.conv_norm_out(grid)))
+        return output
 
 
 class Decoder(nn.Module):
@@ -179,7 +187,8 @@ class Decoder(nn.Module):
         grid = self.conv_in(grid)
         for block in (self.mid_block, *self.up_blocks):
             grid = block(grid)
-        return self.conv_out(F.silu(self.conv_norm_out(grid)))
+        output: Tensor = self.conv_out(F.silu(self.conv_norm_out(grid)))
+        return output
 
 
 class Codebook(nn.Module):
@@ -230,12 +239,12 @@ class VQGAN(nn.Module):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Compute continuous latents of images in [-1, 1], before any codebook look-up."""
         scaled = images.to(self.dtype) * self.pixel_scale + self.pixel_shift
-        pixels = F.pixel_unshuffle(scaled, self.config.patch_size)
-        return self.quant_conv(self.encoder(pixels)).flatten(2).transpose(1, 2)
+        grid: Tensor = self.quant_conv(self.encoder(F.pixel_unshuffle(scaled, self.config.patch_size)))
+        return grid.flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Decode continuous latents to images in [-1, 1], up to the network's overshoot."""
         side = self.config.grid_size
-        grid = latents.to(self.dtype).transpose(1, 2).unflatten(2, (side, side))
+        grid = torch.unflatten(latents.to(self.dtype).transpose(1, 2), 2, (side, side))
         pixels = F.pixel_shuffle(self.decoder(self.post_quant_conv(grid)), self.config.patch_size)
         return (pixels - self.pixel_shift) / self.pixel_scale

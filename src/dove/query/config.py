@@ -8,7 +8,7 @@ from dove.config import DoveConfig, added
 
 @dataclass(frozen=True, kw_only=True)
 class QueryConfig:
-    """How a query becomes tokens in front of the generator's latents."""
+    """Settings of the words that stand in front of the generator's latents."""
 
     tokenizer: str = "EleutherAI/pythia-70m"
     """Text tokenizer: "tiny", which ships with the package (byte-level BPE), or a folder or hub id of the transformers
@@ -16,15 +16,15 @@ class QueryConfig:
     vocab_size: int = 50304
     """Rows of the word embedding, at least the tokenizer's words."""
     max_length: int = 64
-    """Query tokens that fit; what is longer is cut, with a warning."""
+    """Largest number of tokens in a query; longer queries are cut, with a warning."""
     null: Literal["nothing", "word"] = added("nothing")
-    """Words of a null query: none, so that it gives the tokens of the DOVE it started from, or the word "null", as in the
+    """Words of a null query: none, so that it gives the tokens of the DOVE it was made from, or the word "null", as in the
     paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QDoveConfig(DoveConfig):
-    """A tokenizer that takes queries."""
+    """Settings of a tokenizer that takes queries."""
 
     query: QueryConfig = field(default_factory=QueryConfig)
-    """The words."""
+    """Text tokenizer and word embedding of the queries."""

@@ -11,7 +11,7 @@ from dove.query.words import QueryTokens
 
 
 class QueryEmbedding(nn.Module):
-    """Word embedding; rotary positions tell a word's place in the query."""
+    """Word embedding of queries; rotary positions encode a word's place in the query."""
 
     def __init__(self, config: QDoveConfig):
         super().__init__()
@@ -20,11 +20,13 @@ class QueryEmbedding(nn.Module):
         nn.init.normal_(self.words.weight, std=config.generator.initializer_range)
 
     def forward(self, query: QueryTokens) -> Float[Tensor, "B T H"]:
-        return self.words(query.ids) * query.mask[..., None]
+        """Embed words; places without one are zero."""
+        words: Tensor = self.words(query.ids)
+        return words * query.mask[..., None]
 
 
 class QueryTokenGenerator(TokenGenerator):
-    """f with a query: words and latents see each other, timestamp i sees both and the timestamps up to i.
+    """Token generator f with a query: words and latents see each other, timestamp i sees both and the timestamps up to i.
 
     The words stand in front, at the positions -T to -1, so that all others keep the ones they have without a query.
     """

@@ -1,4 +1,4 @@
-"""Q-DOVE: tokens that answer a question (section 2.3)."""
+"""Q-DOVE: tokens conditioned on a query (section 2.3)."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -26,7 +26,7 @@ Query = str | None | Sequence[str | None] | Sequence[Sequence[str | None]]
 class QDove(Dove):
     """A ``Dove`` that takes queries: the tokens describe what is asked for first.
 
-    Without a query, or with "null", it is the ``Dove`` it started from.
+    Without a query, or with "null", it gives the tokens of the ``Dove`` that it was made from.
     """
 
     settings = QDoveConfig
@@ -34,15 +34,16 @@ class QDove(Dove):
     generator: QueryTokenGenerator
 
     def make_generator(self, config: DoveConfig) -> QueryTokenGenerator:
+        """Make the token generator with query conditioning."""
         assert isinstance(config, QDoveConfig)
         return QueryTokenGenerator(config)
 
     @classmethod
     def from_dove(cls, dove: Dove, query: QueryConfig) -> "QDove":
-        """A Q-DOVE with the weights of a DOVE; what the queries add starts from noise.
+        """Make a Q-DOVE with the weights of a DOVE; the word embedding is random.
 
         Args:
-            dove: where to start from.
+            dove: tokenizer whose weights are taken.
             query: settings of the words.
         """
         settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
@@ -53,7 +54,7 @@ class QDove(Dove):
 
     @cached_property
     def query_tokenizer(self) -> QueryTokenizer:
-        """Words to ids; loaded when the first query comes."""
+        """Text tokenizer of queries, loaded when first used."""
         settings = self.config.query
         return QueryTokenizer(
             settings.tokenizer,
@@ -64,7 +65,7 @@ class QDove(Dove):
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto", query: Query = None) -> Tokens:
-        """Tokens of images, each about its query.
+        """Encode images to tokens, each image for its query.
 
         Args:
             images: (B, 3, S, S), float in [-1, 1].
@@ -73,7 +74,8 @@ class QDove(Dove):
                 the rows of the result go image by image.
 
         Raises:
-            UserError: for what does not fit the model, as many queries as images, or an empty query.
+            UserError: for images or a number of tokens that don't fit the model, another number of queries than of images, or
+                an empty query.
         """
         return self.encode_each(images, [num_tokens], query)[0]
 
@@ -81,7 +83,7 @@ class QDove(Dove):
     def encode_each(
         self, images: Tensor, requests: Sequence[int | str | LengthPolicy], query: Query = None
     ) -> list[Tokens]:
-        """Tokens of the same images and queries by several length policies; see ``encode``."""
+        """Encode the same images and queries by several length policies; see :meth:`encode`."""
         queries, image_of = pair_queries(query, len(images))
         wordless = self.config.query.null == "nothing" and all(is_null(text) for text in queries)
         if wordless and image_of == list(range(len(images))):
@@ -99,7 +101,7 @@ class QDove(Dove):
         return self.generate_for(images, self.query_tokens([None] * len(images)), num_tokens)
 
     def query_tokens(self, queries: Sequence[str | None]) -> QueryTokens:
-        """Word ids of queries, on the model's device."""
+        """Convert queries to word ids on the model's device."""
         return self.query_tokenizer(queries).to(self.device)
 
     def generate_for(
@@ -107,11 +109,12 @@ class QDove(Dove):
     ) -> GeneratorOutput:
         """Generate tokens as :meth:`generate` does, with one query for each image and with gradients."""
         prefix = self.generator.embed_with(self.vqgan.encode(images), query)
-        return self.generator(prefix, self.prior.encode(images), num_tokens)
+        output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
+        return output
 
 
 def require_queries(model: Dove, query: str | None) -> None:
-    """Make sure that a model can be asked.
+    """Check that a model takes a query.
 
     Raises:
         UserError: for a query to a model that takes none, or an empty one.
@@ -121,7 +124,7 @@ def require_queries(model: Dove, query: str | None) -> None:
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
-    """Queries in a row and the image that each is about.
+    """Flatten queries to one list, with the index of the image that each belongs to.
 
     Raises:
         UserError: if there are not as many as images, or a list has none.

@@ -1,4 +1,4 @@
-"""Queries in words to token ids."""
+"""Conversion of queries in words to token ids."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from dove.errors import UserError
 
 TINY = "tiny"
+"""Name of the text tokenizer that ships with the package."""
 TINY_FILE = "words.json"
 NULL = "null"
 """The word that asks for the whole image, as no query does."""
@@ -34,7 +35,7 @@ class QueryTokens:
     mask: Bool[Tensor, "B T"]
 
     def to(self, device: torch.device) -> "QueryTokens":
-        """The same on a device."""
+        """Move to a device."""
         return QueryTokens(self.ids.to(device), self.mask.to(device))
 
     @property
@@ -44,7 +45,7 @@ class QueryTokens:
 
 
 def is_null(query: str | None) -> bool:
-    """Whether a query asks for the whole image.
+    """Return True if a query asks for the whole image.
 
     Raises:
         UserError: for an empty query, which may be a mistake.
@@ -57,13 +58,13 @@ def is_null(query: str | None) -> bool:
 
 
 class QueryTokenizer:
-    """Turns queries into ``QueryTokens``.
+    """Text tokenizer that converts queries to ``QueryTokens``.
 
     Args:
         name: "tiny", or a folder or hub id of the transformers library.
-        vocab_size: words that the model's embedding has.
-        max_length: words that fit.
-        null_word: whether a null query is the word "null" instead of no word.
+        vocab_size: number of words in the model's embedding.
+        max_length: largest number of words in a query.
+        null_word: True for a null query of the word "null" instead of no word.
 
     Raises:
         UserError: if it cannot be loaded, or has more words than the model.
@@ -77,7 +78,7 @@ class QueryTokenizer:
             raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
 
     def __call__(self, queries: Sequence[str | None]) -> QueryTokens:
-        """Word ids of queries; as wide as the longest, cut where it is longer than ``max_length``.
+        """Convert queries to word ids, padded to the longest query and cut at ``max_length``.
 
         Raises:
             UserError: for an empty query.
