@@ -169,7 +169,7 @@ def test_what_is_left_is_listed_in_both_directions(model):
             r"vq.quant_conv.bias \(1,\) for \(8",
         ),
     ],
-    ids=["one transformer", "two copies", "no image ends", "a layer missing", "a layer too many", "incomplete", "size"],
+    ids=["one transformer", "two copies", "no VQGAN", "a layer missing", "a layer too many", "incomplete", "size"],
 )
 def test_what_is_not_there_or_not_clear_is_named(model, spoil, message):
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""``dove convert``: a published ``.pth`` into a checkpoint folder."""
+"""The command ``dove convert``: a published ``.pth`` to a checkpoint folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dove.integrations.convert import Conversion
 
 MOST_NAMES = 40
-"""Names listed one by one; the rest is counted."""
+"""Largest number of names listed one by one; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class ConvertOptions:
     output: Path
     """The checkpoint folder to write."""
     kind: Annotated[str, tyro.conf.arg(metavar="dove|vqmodel|titok-l32|...")] = "dove"
-    """Of the weights: dove; vqmodel, a VQGAN in diffusers' layout; maskgit-vqgan or taming-vqgan; titok-l32, titok-b64,
+    """Kind of the weights: dove; vqmodel, a VQGAN in diffusers' layout; maskgit-vqgan or taming-vqgan; titok-l32, titok-b64,
     titok-s128; alit-small, alit-base, alit-semilarge."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
     """Sizes of the model, as in any checkpoint folder; without it they are read from the shapes."""
@@ -73,10 +73,10 @@ def run(options: ConvertOptions) -> None:
 
 
 def describe(conversion: "Conversion") -> str:
-    """The choices that were made, and what is left over in either direction."""
+    """Describe the choices that were made, and the names that match nothing on either side."""
     layout = conversion.layout
     lines = [
-        f"image ends       under {layout.vqgan!r}",
+        f"VQGAN            under {layout.vqgan!r}",
         f"token generator  under {layout.generator!r}: {layout.reason}",
         f"token decoder    under {layout.decoder!r}",
         *(f"{ours} = {theirs}" for ours, theirs in conversion.matched.items()),

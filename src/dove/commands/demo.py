@@ -1,4 +1,4 @@
-"""``dove demo``: a web page to try a tokenizer on one's own photos."""
+"""The command ``dove demo``: a web page to try a tokenizer on one's own photos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class DemoOptions:
     host: str = "127.0.0.1"
     """Address to listen at. 0.0.0.0 lets everybody in the network in: the page asks nobody for a password."""
     port: int = 7860
-    """0 takes any that is free."""
+    """Port to listen at; 0 takes any that is free."""
     max_megabytes: int = 20
     """The largest file that may be uploaded."""
     device: str = "auto"
@@ -60,7 +60,7 @@ def run(options: DemoOptions) -> None:
 
 
 def require_gradio() -> None:
-    """Whether the page can be made.
+    """Check that the packages of the page are installed.
 
     Raises:
         UserError: if gradio or matplotlib is not installed.

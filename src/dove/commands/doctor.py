@@ -1,4 +1,4 @@
-"""``dove doctor``: whether this machine can do what one wants from it."""
+"""The command ``dove doctor``: checks of packages, devices and weights on this machine."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
     name: str
     ok: bool | None
-    """None for what is missing and needed by some commands alone."""
+    """None for something missing that only some commands need."""
     text: str
 
 
@@ -49,12 +49,12 @@ def run(options: DoctorOptions) -> int:
 
 
 def examine(*, offline: bool) -> list[Finding]:
-    """Versions, devices, extras, weights, in this order."""
+    """Collect versions, devices, extras, hub and weights, in this order."""
     return [*versions(), *devices(), *extras(), hub(offline), *weights()]
 
 
 def versions() -> list[Finding]:
-    """Python, this package and what it computes with."""
+    """List the versions of Python, this package and the libraries it computes with."""
     import platform
 
     from dove import __version__
@@ -64,7 +64,7 @@ def versions() -> list[Finding]:
 
 
 def devices() -> list[Finding]:
-    """Processor and GPUs."""
+    """List processor and GPUs."""
     import os
 
     import torch
@@ -79,7 +79,7 @@ def devices() -> list[Finding]:
 
 
 def extras() -> list[Finding]:
-    """The optional dependencies, by the extra that installs them."""
+    """List the optional dependencies, by the extra that installs them."""
     found = []
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if _version(package) is None]
@@ -91,7 +91,7 @@ def extras() -> list[Finding]:
 
 
 def hub(offline: bool) -> Finding:
-    """Whether hub ids can be loaded."""
+    """Check that hub ids can be loaded."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
@@ -111,7 +111,7 @@ def hub(offline: bool) -> Finding:
 
 
 def weights() -> list[Finding]:
-    """Whether the shipped checkpoints load, and whether the tokenizers among them rebuild a picture."""
+    """Check that the shipped checkpoints load, and that the tokenizers among them rebuild a picture."""
     from dove.checkpoint import checkpoint_sha256, read_model_type, shipped_checkpoints
     from dove.errors import UserError
     from dove.registry import MODELS
@@ -131,7 +131,7 @@ def weights() -> list[Finding]:
 
 
 def try_tokenizer(name: str) -> float:
-    """PSNR in dB of a ramp from all tokens of a tokenizer.
+    """Measure the PSNR in dB of a ramp rebuilt from all tokens of a tokenizer.
 
     Raises:
         UserError: if it cannot be loaded.

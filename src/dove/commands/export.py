@@ -1,4 +1,4 @@
-"""``dove export``: the encoder for programs that know neither this package nor, as ONNX, PyTorch."""
+"""The command ``dove export``: the encoder for programs without this package or, as ONNX, without PyTorch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ def run(options: ExportOptions) -> None:
     """Write the file.
 
     Raises:
-        UserError: for a model or a file that doesn't do.
+        UserError: for a model that cannot be exported, or a file that cannot be written.
     """
     from dove.integrations.onnx import export_encoder
     from dove.tokenizer import Dove

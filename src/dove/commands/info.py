@@ -1,4 +1,4 @@
-"""``dove info``: what a checkpoint is, or what is installed."""
+"""The command ``dove info``: description of a checkpoint or of the installation."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ class InfoOptions:
 
 
 def run(options: InfoOptions) -> None:
-    """Print it."""
+    """Print the description."""
     found = describe_installation() if options.checkpoint is None else describe_checkpoint(options.checkpoint)
     print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
 
 
 def describe_checkpoint(name: str) -> dict[str, Any]:
-    """Sizes, hash, settings and card of a checkpoint."""
+    """Collect sizes, hash, settings and card of a checkpoint."""
     from dove.checkpoint import (
         CARD_FILE,
         checkpoint_sha256,
@@ -58,7 +58,7 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
 
 
 def describe_installation() -> dict[str, Any]:
-    """Shipped checkpoints, versions and devices."""
+    """Collect shipped checkpoints, versions and devices."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

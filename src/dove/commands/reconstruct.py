@@ -1,4 +1,4 @@
-"""``dove reconstruct``: what is left of an image at several numbers of tokens."""
+"""The command ``dove reconstruct``: images rebuilt from several numbers of tokens."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_ROWS = 64
-"""Images in the picture; the table and the JSON file have all."""
+"""Largest number of images in the picture; the table and the JSON file have all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +41,24 @@ class ReconstructOptions:
     """Rebuild photos in full, whatever their size, from tiles that each get their own number of tokens; the picture then
     has maps of where the tokens went."""
     tile_overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """With --tile: how much neighbouring tiles share at least, 8 pixels unless told otherwise; their seams are mixed."""
+    """With --tile: least overlap of neighbouring tiles, by default 8 pixels; overlapping pixels are blended."""
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """With --tile: scale photos down until their longer side has so many pixels; time goes with the square of it."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the tokens shall describe first, for a Q-DOVE; null asks for the whole image."""
+    """Subject that the tokens of a Q-DOVE describe first; null asks for the whole image."""
     output: Path = Path("reconstruction.png")
-    """Where the picture goes: .png, .jpg or .webp."""
+    """File for the picture: .png, .jpg or .webp."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where the numbers go: one object for each image with its path, query and rows of num_tokens, length and psnr; with
+    """File for the numbers: one object for each image with its path, query and rows of num_tokens, length and psnr; with
     --tile also tiles (how many), scaled_to (width and height, after --max-side) and in every row tile_lengths."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Only the first so many images."""
+    """Largest number of images; the first of the source are taken."""
     image_column: str = "image"
     """Column of parquet files and hub datasets that holds the images."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
     seed: int = 0
-    """Seed of whatever a model draws; dove-tiny draws nothing."""
+    """Seed of a model's random draws; dove-tiny draws nothing."""
 
 
 def run(options: ReconstructOptions) -> None:
@@ -102,7 +102,7 @@ def run(options: ReconstructOptions) -> None:
 
 
 def check_options(options: ReconstructOptions) -> None:
-    """Tell what cannot work before the model is loaded."""
+    """Refuse options that cannot work, before the model is loaded."""
     from dove.commands.reconstruct_tiles import require_plots
 
     if options.output.suffix.lower() not in PICTURE_SUFFIXES:
@@ -122,7 +122,7 @@ def check_options(options: ReconstructOptions) -> None:
 
 
 def reconstruct_all(
-    model: "Dove", dataset: "ImageDataset", policies: "Sequence[LengthPolicy]", query: str | None
+    model: "Dove", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
 ) -> Outcome:
     """Rebuild every image of a source at every length.
 
@@ -156,8 +156,8 @@ def reconstruct_all(
     return outcome
 
 
-def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell]":
-    """The original and its reconstructions with what is written below them."""
+def picture_row(images: Sequence["Image"], result: dict[str, Any]) -> "list[Cell]":
+    """Make the row of an original and its reconstructions with captions."""
     from dove.photos.picture import Cell
 
     captions = [Path(result["path"]).name]
@@ -168,7 +168,7 @@ def picture_row(images: "Sequence[Image]", result: dict[str, Any]) -> "list[Cell
 
 
 def make_outputs(outcome: Outcome, options: ReconstructOptions) -> dict[Path, bytes]:
-    """Contents of the files that were asked for."""
+    """Encode the files that were asked for."""
     from dove.photos.picture import encode_picture, side_by_side
 
     if options.tile:
@@ -183,8 +183,8 @@ def make_outputs(outcome: Outcome, options: ReconstructOptions) -> dict[Path, by
     return outputs
 
 
-def table(results: "Sequence[dict[str, Any]]") -> str:
-    """One line for each image and number of tokens; for several images also their means."""
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Format one line for each image and number of tokens; for several images also their means."""
     lines = [("image", "num_tokens", "tokens", "PSNR")]
     for result in results:
         lines += [
@@ -205,10 +205,10 @@ def table(results: "Sequence[dict[str, Any]]") -> str:
 
 
 def table_tokens(length: int, result: dict[str, Any]) -> str:
-    """The number, for a photo in tiles also for each of them."""
+    """Format a number of tokens; for a photo in tiles also the mean of its tiles."""
     return f"{length} ({length / result['tiles']:.1f} a tile)" if "tiles" in result else str(length)
 
 
 def count_tokens(number: int) -> str:
-    """ "1 token", "2 tokens"."""
+    """Format a number of tokens, as in "1 token" and "2 tokens"."""
     return f"{number} token{'' if number == 1 else 's'}"

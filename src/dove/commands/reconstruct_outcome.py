@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What became of the images of a source."""
+    """Results for the images of a source."""
 
     results: list[dict[str, Any]] = field(default_factory=list)
-    """The objects of the JSON file."""
+    """Objects of the JSON file."""
     rows: "list[list[Cell]]" = field(default_factory=list)
-    """The first ``MOST_ROWS`` rows of the picture."""
+    """First ``MOST_ROWS`` rows of the picture."""
     tiled_rows: "list[TiledRow]" = field(default_factory=list)
-    """The same, of photos in tiles."""
+    """Rows of the picture for photos in tiles."""
     unreadable: "list[Unreadable]" = field(default_factory=list)
 
     @property
     def shown(self) -> int:
-        """Images that are in the picture."""
+        """Number of images in the picture."""
         return len(self.rows) + len(self.tiled_rows)
 
 
 def describe(
     record: "Record",
-    policies: "Sequence[LengthPolicy]",
+    policies: Sequence["LengthPolicy"],
     lengths: Sequence[int],
     qualities: Sequence[float],
     query: str | None,
 ) -> dict[str, Any]:
-    """The JSON object of one image. Its path is that of the file, or in other sources the record's key."""
+    """Make the JSON object of one image. Its path is that of the file, or in other sources the record's key."""
     file = record.metadata.get("path") or ""
     return {
         "path": file if file.endswith(record.key) else record.key,

@@ -1,4 +1,4 @@
-"""``dove reconstruct --tile``: photos of any size, tile by tile."""
+"""Photos of any size, rebuilt tile by tile, for ``dove reconstruct --tile``."""
 
 import sys
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 OVERLAP = 8
 MANY_TILES = 1000
-"""A photo of so many is announced before it is begun."""
+"""Number of tiles from which a photo's plan is printed before its reconstruction."""
 MOST_TILED_ROWS = 8
-"""Photos in the picture; they are larger there than whole images are."""
+"""Largest number of photos in the picture; they are larger there than whole images are."""
 
 
 def require_plots() -> None:
-    """Whether the picture can be drawn.
+    """Check that the picture can be drawn.
 
     Raises:
         UserError: if matplotlib is not installed.
@@ -39,18 +39,18 @@ def require_plots() -> None:
 def reconstruct_tiles(
     model: "Dove",
     dataset: "ImageDataset",
-    policies: "Sequence[LengthPolicy]",
+    policies: Sequence["LengthPolicy"],
     query: str | None,
     overlap: int,
     max_side: int | None = None,
 ) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length; of large ones the plan is told first, on stderr.
+    """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr.
 
     Args:
         model: the tokenizer.
         dataset: the photos.
         policies: one for each reconstruction.
-        query: what the tokens of every tile shall describe first.
+        query: subject that the tokens of every tile describe first.
         overlap: pixels that neighbouring tiles share at least.
         max_side: photos with a longer side are scaled down to it; None to take them as they are.
     """
@@ -82,9 +82,9 @@ def reconstruct_tiles(
 
 
 def plan(
-    key: str, model: "Dove", photo: "Image", tiling: "Tiling", policies: "Sequence[LengthPolicy]", query: str | None
+    key: str, model: "Dove", photo: "Image", tiling: "Tiling", policies: Sequence["LengthPolicy"], query: str | None
 ) -> str:
-    """What a photo will take, in a line, with the way to take less."""
+    """Describe the tiles and the time of a photo in one line, with an option that reduces them."""
     from dove.photos.tiled import estimate_seconds
     from dove.photos.tiling import Tiling
 
@@ -100,12 +100,12 @@ def plan(
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes, else minutes."""
+    """Format a duration: seconds below two minutes, else minutes."""
     return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
 
 
 def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstructions") -> dict[str, Any]:
-    """The JSON object of a photo with the number of its tiles and, row by row, how long each is."""
+    """Add the number of tiles and, row by row, their lengths to the JSON object of a photo."""
     result["tiles"] = len(tiling)
     for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
         row["tile_lengths"] = lengths.tolist()
@@ -113,7 +113,7 @@ def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstru
 
 
 def tiled_row(photo: "Image", tiling: "Tiling", rebuilt: "TiledReconstructions", result: dict[str, Any]) -> "TiledRow":
-    """The photo and its reconstructions with what is written below them."""
+    """Make the row of a photo and its reconstructions with captions."""
     from pathlib import Path
 
     from dove.photos.tile_picture import TiledRow, shrink

@@ -1,4 +1,4 @@
-"""The web page: components and what happens when one is touched. Everything it needs comes with Gradio; nothing is fetched."""
+"""The web page: components and their events. All assets come with Gradio; nothing is fetched."""
 
 import os
 import tempfile
@@ -26,8 +26,8 @@ from dove.protocol import Tokenizer  # noqa: E402
 from dove.query.tokenizer import QDove  # noqa: E402
 from dove.tokenizer import Dove  # noqa: E402
 
-FORGET_AFTER = 3600
-"""Seconds after which uploads and rebuilt pictures are thrown away."""
+EXPIRE_AFTER = 3600
+"""Seconds after which uploads and rebuilt pictures are deleted."""
 MAX_MEGAPIXELS = 50.0
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: auto; }
@@ -38,10 +38,10 @@ EMPTY = "Drop a photo: its central square is rebuilt from as many tokens as you 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Held:
-    """What the server keeps for one visitor."""
+    """State that the server keeps for one visitor."""
 
     name: str
-    """Of the uploaded file."""
+    """Name of the uploaded file."""
     photo: Image.Image
     query: str
     main: Prefixes
@@ -50,7 +50,7 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """The models behind the page and what its events do.
+    """The models behind the page and the handlers of its events.
 
     Attributes:
         name: the checkpoint of ``model``.
@@ -65,7 +65,7 @@ class Demo:
     folder: Path
 
     def load(self, path: str | None, query: str | None) -> tuple[Any, ...]:
-        """A photo or another query: everything anew, the slider at the model's own length. A hidden box gives None."""
+        """Load a photo or another query, with the slider at the model's own length. A hidden query box gives None."""
         if path is None:
             return (None, gr.Slider(value=1, interactive=False), None, *self._clear())
         photo, query = read_photo(path, MAX_MEGAPIXELS), (query or "").strip()
@@ -80,7 +80,7 @@ class Demo:
         return held, slider, held.main.original, *self.show(held, held.main.auto)
 
     def show(self, held: Held | None, num_tokens: int | float) -> tuple[Any, ...]:
-        """What stands for a length: nothing is computed but the comparison's picture."""
+        """Show a length; only the picture of the comparison is computed."""
         if held is None:
             return self._clear()
         num_tokens = int(num_tokens)
@@ -88,17 +88,17 @@ class Demo:
         return held.main.pictures[held.main.at(num_tokens)], describe(held.main, num_tokens), beside
 
     def auto(self, held: Held | None) -> int:
-        """The model's own length."""
+        """Return the model's own length."""
         return _require(held).main.auto
 
     def reach(self, held: Held | None, decibels: int | float | None) -> int:
-        """The fewest tokens that reach a quality."""
+        """Return the fewest tokens that reach a PSNR in dB."""
         if decibels is None:
             raise UserError("no quality is given; write a number of dB, such as 25")
         return _require(held).main.fewest(float(decibels))
 
     def tiles(self, held: Held | None, request: str) -> tuple[Any, ...]:
-        """The whole photo in tiles."""
+        """Rebuild the whole photo in tiles."""
         held = _require(held)
         done = rebuild_tiles(self.model, held.photo, request, held.query)
         note = " · scaled down first" if done.scaled else ""
@@ -106,7 +106,7 @@ class Demo:
         return gr.Image(done.picture, visible=True), gr.Image(done.rebuilt, visible=True), line
 
     def save(self, held: Held | None, num_tokens: int | float) -> Any:
-        """The tokens as a file to download."""
+        """Write the tokens as a file to download."""
         held = _require(held)
         path = write_tokens(self.folder, self.name, held.main, int(num_tokens), held.name)
         return gr.File(value=str(path), visible=True)
@@ -122,7 +122,7 @@ def _require(held: Held | None) -> Held:
 
 
 def told(event: Callable[..., Any], otherwise: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
-    """An event whose ``UserError`` becomes a message on the page, with the outputs of ``otherwise``: by default as they are."""
+    """Wrap an event so that a ``UserError`` is shown on the page, with the outputs of ``otherwise``, by default unchanged."""
 
     def run(*arguments: Any) -> Any:
         try:
@@ -136,12 +136,12 @@ def told(event: Callable[..., Any], otherwise: Callable[[], Any] = gr.skip) -> C
 
 
 def build(demo: Demo) -> gr.Blocks:
-    """The page of a demo."""
+    """Build the page of a demo."""
     with gr.Blocks(
-        title="DOVE", analytics_enabled=False, delete_cache=(FORGET_AFTER, FORGET_AFTER), fill_width=False
+        title="DOVE", analytics_enabled=False, delete_cache=(EXPIRE_AFTER, EXPIRE_AFTER), fill_width=False
     ) as page:
         gr.Markdown(f"# DOVE\nImages as variable-length sequences of tokens. Model: `{demo.name}`.")
-        held = gr.State(None, time_to_live=FORGET_AFTER)
+        held = gr.State(None, time_to_live=EXPIRE_AFTER)
         with gr.Row(equal_height=True):
             upload = gr.File(label="Photo", file_count="single", file_types=["image"], height=250, scale=2)
             original = _square("What the model sees", "original")
@@ -198,7 +198,7 @@ def _tiles(demo: Demo, held: gr.State) -> None:
     with gr.Accordion("The whole photo, in tiles of their own lengths", open=True):
         with gr.Row(equal_height=True):
             request = gr.Textbox("budget 16", label="Length: 16, auto, psnr>=25, budget 16 ...", max_length=60, scale=3)
-            start = gr.Button("rebuild the photo", elem_id="tile", scale=1)
+            rebuild = gr.Button("rebuild the photo", elem_id="tile", scale=1)
         summary = gr.Markdown()
         picture = gr.Image(
             label="Where the tokens went", interactive=False, visible=False, elem_id="map", format="png", buttons=[]
@@ -206,7 +206,7 @@ def _tiles(demo: Demo, held: gr.State) -> None:
         whole = gr.Image(
             label="Rebuilt, at full size", interactive=False, visible=False, format="png", buttons=["download"]
         )
-        for trigger in (start.click, request.submit):
+        for trigger in (rebuild.click, request.submit):
             trigger(told(demo.tiles), [held, request], [picture, whole, summary])
 
 
@@ -214,9 +214,9 @@ def launch(demo: Demo, *, host: str, port: int, max_megabytes: int) -> tuple[gr.
     """Serve the page in the background.
 
     Args:
-        demo: what is behind it.
+        demo: models and handlers of the page.
         host: address to listen at.
-        port: number; 0 for any that is free.
+        port: port to listen at; 0 for any that is free.
         max_megabytes: the largest upload.
 
     Returns:
@@ -260,5 +260,5 @@ def serve(demo: Demo, *, host: str, port: int, max_megabytes: int) -> None:
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where files to download lie as long as the page is served."""
+    """Make a folder for files to download, which lasts as long as the page is served."""
     return tempfile.TemporaryDirectory(prefix="dove-demo-")

@@ -1,4 +1,4 @@
-"""What the web page computes, without a browser: a picture at every length, photos in tiles, tokens as a file."""
+"""Computations of the web page, without a browser: a picture at every length, photos in tiles, tokens as a file."""
 
 import re
 import tempfile
@@ -28,9 +28,9 @@ from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 BATCH_PIXELS = 2**20
-"""Pixels of the pictures that are decoded together: 256 of 64 px, 16 of 256."""
+"""Number of pixels that are decoded together: 256 pictures of 64 px, 16 of 256 px."""
 LONGEST_SIDE = 1536
-"""Pixels; a larger photo is scaled down before it is cut into tiles, so that nobody waits for minutes."""
+"""Longest side in pixels; a larger photo is scaled down before it is cut into tiles, so that nobody waits for minutes."""
 TILE_OVERLAP = 8
 
 
@@ -39,24 +39,24 @@ class Prefixes:
     """A picture rebuilt from every number of tokens that a tokenizer offers."""
 
     original: Image.Image
-    """The part that the model sees, at its size."""
+    """Part of the photo that the model sees, at the model's size."""
     counts: tuple[int, ...]
     """Numbers of tokens, ascending."""
     pictures: list[Image.Image]
-    """One for each of them."""
+    """One picture for each number of tokens."""
     psnr: list[float]
-    """In dB, against ``original``."""
+    """PSNR in dB against ``original``, for each number of tokens."""
     auto: int
     """The length that the model chose by itself."""
     tokens: Float[Tensor, "1 K D"]
-    """All that the decoding started from; for a model that is no DOVE those of its largest number."""
+    """All tokens that were decoded; for a model that is no DOVE those of its largest number."""
 
     def at(self, num_tokens: int) -> int:
-        """The index of the largest number that is at most ``num_tokens``, or of the smallest there is."""
+        """Return the index of the largest number that is at most ``num_tokens``, or of the smallest there is."""
         return max(0, sum(count <= num_tokens for count in self.counts) - 1)
 
     def fewest(self, decibels: float) -> int:
-        """The fewest tokens that reach a PSNR, measured; all where none do."""
+        """Return the fewest tokens whose measured PSNR reaches ``decibels``; all where none do."""
         reached = (count for count, value in zip(self.counts, self.psnr, strict=True) if value >= decibels)
         return next(reached, self.counts[-1])
 
@@ -66,9 +66,9 @@ def rebuild_prefixes(tokenizer: Tokenizer, photo: Image.Image, query: str | None
     """Encode the central square of a photo once and decode all its prefixes together.
 
     Args:
-        tokenizer: of any kind.
-        photo: RGB.
-        query: what the tokens shall describe first; for a ``QDove``.
+        tokenizer: tokenizer of any kind.
+        photo: RGB picture.
+        query: subject that the tokens of a ``QDove`` describe first.
 
     Raises:
         UserError: for a query to a model that takes none, or one without words.
@@ -92,7 +92,7 @@ def rebuild_prefixes(tokenizer: Tokenizer, photo: Image.Image, query: str | None
 
 
 def _encode(tokenizer: Tokenizer, pixels: Float[Tensor, "1 3 S S"], query: str | None) -> tuple[Tokens, int]:
-    """One row for each number of tokens, and the length the model chooses."""
+    """Encode to one row for each number of tokens, and to the length that the model chooses."""
     counts = tokenizer.token_counts
     if not isinstance(tokenizer, Dove):
         if query:
@@ -121,7 +121,7 @@ class TiledPhoto:
     tiles: int
     psnr: float
     scaled: bool
-    """Whether the photo was made smaller first."""
+    """True where the photo was scaled down first."""
 
 
 def rebuild_tiles(model: Dove, photo: Image.Image, request: str, query: str | None = None) -> TiledPhoto:
@@ -163,7 +163,7 @@ def rebuild_tiles(model: Dove, photo: Image.Image, request: str, query: str | No
 
 
 def compare(prefixes: Mapping[str, Prefixes], num_tokens: int) -> Image.Image:
-    """Several models' reconstructions beside the original, each at its number of tokens next below ``num_tokens``.
+    """Draw several models' reconstructions beside the original, each at its largest number up to ``num_tokens``.
 
     Args:
         prefixes: of the same photo, by what the models are called.
@@ -184,7 +184,7 @@ def _enlarge(picture: Image.Image, size: int) -> Image.Image:
 
 
 def describe(prefixes: Prefixes, num_tokens: int) -> str:
-    """One line of Markdown about a length."""
+    """Describe a length in one line of Markdown."""
     index = prefixes.at(num_tokens)
     count, width = prefixes.counts[index], prefixes.tokens.shape[2]
     return (
@@ -194,7 +194,7 @@ def describe(prefixes: Prefixes, num_tokens: int) -> str:
 
 
 def write_tokens(folder: Path, model: str, prefixes: Prefixes, num_tokens: int, name: str) -> Path:
-    """A zip file whose content `dove decode` turns back into the picture.
+    """Write a zip file whose content `dove decode` decodes to the picture.
 
     Args:
         folder: where to write it.
@@ -230,7 +230,7 @@ def write_tokens(folder: Path, model: str, prefixes: Prefixes, num_tokens: int, 
 
 
 def read_photo(path: str, max_megapixels: float) -> Image.Image:
-    """An uploaded picture, upright RGB.
+    """Read an uploaded picture as upright RGB.
 
     Raises:
         UserError: if it is no picture, damaged, or of more pixels than allowed.
@@ -244,7 +244,7 @@ def read_photo(path: str, max_megapixels: float) -> Image.Image:
 
 
 def parse_compared(entries: Sequence[str]) -> dict[str, str]:
-    """Checkpoints by label, from LABEL=CHECKPOINT.
+    """Parse entries LABEL=CHECKPOINT to checkpoints by label.
 
     Raises:
         UserError: for an entry of another form, or a label that comes twice.

@@ -6,7 +6,7 @@ AutoModel.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,31 +24,32 @@ from dove.query.tokenizer import QDove, Query
 from dove.tokenizer import Dove
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+"""Options of transformers' loaders that are passed on to the hub."""
 
 
-class DoveAutoConfig(PretrainedConfig):
-    """A config.json of this package as transformers sees it; ``settings`` holds all of it but the type."""
+class DoveAutoConfig(PretrainedConfig):  # type: ignore[misc]
+    """Config of transformers for a config.json of this package; ``settings`` holds all of it but the type."""
 
     model_type = model_type(DoveConfig)
     settings: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
-        """The config, and with ``return_unused_kwargs=True`` what else was given."""
+        """Make the config; with ``return_unused_kwargs=True`` return it with the other arguments."""
         unused = kwargs.pop("return_unused_kwargs", False)
         config = cls(settings={key: value for key, value in config_dict.items() if key != TYPE_KEY})
         return (config, kwargs) if unused else config
 
 
 class QDoveAutoConfig(DoveAutoConfig):
-    """The same of a Q-DOVE."""
+    """Config of transformers for a Q-DOVE."""
 
     model_type = model_type(QDoveConfig)
 
 
 @dataclass
-class TokensOutput(ModelOutput):
-    """Tokens in the words of transformers."""
+class TokensOutput(ModelOutput):  # type: ignore[misc]
+    """Tokens under the names that transformers uses."""
 
     last_hidden_state: Float[Tensor, "B K D"] | None = None
     """The tokens, zero behind each image's length."""
@@ -57,7 +58,7 @@ class TokensOutput(ModelOutput):
 
 
 class DoveModel(nn.Module):
-    """A tokenizer whose call is that of a transformers encoder. ``dove`` is the tokenizer itself."""
+    """Tokenizer with the call of a transformers encoder. ``dove`` is the tokenizer itself."""
 
     config_class = DoveAutoConfig
 
@@ -89,7 +90,7 @@ class DoveModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *_: Any, **options: Any) -> "DoveModel":
-        """Load a checkpoint; of the options those for the hub count, the rest is transformers' own."""
+        """Load a checkpoint; options other than those for the hub are transformers' own and unused."""
         dove = Dove.from_pretrained(pretrained_model_name_or_path, **_hub_options(options))
         return cls(dove).eval()
 
@@ -99,22 +100,22 @@ class DoveModel(nn.Module):
 
 
 class QDoveModel(DoveModel):
-    """The same of a Q-DOVE."""
+    """Q-DOVE with the call of a transformers encoder."""
 
     config_class = QDoveAutoConfig
 
 
-class DoveImageProcessor(BaseImageProcessor):
+class DoveImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     """``ImageProcessor`` with the call and the result of transformers' image processors."""
 
-    model_input_names = ["pixel_values"]
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
 
     def __init__(self, image_size: int = 64, **_: Any):
         super().__init__()
         self.image_size = image_size
 
     def __call__(self, images: Any, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
-        """Pictures of any kind and size as ``pixel_values`` (B, 3, S, S) in [-1, 1].
+        """Convert pictures of any kind and size to ``pixel_values`` (B, 3, S, S) in [-1, 1].
 
         Args:
             images: one picture or a sequence of them, as ``ImageProcessor`` takes them.
@@ -130,12 +131,12 @@ class DoveImageProcessor(BaseImageProcessor):
     preprocess = __call__
 
     def to_pil(self, images: Float[Tensor, "*B 3 H W"]) -> list[Any]:
-        """Model output, in [-1, 1], as pictures."""
+        """Convert model output, in [-1, 1], to pictures."""
         return ImageProcessor(self.image_size).to_pil(torch.as_tensor(images))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "DoveImageProcessor":
-        """For the model in a checkpoint."""
+        """Make the image processor of the model in a checkpoint."""
         folder = resolve_checkpoint(pretrained_model_name_or_path, **_hub_options(options))
         return cls(image_size=_image_size(folder))
 

@@ -1,14 +1,14 @@
-"""A published DOVE ``.pth`` as a tokenizer.
+"""Conversion of a published DOVE ``.pth`` to a tokenizer.
 
 The names inside such a file depend on the code that wrote it, so they are found by structure:
 
-1. The two transformers are the two prefixes under which ``layers.0.attention.query_key_value.weight`` stands, the image
-   ends are the prefix in front of ``encoder.conv_in.weight`` and ``decoder.conv_in.weight``.
+1. The two transformers are the two prefixes under which ``layers.0.attention.query_key_value.weight`` stands, the
+   VQGAN is the prefix in front of ``encoder.conv_in.weight`` and ``decoder.conv_in.weight``.
 2. Which transformer is which is told by words in their prefixes ("dec..." against "gen..." or "enc..."); where those
    don't tell, the first in the file is the generator. The choice is listed and can be made by hand.
 3. Every other layer goes to the side whose prefix it shares, or whose words it has, and is matched there by shape.
 
-What fits twice is refused, never guessed; a mapping by name settles it. Written without a published file at hand and
+A layer that fits twice is refused, never guessed; a mapping by name settles it. Written without a published file at hand and
 tested on renamed tokenizers alone.
 """
 
@@ -34,23 +34,23 @@ from dove.integrations.published import (
 from dove.tokenizer import Dove
 
 PARTS = ("vqgan.", "generator.transformer.", "token_decoder.transformer.")
-"""Where the image ends and the transformers stand in our names."""
+"""Prefixes of the VQGAN and the transformers in the names of ``Dove``."""
 ADDED = ("generator.grid_positions", "token_decoder.positions")
-"""Vectors that are added to others: where a file has none, zeros are the same."""
+"""Vectors that are added to others: zeros where a file has none change nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A converted tokenizer and what became of every name."""
+    """A converted tokenizer and the use of every name."""
 
     model: Dove
     layout: Layout
     matched: dict[str, str]
-    """Our layers outside the transformers and the image ends, and the file's names for them."""
+    """Layers of ``Dove`` outside the transformers and the VQGAN, and the file's names for them."""
     zeroed: tuple[str, ...]
-    """Our weights that the file has none of and that are set to zero, which changes nothing."""
+    """Weights of ``Dove`` that the file lacks and that are set to zero, which changes nothing."""
     unused: tuple[str, ...]
-    """Names in the file that went nowhere."""
+    """Names in the file that are not used."""
 
 
 def convert(
@@ -65,7 +65,7 @@ def convert(
     Args:
         published: tensors by name.
         config: sizes; None to read them from the shapes and take the paper's for what no shape tells.
-        mapping: our layers (such as "generator.token_projection") and the file's, for what structure leaves open.
+        mapping: layers of ``Dove`` (such as "generator.token_projection") and the file's, where structure leaves them open.
         generator: prefix of the transformer that is the generator; None to tell by the rule.
         pixel_range: of the VQGAN's pixels, without ``config``: no shape tells it, and the paper's VQGAN has [0, 1].
 
@@ -96,11 +96,11 @@ def convert(
 
 
 def _large_parts(expected: Mapping[str, Tensor], published: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
-    """Our names inside the transformers and the image ends, and the file's; those that it lacks stay out."""
-    starts = dict(zip(PARTS, (layout.vqgan, layout.generator, layout.decoder), strict=True))
+    """Pair names inside the transformers and the VQGAN with the file's, without those that it lacks."""
+    prefixes = dict(zip(PARTS, (layout.vqgan, layout.generator, layout.decoder), strict=True))
     sources = {
-        name: start + name.removeprefix(part)
-        for part, start in starts.items()
+        name: prefix + name.removeprefix(part)
+        for part, prefix in prefixes.items()
         for name in expected
         if name.startswith(part)
     }
@@ -121,7 +121,7 @@ def _match(
     published: Mapping[str, Tensor],
     mapping: Mapping[str, str],
 ) -> dict[str, Layer]:
-    """The one layer of the file that fits each of ours; those of ``ADDED`` may have none."""
+    """Find the one layer of the file that fits each layer needed; those of ``ADDED`` may have none."""
     matched = _mapped(mapping, needs, expected, layers, published)
     free = [layer for layer in layers if layer not in matched.values()]
     for need in needs:
@@ -150,7 +150,7 @@ def _mapped(
     layers: list[Layer],
     published: Mapping[str, Tensor],
 ) -> dict[str, Layer]:
-    """What the user settled, checked."""
+    """Check the layers that the user mapped."""
     ours = {need.name: need for need in needs}
     theirs = {name: layer for layer in layers for name in (layer.weight, layer.name)}
     for name, other in mapping.items():
@@ -166,7 +166,7 @@ def _mapped(
 
 
 def _fits(need: Layer, expected: Mapping[str, Tensor], layer: Layer, published: Mapping[str, Tensor]) -> bool:
-    """Equal shapes, up to leading ones of a parameter or the trailing ones of a 1x1 convolution; no bias fits too."""
+    """Compare shapes, up to leading ones of a parameter or the trailing ones of a 1x1 convolution; no bias fits too."""
     ours, theirs = expected[need.weight].shape, published[layer.weight].shape
     if ours != theirs and (*[1] * (len(theirs) - len(ours)), *ours) != theirs and (*ours, 1, 1) != theirs:
         return False

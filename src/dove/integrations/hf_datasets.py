@@ -1,4 +1,4 @@
-"""Tokens in and out of data sets of the ``datasets`` library."""
+"""Tokens in data sets of the ``datasets`` library."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def add_tokens(
     query_column: str | None = None,
     batch_size: int = 64,
 ) -> datasets.Dataset:
-    """A data set with two columns more: ``tokens``, one list of D numbers for each token kept, and ``length``.
+    """Add two columns to a data set: ``tokens``, one list of D numbers for each token kept, and ``length``.
 
     Args:
         dataset: with a column of pictures.
@@ -62,10 +62,10 @@ def add_tokens(
 
 
 def read_tokens(dataset: datasets.Dataset, max_tokens: int) -> Tokens:
-    """The ``tokens`` column as a batch, for ``Dove.decode``.
+    """Read the ``tokens`` column as a batch, for ``Dove.decode``.
 
     Args:
-        dataset: what ``add_tokens`` made, or rows of it.
+        dataset: data set that ``add_tokens`` made, or rows of it.
         max_tokens: capacity K of the model.
 
     Raises:
@@ -77,7 +77,7 @@ def read_tokens(dataset: datasets.Dataset, max_tokens: int) -> Tokens:
 
 
 def image_source(dataset: datasets.Dataset, image_column: str = "image") -> ImageDataset:
-    """A data set as an image source of this package, for its loaders, evaluations and trainings from Python.
+    """Wrap a data set as an image source of this package, for its loaders, evaluations and trainings from Python.
 
     Args:
         dataset: with a column of pictures; the other columns become metadata.
@@ -92,5 +92,5 @@ def image_source(dataset: datasets.Dataset, image_column: str = "image") -> Imag
 
 
 def _picture(image: Any) -> Any:
-    """What ``ImageProcessor`` takes, of a cell in a column of images."""
+    """Convert a cell of a column of images to what ``ImageProcessor`` takes."""
     return (image["bytes"] or image["path"]) if isinstance(image, dict) else image

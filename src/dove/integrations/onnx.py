@@ -1,6 +1,5 @@
-"""The encoder as a program of its own: a torch.export archive or an ONNX graph, for any number of images at a time."""
+"""Export of the encoder as a program of its own: a torch.export archive or an ONNX graph, for batches of any size."""
 
-import os
 import tempfile
 import warnings
 from copy import deepcopy
@@ -15,17 +14,15 @@ from dove.tokenizer import Dove
 
 SUFFIXES = (".onnx", ".pt2")
 MOST_IMAGES = 1 << 16
-"""Bound of the batch, which the exporter wants to know."""
-
-
+"""Upper bound of the batch, which the exporter needs."""
 OUTPUTS = ("values", "lengths", "margin")
-"""What the program gives: all K tokens, (B, K, D), of which the first n are the encoding to n tokens; where each image's own
-EOS ends it, (B,), as ``encode(images, "auto")`` would; and by how much EOS outscores the best other choice at each position,
-(B, K), for other rules of ending."""
+"""Outputs of the program: all K tokens, (B, K, D), of which the first n are the encoding to n tokens; lengths up to each
+image's own EOS, (B,), as ``encode(images, "auto")`` gives; and the margin of EOS over the best other choice at each position,
+(B, K), for other stopping rules."""
 
 
 class Encoder(nn.Module):
-    """Images to tokens, as plain tensors.
+    """Module from images to tokens as plain tensors.
 
     Args:
         model: the tokenizer.
@@ -42,7 +39,7 @@ class Encoder(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 S S"]
     ) -> tuple[Float[Tensor, "B K D"], Int[Tensor, " B"], Float[Tensor, "B K"]]:
-        """The ``OUTPUTS`` for images in [-1, 1]."""
+        """Compute the ``OUTPUTS`` for images in [-1, 1]."""
         output = self.model.generate(images)
         margin = output.eos.margin
         capacity = margin.shape[1]
@@ -78,7 +75,7 @@ def export_encoder(model: Dove, file: Path) -> None:
                 torch.export.save(program, scratch)
             else:
                 _save_onnx(program, scratch)
-            os.replace(scratch, file)
+            scratch.replace(file)
     except OSError as error:
         raise UserError(
             f"cannot write {file}: {error.strerror or error}; free some space or write elsewhere"

@@ -1,4 +1,4 @@
-"""What is inside a published ``.pth`` file: the large parts, the layers beside them, and their sizes."""
+"""Structure of a published ``.pth`` file: the large parts, the layers beside them, and their sizes."""
 
 import math
 import re
@@ -19,7 +19,7 @@ VQGAN_PARTS = (
     r"|decoder\.(conv_in|up_blocks|mid_block|conv_norm_out|conv_out)|quantize|quant_conv|post_quant_conv"
 )
 PYTHIA_HEADS = {128: 4, 512: 8, 768: 12}
-"""Attention heads by width (14M, 70M, 160M), which no shape tells."""
+"""Attention heads by width (14M, 70M, 160M), which shapes do not show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class Layer:
 
     name: str
     side: str | None
-    """generator, decoder or None where the name does not tell."""
+    """Either generator or decoder; None where the name does not tell."""
     weight: str
     bias: str | None
 
 
 def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> Layout:
-    """The prefixes of the two transformers and the image ends.
+    """Find the prefixes of the two transformers and the VQGAN.
 
     Args:
         tensors: by name.
@@ -54,27 +54,29 @@ def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> 
         UserError: if there are not exactly two and one, or ``generator`` is neither.
     """
     stacks = _prefixes(tensors, "layers.0.attention.query_key_value.weight")
-    ends = [
-        start for start in _prefixes(tensors, "encoder.conv_in.weight") if f"{start}decoder.conv_in.weight" in tensors
+    vqgans = [
+        prefix
+        for prefix in _prefixes(tensors, "encoder.conv_in.weight")
+        if f"{prefix}decoder.conv_in.weight" in tensors
     ]
-    for found, count, kind in ((stacks, 2, "GPT-NeoX stacks"), (ends, 1, "diffusers VQModels")):
+    for found, count, kind in ((stacks, 2, "GPT-NeoX stacks"), (vqgans, 1, "diffusers VQModels")):
         if len(found) != count:
             where = f" (under {', '.join(map(repr, found))}); pass --prefix to keep one copy" if found else ""
             raise UserError(f"the published file has {len(found)} {kind} instead of {count}{where}")
     first, second = stacks
     sides = (_side(first, apart_from=second), _side(second, apart_from=first))
-    turned = sides[0] != sides[1] and (sides[0] == "decoder" or sides[1] == "generator")
+    swapped = sides[0] != sides[1] and (sides[0] == "decoder" or sides[1] == "generator")
     reason = "it comes first in the file" if sides[0] == sides[1] else "the prefixes say so"
     if generator is not None:
         if generator not in stacks:
             raise UserError(f"--generator {generator!r} is no transformer of the file; pass {first!r} or {second!r}")
-        turned, reason = generator == second, "as asked for"
-    one, other = (second, first) if turned else (first, second)
-    return Layout(generator=one, decoder=other, vqgan=ends[0], reason=reason)
+        swapped, reason = generator == second, "as asked for"
+    one, other = (second, first) if swapped else (first, second)
+    return Layout(generator=one, decoder=other, vqgan=vqgans[0], reason=reason)
 
 
 def read_layers(tensors: Mapping[str, Tensor], layout: Layout) -> list[Layer]:
-    """The layers beside the large parts, without what is computed rather than learned."""
+    """Read the layers beside the large parts, without tensors that are computed rather than learned."""
     large = re.compile(
         rf"({re.escape(layout.generator)}|{re.escape(layout.decoder)})(layers|final_layer_norm)\."
         rf"|{re.escape(layout.vqgan)}({VQGAN_PARTS})\."
@@ -88,7 +90,7 @@ def read_layers(tensors: Mapping[str, Tensor], layout: Layout) -> list[Layer]:
 
 
 def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
-    """Names of tensors grouped into layers, each on the side whose prefix it shares, or else whose words it has."""
+    """Group names of tensors into layers, each on the side whose prefix it shares, or else whose words it has."""
     layers = []
     for name in names:
         layer, _, leaf = name.rpartition(".")
@@ -104,10 +106,10 @@ def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
 def read_config(
     tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer], pixel_range: PixelRange
 ) -> DoveConfig:
-    """Sizes by the shapes; for what no shape tells the paper's: 16 x 16 latents, groups of the norms, heads by width.
+    """Read sizes from the shapes; those that shapes do not show are the paper's: 16 x 16 latents, norm groups, heads.
 
     Raises:
-        UserError: if a size is left open.
+        UserError: if a size cannot be determined.
     """
     try:
         generator = _read_backbone(tensors, layout.generator)
@@ -130,7 +132,7 @@ def read_config(
 def _read_token_dim(
     tensors: Mapping[str, Tensor], layers: list[Layer], generator_width: int, decoder_width: int, channels: int
 ) -> int:
-    """What a layer on the generator's side puts out and one on the decoder's side takes in."""
+    """Find the width that a layer on the generator's side puts out and one on the decoder's side takes in."""
     shapes = [(layer.side, *tensors[layer.weight].shape) for layer in layers if tensors[layer.weight].ndim == 2]
     out = {rows for side, rows, columns in shapes if side != "decoder" and columns == generator_width}
     into = {columns for side, rows, columns in shapes if side != "generator" and rows == decoder_width}
@@ -143,35 +145,35 @@ def _read_token_dim(
     return int(widths.pop())
 
 
-def _read_backbone(tensors: Mapping[str, Tensor], start: str) -> BackboneConfig:
-    inner, width = tensors[f"{start}layers.0.mlp.dense_h_to_4h.weight"].shape
+def _read_backbone(tensors: Mapping[str, Tensor], prefix: str) -> BackboneConfig:
+    inner, width = tensors[f"{prefix}layers.0.mlp.dense_h_to_4h.weight"].shape
     if width not in PYTHIA_HEADS:
-        raise UserError(f"the transformer {start!r} is {width} wide, which is no Pythia known here; pass --config")
+        raise UserError(f"the transformer {prefix!r} is {width} wide, which is no Pythia known here; pass --config")
     return BackboneConfig(
         hidden_size=width,
-        num_layers=_count(tensors, start, r"layers\.(\d+)\.input_layernorm\.weight"),
+        num_layers=_count(tensors, prefix, r"layers\.(\d+)\.input_layernorm\.weight"),
         num_heads=PYTHIA_HEADS[width],
         intermediate_size=inner,
     )
 
 
-def _read_vqgan(tensors: Mapping[str, Tensor], start: str, pixel_range: PixelRange) -> VQGANConfig:
-    levels = _count(tensors, start, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv2\.weight")
-    codebook_size, channels = tensors[f"{start}quantize.embedding.weight"].shape
-    latent_channels = len(tensors[f"{start}encoder.conv_out.weight"])
-    patch_size = math.isqrt(tensors[f"{start}encoder.conv_in.weight"].shape[1] // 3)
+def _read_vqgan(tensors: Mapping[str, Tensor], prefix: str, pixel_range: PixelRange) -> VQGANConfig:
+    levels = _count(tensors, prefix, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv2\.weight")
+    codebook_size, channels = tensors[f"{prefix}quantize.embedding.weight"].shape
+    latent_channels = len(tensors[f"{prefix}encoder.conv_out.weight"])
+    patch_size = math.isqrt(tensors[f"{prefix}encoder.conv_in.weight"].shape[1] // 3)
     return VQGANConfig(
         pixel_range=pixel_range,
         image_size=math.isqrt(DoveConfig.max_tokens) * patch_size * 2 ** (levels - 1),
         patch_size=patch_size,
         block_out_channels=tuple(
-            len(tensors[f"{start}encoder.down_blocks.{level}.resnets.0.conv2.weight"]) for level in range(levels)
+            len(tensors[f"{prefix}encoder.down_blocks.{level}.resnets.0.conv2.weight"]) for level in range(levels)
         ),
-        layers_per_block=_count(tensors, start, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv2\.weight"),
+        layers_per_block=_count(tensors, prefix, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv2\.weight"),
         latent_channels=latent_channels,
         embedding_dim=None if channels == latent_channels else channels,
         codebook_size=codebook_size,
-        mid_attention=any(name.startswith(f"{start}encoder.mid_block.attentions.") for name in tensors),
+        mid_attention=any(name.startswith(f"{prefix}encoder.mid_block.attentions.") for name in tensors),
     )
 
 
@@ -180,12 +182,12 @@ def _prefixes(names: Mapping[str, Tensor], suffix: str) -> list[str]:
     return [match[1] for match in matches if match]
 
 
-def _count(names: Mapping[str, Tensor], start: str, pattern: str) -> int:
-    return sum(bool(re.fullmatch(re.escape(start) + pattern, name)) for name in names)
+def _count(names: Mapping[str, Tensor], prefix: str, pattern: str) -> int:
+    return sum(bool(re.fullmatch(re.escape(prefix) + pattern, name)) for name in names)
 
 
 def _side(name: str, apart_from: str = "") -> str | None:
-    """What the words of a name, but for those it shares with another, say."""
+    """Guess the side from the words of a name, except those it shares with another."""
     shared = set(re.split(r"[._]", apart_from.lower()))
     words = [word for word in re.split(r"[._]", name.lower()) if word not in shared]
     if any(word.startswith(("dec", "detok")) for word in words):
@@ -194,7 +196,7 @@ def _side(name: str, apart_from: str = "") -> str | None:
 
 
 def _shared(name: str, prefix: str) -> int:
-    """How many leading parts of a name are those of a prefix."""
+    """Count the leading parts of a name that are those of a prefix."""
     count = 0
     for part, other in zip(name.split("."), prefix.split("."), strict=False):
         if part != other:
@@ -204,7 +206,7 @@ def _shared(name: str, prefix: str) -> int:
 
 
 def _is_sinusoidal(tensor: Tensor) -> bool:
-    """Whether rows hold as many sines as cosines of the same angles: their squares then add up to half the width."""
+    """Check that rows hold as many sines as cosines of the same angles: their squares then sum to half the width."""
     table = tensor.squeeze()
     if table.ndim != 2 or not table.is_floating_point():
         return False

@@ -1,6 +1,5 @@
-"""Published weights of the systems that DOVE is compared with, as checkpoint folders."""
+"""Conversion of published weights of the systems that DOVE is compared with to checkpoint folders."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,13 @@ def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
 
 
 def read_vqgan_config(source: str) -> VQGANConfig:
-    """Sizes of a diffusers ``VQModel``; its images have 16 latents a side and pixels in [0, 1], as the paper's.
+    """Read the sizes of a diffusers ``VQModel``; its images have 16 latents a side and pixels in [0, 1], as the paper's.
 
     Raises:
-        UserError: if there is none, or it has layers that a VQGAN here has not.
+        UserError: if there is none, or it has layers that a VQGAN here does not have.
     """
     kind = "a diffusers VQModel"
-    settings: Mapping[str, Any] = VQMODEL_DEFAULTS | read_settings(fetch(source, kind), source, kind)
+    settings: dict[str, Any] = VQMODEL_DEFAULTS | read_settings(fetch(source, kind), source, kind)
     lacking = sorted({"block_out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings"} - set(settings))
     if lacking:
         raise UserError(f"the config.json of {source} has no {', '.join(lacking)}; pass {kind}")
