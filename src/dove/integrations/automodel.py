@@ -27,7 +27,7 @@ HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_down
 """Options of transformers' loaders that are passed on to the hub."""
 
 
-class DoveAutoConfig(PretrainedConfig):  # type: ignore[misc]
+class DoveAutoConfig(PretrainedConfig):
     """Config of transformers for a config.json of this package; ``settings`` holds all of it but the type."""
 
     model_type = model_type(DoveConfig)
@@ -48,7 +48,7 @@ class QDoveAutoConfig(DoveAutoConfig):
 
 
 @dataclass
-class TokensOutput(ModelOutput):  # type: ignore[misc]
+class TokensOutput(ModelOutput):
     """Tokens under the names that transformers uses."""
 
     last_hidden_state: Float[Tensor, "B K D"] | None = None
@@ -105,7 +105,7 @@ class QDoveModel(DoveModel):
     config_class = QDoveAutoConfig
 
 
-class DoveImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+class DoveImageProcessor(BaseImageProcessor):
     """``ImageProcessor`` with the call and the result of transformers' image processors."""
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
