@@ -79,6 +79,10 @@ class BinaryEosHead(nn.Module):
 class VocabularyEosHead(nn.Module):
     """The language model's own output layer; one word of its vocabulary is EOS."""
 
+    positions_at_once: int | None = None
+    """Positions scored at a time; None takes all. Few keep the scores of all words in a processor's cache, but in training
+    each portion costs a pass over the gradient of the weights."""
+
     def __init__(self, width: int, vocab_size: int, eos_token_id: int):
         super().__init__()
         self.eos_token_id = eos_token_id
@@ -86,10 +90,17 @@ class VocabularyEosHead(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B k H"], known_quality: Float[Tensor, "B k"]) -> EosScores:
         """Score the positions; ``known_quality`` is unused."""
-        logits = self.projection(hidden).float()
-        eos = logits[..., self.eos_token_id]
-        others = torch.cat([logits[..., : self.eos_token_id], logits[..., self.eos_token_id + 1 :]], dim=-1)
-        return EosScores(probability=(eos - logits.logsumexp(-1)).exp(), margin=eos - others.amax(-1))
+        rows = hidden.flatten(0, 1)
+        scored = [self._score(portion) for portion in rows.split(self.positions_at_once or len(rows))]
+        probability, margin = (torch.cat(parts).view(hidden.shape[:2]) for parts in zip(*scored, strict=True))
+        return EosScores(probability=probability, margin=margin)
+
+    def _score(self, rows: Float[Tensor, "R H"]) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"]]:
+        """Compute probability and margin of EOS."""
+        others = self.projection(rows).float()
+        eos = others[:, self.eos_token_id].clone()
+        others[:, self.eos_token_id] = -torch.inf
+        return (eos - others.logsumexp(-1)).sigmoid(), eos - others.amax(-1)
 
 
 class QualityEosHead(nn.Module):

@@ -5,13 +5,17 @@ from typing import TypeVar
 import torch
 
 from dove.errors import UserError
+from dove.models.eos import VocabularyEosHead
+from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Precisions by name."""
 CHUNK = 32
-"""Tokens generated at a time where their number is not known beforehand: fewer use a processor's matrix units less well, more
-are generated in vain."""
+"""Tokens at once where their number is not known beforehand: fewer fill a processor's matrix units worse, more are
+generated in vain."""
+POSITIONS = 64
+"""Positions at once of a vocabulary's scores: the paper's 50,304 words take 6 MB in bf16."""
 
 Model = TypeVar("Model", bound=Dove)
 
@@ -38,7 +42,13 @@ def optimize(model: Model, precision: str = "bf16") -> Model:
     model.eval().requires_grad_(False)
     for part in (model.vqgan, model.generator, model.token_decoder):
         part.to(PRECISIONS[precision])
-    model.generator.eos_head.float()
+    head = model.generator.eos_head
+    if isinstance(head, VocabularyEosHead):
+        head.positions_at_once = POSITIONS
+    else:
+        head.float()
     model.vqgan.to(memory_format=torch.channels_last)
+    if isinstance(model.vqgan, VQGAN) and model.device.type == "cpu":
+        model.vqgan.encoder.images_at_once = model.vqgan.decoder.images_at_once = 1
     model.generator.chunk = CHUNK
     return model

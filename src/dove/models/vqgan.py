@@ -5,6 +5,7 @@ initialises the paper's model), so its checkpoints load by name. A fixed pixel u
 inverse behind let small models convolve at a fraction of the resolution; at the paper's sizes it is the identity.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -17,7 +18,8 @@ from dove.config import VQGANConfig
 COMMITMENT = 0.25
 """Weight of the commitment loss (van den Oord et al., "Neural discrete representation learning", Eq. 3)."""
 NORM_EPSILON = 1e-6
-
+WIDE = 2**20
+"""Activations of one image above which a level is wide."""
 
 PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}
 """Factor and summand that take pixels in [-1, 1] into a range."""
@@ -26,6 +28,32 @@ PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}
 def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
     """Make a group norm as the VQGAN uses it."""
     return nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPSILON)
+
+
+def silu(grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+    """Compute SiLU, over the input where no backward needs it: large results cost new memory."""
+    return F.silu(grid, inplace=not torch.is_grad_enabled())
+
+
+def add(grid: Float[Tensor, "B c h w"], summand: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+    """Add, over the first input without gradients."""
+    return grid + summand if torch.is_grad_enabled() else grid.add_(summand)
+
+
+def wide_levels(config: VQGANConfig) -> int:
+    """Count the levels, from the pixels on, on which an image has more than ``WIDE`` activations."""
+    side = config.image_size // config.patch_size
+    sizes = [channels * (side >> level) ** 2 for level, channels in enumerate(config.block_out_channels)]
+    return next((level for level, size in enumerate(sizes) if size <= WIDE), len(sizes))
+
+
+def in_portions(
+    run: Callable[[Tensor], Tensor], batch: Float[Tensor, "B _ _ _"], images_at_once: int | None
+) -> Float[Tensor, "B _ _ _"]:
+    """Run a function on at most so many images at a time; None runs it on all."""
+    if images_at_once is None or len(batch) <= images_at_once:
+        return run(batch)
+    return torch.cat([run(part) for part in batch.split(images_at_once)])
 
 
 class ResnetBlock(nn.Module):
@@ -42,10 +70,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
         """Apply both convolutions and add the input, projected where the width changes."""
-        hidden = self.conv1(F.silu(self.norm1(grid)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        shortcut: Tensor = self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid
-        return hidden + shortcut
+        hidden = self.conv1(silu(self.norm1(grid)))
+        hidden = self.conv2(silu(self.norm2(hidden)))
+        return add(hidden, self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid)
 
 
 class Downsample(nn.Module):
@@ -146,8 +173,12 @@ class UpBlock(nn.Module):
 class Encoder(nn.Module):
     """Pixels (unshuffled) to features at the lowest resolution."""
 
+    images_at_once: int | None = None
+    """Images at a time on the wide levels, which come first; None takes the whole batch."""
+
     def __init__(self, config: VQGANConfig):
         super().__init__()
+        self.wide = wide_levels(config)
         widths = [config.block_out_channels[0], *config.block_out_channels]
         last = len(config.block_out_channels) - 1
         self.conv_in = nn.Conv2d(3 * config.patch_size**2, widths[0], 3, padding=1)
@@ -160,18 +191,27 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B l h w"]:
         """Encode."""
-        grid = self.conv_in(pixels)
-        for block in (*self.down_blocks, self.mid_block):
+        grid = in_portions(self._wide_levels, pixels, self.images_at_once if self.wide else None)
+        for block in (*self.down_blocks[self.wide :], self.mid_block):
             grid = block(grid)
-        output: Tensor = self.conv_out(F.silu(self.conv_norm_out(grid)))
-        return output
+        return self.conv_out(silu(self.conv_norm_out(grid)))
+
+    def _wide_levels(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B d h w"]:
+        grid = self.conv_in(pixels)
+        for block in self.down_blocks[: self.wide]:
+            grid = block(grid)
+        return grid
 
 
 class Decoder(nn.Module):
     """Features at the lowest resolution to pixels (still unshuffled)."""
 
+    images_at_once: int | None = None
+    """Images at a time on the wide levels, which come last; None takes the whole batch."""
+
     def __init__(self, config: VQGANConfig):
         super().__init__()
+        self.wide = wide_levels(config)
         widths = [config.block_out_channels[-1], *reversed(config.block_out_channels)]
         last = len(config.block_out_channels) - 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
@@ -185,10 +225,14 @@ class Decoder(nn.Module):
     def forward(self, grid: Float[Tensor, "B l h w"]) -> Float[Tensor, "B c H W"]:
         """Decode."""
         grid = self.conv_in(grid)
-        for block in (self.mid_block, *self.up_blocks):
+        for block in (self.mid_block, *self.up_blocks[: len(self.up_blocks) - self.wide]):
             grid = block(grid)
-        output: Tensor = self.conv_out(F.silu(self.conv_norm_out(grid)))
-        return output
+        return in_portions(self._wide_levels, grid, self.images_at_once if self.wide else None)
+
+    def _wide_levels(self, grid: Float[Tensor, "B d h w"]) -> Float[Tensor, "B c H W"]:
+        for block in self.up_blocks[len(self.up_blocks) - self.wide :]:
+            grid = block(grid)
+        return self.conv_out(silu(self.conv_norm_out(grid)))
 
 
 class Codebook(nn.Module):
@@ -245,6 +289,8 @@ class VQGAN(nn.Module):
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Decode continuous latents to images in [-1, 1], up to the network's overshoot."""
         side = self.config.grid_size
-        grid = torch.unflatten(latents.to(self.dtype).transpose(1, 2), 2, (side, side))
+        # Contiguous, as convolutions keep the format of their input, and the backward of group norms on a CPU is several
+        # times slower with channels last.
+        grid = latents.to(self.dtype).transpose(1, 2).contiguous().unflatten(2, (side, side))
         pixels = F.pixel_shuffle(self.decoder(self.post_quant_conv(grid)), self.config.patch_size)
         return (pixels - self.pixel_shift) / self.pixel_scale
