@@ -16,7 +16,7 @@ def parameters(config) -> int:
     if isinstance(config, ALITCodesTrainConfig | ALITPixelsTrainConfig):
         model = ALIT(config.model)
     else:
-        model = RECIPES[type(config)].start(config, None)
+        model = RECIPES[type(config)].initialise(config, None)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
