@@ -9,7 +9,7 @@ import torch
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed, parse_length_policy
-from dove.models.eos import EosScores
+from dove.models.eos import EosScores, VocabularyEosHead
 from dove.models.optimize import optimize
 from dove.models.token_generator import GeneratorOutput
 from dove.tokenizer import Dove
@@ -124,3 +124,16 @@ def test_limited_lengths_are_settled_when_their_positions_are_there():
     assert Auto().settled(scores).tolist() == [True, False]
     assert Auto(max_tokens=4).settled(scores).all()
     assert [policy.least_positions(16) for policy in (Fixed(4), Auto(), Budget(3.0))] == [4, 1, 16]
+
+
+@pytest.mark.parametrize("portion", [1, 5, 7, 48, 100])
+def test_a_vocabulary_in_portions_gives_the_same_scores(portion):
+    torch.manual_seed(0)
+    head, hidden, known = VocabularyEosHead(8, 30, 3), torch.randn(3, 16, 8), torch.zeros(3, 16)
+    whole = head(hidden, known)
+    logits = head.projection(hidden)
+    torch.testing.assert_close(whole.probability, logits.softmax(-1)[..., 3])
+    others = torch.cat([logits[..., :3], logits[..., 4:]], dim=-1)
+    torch.testing.assert_close(whole.margin, logits[..., 3] - others.amax(-1))
+    head.positions_at_once = portion
+    torch.testing.assert_close(head(hidden, known).margin, whole.margin)

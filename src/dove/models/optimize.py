@@ -28,8 +28,8 @@ def optimize(model: Model, precision: str = "bf16") -> Model:
 
     Args:
         model: on the device where it will run, with or without queries; it is changed in place.
-        precision: "bf16" computes in bfloat16, except for a prior, EOS scores and the statistics of norms; "fp32" gives the
-            tokens of the model as it was up to rounding.
+        precision: "bf16" computes in bfloat16, except for a prior, the statistics of norms and EOS scores other than a
+            vocabulary's; "fp32" gives the tokens of the model as it was up to rounding.
 
     Returns:
         The model.
