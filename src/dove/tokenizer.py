@@ -1,6 +1,6 @@
 """The DOVE tokenizer: images to latents to tokens, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from dove.checkpoint import (
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import JointPolicies, LengthPolicy, Trial, parse_length_policies
+from dove.models.eos import EosScores
 from dove.models.generators import make_token_generator
 from dove.models.patches import make_autoencoder
 from dove.models.prior import Prior, PriorCode, make_prior
@@ -44,6 +45,48 @@ Turns images into continuous tokens, as many as each image needs, and back:
     tokens = model.encode(images, num_tokens="auto")
     images = model.decode(tokens)
 """
+
+
+def check_images(images: Tensor, side: int) -> None:
+    """Refuse images that are not (B, 3, side, side) floats in [-1, 1].
+
+    Raises:
+        UserError: naming what does not fit.
+    """
+    if not images.is_floating_point():
+        raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
+    if images.ndim != 4 or images.shape[1:] != (3, side, side):
+        raise UserError(f"images are {tuple(images.shape)}; this model takes (B, 3, {side}, {side})")
+    if not len(images):
+        raise UserError("no image given; pass at least one")
+    if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
+        raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+
+
+def cut_by_policy(
+    policy: LengthPolicy,
+    eos: EosScores,
+    values: Float[Tensor, "B k D"],
+    images: Float[Tensor, "B 3 S S"],
+    max_tokens: int,
+    decode: Callable[[Tokens], Tensor],
+) -> Tokens:
+    """Cut tokens at the lengths that a policy chooses.
+
+    Args:
+        policy: chooses the lengths.
+        eos: scores of the first k positions.
+        values: the tokens of those positions.
+        images: that they were made from, for policies that look at reconstructions.
+        max_tokens: capacity K.
+        decode: rebuilds images from cut tokens.
+    """
+
+    def cut(lengths: Tensor) -> Tokens:
+        return Tokens.cut(values, lengths, max_tokens)
+
+    trial = Trial(images=images, reconstruct=lambda lengths: decode(cut(lengths)))
+    return cut(policy.lengths(eos, trial))
 
 
 class Dove(
@@ -134,7 +177,11 @@ class Dove(
         output = self.generator.until(
             prefix, code, policies.positions, policies.settled, at_least=policies.least_positions
         )
-        return [self._cut(images, output, policy) for policy in policies.policies]
+        values = output.values.to(images.dtype)
+        return [
+            cut_by_policy(policy, output.eos, values, images, self.max_tokens, self.decode)
+            for policy in policies.policies
+        ]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
@@ -177,23 +224,8 @@ class Dove(
         latents = self.token_decoder(tokens, picture)
         return self.prior.complete(picture, self.vqgan.decode(latents), tokens.lengths)
 
-    def _cut(self, images: Tensor, output: GeneratorOutput, policy: LengthPolicy) -> Tokens:
-        def cut(lengths: Tensor) -> Tokens:
-            return Tokens.cut(output.values.to(images.dtype), lengths, self.config.max_tokens)
-
-        trial = Trial(images=images, reconstruct=lambda lengths: self.decode(cut(lengths)))
-        return cut(policy.lengths(output.eos, trial))
-
     def _fitting_images(self, images: Tensor) -> Tensor:
-        side = self.config.vqgan.image_size
-        if not images.is_floating_point():
-            raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
-        if images.ndim != 4 or images.shape[1:] != (3, side, side):
-            raise UserError(f"images are {tuple(images.shape)}; this model takes (B, 3, {side}, {side})")
-        if not len(images):
-            raise UserError("no image given; pass at least one")
-        if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
-            raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+        check_images(images, self.image_size)
         return images.to(self.device, torch.float32)
 
     def _fitting_tokens(self, tokens: Tokens) -> Tokens:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
-from dove.tokenizer import LARGEST_PIXEL
+from dove.tokenizer import check_images
 from dove.tokens import Tokens
 from dove.weight_files import read_published
 
@@ -29,14 +29,7 @@ def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 
     Raises:
         UserError: unless they are (B, 3, side, side) floats in [-1, 1].
     """
-    if not images.is_floating_point():
-        raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
-    if images.ndim != 4 or images.shape[1:] != (3, side, side):
-        raise UserError(f"images are {tuple(images.shape)}; this model takes (B, 3, {side}, {side})")
-    if not len(images):
-        raise UserError("no image given; pass at least one")
-    if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
-        raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+    check_images(images, side)
     return images.to(like)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from dove.baselines.adapter import fitting_images, fitting_tokens
 from dove.checkpoint import save_checkpoint
 from dove.errors import UserError
-from dove.lengths import LengthPolicy, Trial, parse_length_policies
-from dove.models.eos import EosScores, scores_from_quality
+from dove.lengths import LengthPolicy, parse_length_policies
+from dove.models.eos import scores_from_quality
 from dove.models.prior import CosinePrior
+from dove.tokenizer import cut_by_policy
 from dove.tokens import Tokens
 
 
@@ -88,7 +89,12 @@ class Cosines(nn.Module):
         images = fitting_images(images, self.image_size, self.transform.mean)
         code = self.transform.encode(images)
         eos = scores_from_quality(code.quality, self.config.quality_target)
-        return [self._cut(images, code.fixed, eos, policy) for policy in policies]
+        return [
+            cut_by_policy(
+                policy, eos[: policy.positions(self.max_tokens)], code.fixed, images, self.max_tokens, self.decode
+            )
+            for policy in policies
+        ]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
@@ -108,10 +114,3 @@ class Cosines(nn.Module):
             UserError: if it cannot be written.
         """
         save_checkpoint(save_directory, self.config, self.state_dict())
-
-    def _cut(self, images: Tensor, values: Tensor, eos: EosScores, policy: LengthPolicy) -> Tokens:
-        def cut(lengths: Tensor) -> Tokens:
-            return Tokens.cut(values, lengths, self.max_tokens)
-
-        trial = Trial(images=images, reconstruct=lambda lengths: self.decode(cut(lengths)))
-        return cut(policy.lengths(eos[: policy.positions(self.max_tokens)], trial))

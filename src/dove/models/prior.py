@@ -154,6 +154,7 @@ class CosinePrior(Prior):
     fixed_ranks: Tensor
     learned_ranks: Tensor
     new_ranks: Tensor
+    holder: Tensor
 
     def __init__(self, side: int, max_tokens: int, fixed: int, learned: int):
         super().__init__()
@@ -169,6 +170,11 @@ class CosinePrior(Prior):
         # A repeated coefficient was in the picture already, from the token that offered it.
         new = self.fixed_ranks.masked_fill(torch.isin(self.fixed_ranks, self.learned_ranks), self.count)
         self.register_buffer("new_ranks", new, persistent=False)
+        # The token that a rank is fixed in, counted from 1; one more than there are where none is.
+        holder = torch.full((self.count + 1,), max_tokens + 1)
+        holder[self.fixed_ranks] = torch.arange(1, max_tokens + 1)[:, None].expand_as(self.fixed_ranks)
+        holder[-1] = max_tokens + 1
+        self.register_buffer("holder", holder, persistent=False)
         self.gate_in = nn.Parameter(torch.ones(max_tokens, learned))
         self.gate_out = nn.Parameter(torch.ones(max_tokens, learned))
         self.scale = nn.Parameter(torch.ones(max_tokens, 1))
@@ -244,11 +250,7 @@ class CosinePrior(Prior):
 
     def held(self, lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B _"]:
         """Mark the ranks that are fixed in the first ``lengths`` tokens; the last column stands for no coefficient."""
-        tokens = torch.arange(1, len(self.fixed_ranks) + 1, device=lengths.device)
-        holder = torch.full((self.count + 1,), len(tokens) + 1, device=lengths.device)
-        holder[self.fixed_ranks] = tokens[:, None].expand_as(self.fixed_ranks)
-        holder[-1] = len(tokens) + 1
-        return holder <= lengths[:, None]
+        return self.holder <= lengths[:, None]
 
     def _unordered(self, ordered: Tensor) -> Tensor:
         """Bring ranks, (B, F), back to the coefficients' own places."""
