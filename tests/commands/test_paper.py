@@ -144,7 +144,7 @@ def test_run_runs_a_table(tiny_dove: Dove, photos: Path, tmp_path: Path, capsys:
     arguments += ["--bench", tmp_path / "bench"]
     assert main(["paper", "run", "table2", *map(str, arguments)]) == 0
     rows = json.loads((tmp_path / "out" / "table2" / "reconstruction.json").read_text())["rows"]
-    assert [row["num_tokens"] for row in rows] == [8, 16, "auto", "fixed@auto-mean"]
+    assert [row["num_tokens"] for row in rows] == [1, 8, 16, "auto", "fixed@auto-mean"]
     shown = capsys.readouterr().out
     assert "dove: {32: 18.91, 64: 11.46, 96: 10.84" in shown  # Table 2's row, below ours
     assert f"not trained in {tmp_path / 'bench'}: flat colour, " in shown

@@ -16,12 +16,11 @@ from dove.config import BackboneConfig, DoveConfig
 from dove.errors import UserError
 from dove.evaluation import speed
 from dove.evaluation.common import Subject
+from dove.evaluation.language_operations import language_model_operations, make_language_model
 from dove.evaluation.operations import (
     count_operations,
     decode_operations,
     encode_operations,
-    language_model_operations,
-    make_language_model,
     on_meta,
 )
 from dove.tokenizer import Dove
@@ -193,7 +192,7 @@ def desk(tiny_dove: Dove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         pixels = np.random.default_rng(index).integers(0, 255, (20, 20, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{index}.png")
     small = make_language_model(LlamaConfig(vocab_size=9, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
-    monkeypatch.setattr("dove.evaluation.operations.make_language_model", lambda: small)
+    monkeypatch.setattr("dove.evaluation.language_operations.make_language_model", lambda: small)
     return tmp_path
 
 

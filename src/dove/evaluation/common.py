@@ -21,6 +21,7 @@ from dove.processor import ImageProcessor
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
 from dove.runtime import select_device
+from dove.training.progress import images_seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,8 @@ class Subject:
     """Hash of the checkpoint's config and weights."""
     loss_networks: str | None = None
     """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
+    images_seen: int | None = None
+    """Images that its training has shown it, repetitions included; None where no files of that training lie beside it."""
 
     @property
     def slug(self) -> str:
@@ -70,7 +73,9 @@ def load_subject(name: str, device: torch.device) -> Subject:
     folder = resolve_checkpoint(source if separator else name)
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, nn.Module)
-    return Subject(label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder))
+    return Subject(
+        label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
+    )
 
 
 class Images:

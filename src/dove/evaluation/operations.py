@@ -1,12 +1,8 @@
-"""Floating-point operations of a tokenizer, alone and in front of a language model.
+"""Floating-point operations of a tokenizer.
 
 Torch's own counter counts matrix products, convolutions and attention, two operations for each multiply-add. Norms,
 activations and other element-wise work are left out, as is usual in the literature. The numbers themselves do not matter,
 so the modules run on torch's meta device, which holds none.
-
-Counted by torch's own counter: matrix products, convolutions and attention, two operations for each multiply-add.
-Norms, activations and other element-wise work are left out, as everywhere in the literature. Nothing depends on what the
-numbers are, so the work is done on torch's meta device where there are no numbers at all.
 """
 
 import copy
@@ -18,25 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from dove.baselines.adapter import FixedLength
-from dove.errors import UserError
 from dove.protocol import Tokenizer, device_of
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 Module = TypeVar("Module", bound=nn.Module)
-
-VICUNA_7B = LlamaConfig(
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=32,
-)
-"""Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters."""
 
 
 def count_operations(run: Callable[[], object]) -> int:
@@ -95,37 +79,6 @@ def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
         return count_operations(lambda: baseline.reconstruct_from(values))
     tokens = tokenizer.encode(_image(tokenizer.image_size, device_of(tokenizer)), positions)
     return count_operations(lambda: tokenizer.decode(tokens))
-
-
-def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
-    """Make a Llama on the meta device: its sizes without its memory."""
-    with torch.device("meta"):
-        return LlamaForCausalLM(config).eval()
-
-
-def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
-    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
-
-    This is the prefill of a question: every position is read once, in parallel, and no answer is generated. The layer that
-    projects tokens to the language model's width is left out; it is a thousandth of one position's work.
-
-    Args:
-        model: The language model, on the meta device.
-        positions: Number of vectors, 1 or more.
-
-    The model is on the meta device. This is the prefill of a question: every position is read once, in parallel, and no
-    answer is generated. The layer that makes vectors of the language model's width out of tokens is left out; it is a
-    thousandth of one position's work.
-
-    Raises:
-        UserError: If there is less than one position.
-    """
-    if positions < 1:
-        raise UserError(f"a language model cannot read {positions} positions; pass at least 1")
-    inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")
-    # Given ready-made, or the library would look into the numbers for its shape.
-    mask = torch.ones(1, 1, positions, positions, dtype=torch.bool, device="meta").tril()
-    return count_operations(lambda: model(inputs_embeds=inputs, attention_mask=mask, use_cache=False))
 
 
 def _image(side: int, device: torch.device | str) -> Float[Tensor, "1 3 S S"]:

@@ -100,6 +100,7 @@ class Meter:
     lengths: list[int] = field(default_factory=list)
     per_image: dict[str, list[float]] = field(default_factory=dict)
     statistics: dict[str, FeatureStatistics] = field(default_factory=dict)
+    numbers: int = 0
 
     def add(self, name: str, values: Tensor) -> None:
         """Add one value for each image of a batch."""
@@ -120,7 +121,7 @@ class Meter:
             "mse_worst10": float(worst.mean()),
         }
         others = {name: float(np.mean(values)) for name, values in self.per_image.items() if name not in row}
-        return row | others
+        return row | others | {"numbers_a_token": self.numbers}
 
 
 class Recorder:
@@ -160,6 +161,7 @@ class Recorder:
             for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
                 rebuilt = tokenizer.decode(tokens)
                 meter.lengths += tokens.lengths.tolist()
+                meter.numbers = tokens.values.shape[-1]
                 self._measure(meter, rebuilt, originals, features)
                 self._save(str(meter.label), names, rebuilt)
             done += len(batch)

@@ -19,7 +19,8 @@ from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subject
-from dove.evaluation.operations import decode_operations, encode_operations, language_model_operations
+from dove.evaluation.language_operations import language_model_operations
+from dove.evaluation.operations import decode_operations, encode_operations
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
 from dove.models.vqgan import VQGAN
 from dove.paper import load_experiment

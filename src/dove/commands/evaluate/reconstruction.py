@@ -25,7 +25,9 @@ class ReconstructionOptions(EvaluationOptions):
 
     Writes reconstruction.json, .csv and .png (rate-distortion curves). Per row: mean_length; psnr with its deviation and 10th
     percentile over images; mse and l1 (pixels in [0, 1]), mse of the worst tenth; ssim; loss_networks where the checkpoint
-    says which networks its losses used, whose distances flatter it. A row fixed@auto-mean gives every
+    says which networks its losses used, whose distances flatter it; numbers_a_token, bits_a_token of codes, parameters,
+    multiply_adds of encoding and decoding an image, images_seen in training where its files lie beside the model; learned,
+    where a flat colour is among the models. A row fixed@auto-mean gives every
     image auto's mean length.
     """
 
@@ -56,6 +58,7 @@ def run(options: ReconstructionOptions) -> None:
     Raises:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
+    from dove.evaluation.facts import LEAST_GAIN, add_facts, mark_learned
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
     from dove.evaluation.report import evaluate, rows_to_text
@@ -73,8 +76,11 @@ def run(options: ReconstructionOptions) -> None:
                 batch_size=options.batch_size,
                 pictures=options.output / "images" if options.save_images else None,
             )
+            add_facts(found, subject)
             rows += found
             comparisons += compared
+        for name in mark_learned(rows, subjects):
+            print(f"{name}: not learned, it is within {LEAST_GAIN:g} dB of the flat colour at its greatest length")
         print(rows_to_text(rows))
         for comparison in comparisons:
             print(describe_comparison(comparison))

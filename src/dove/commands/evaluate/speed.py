@@ -61,7 +61,7 @@ def run(options: SpeedOptions) -> None:
 
     from dove.evaluation import speed
     from dove.evaluation.common import Images, set_seed
-    from dove.evaluation.operations import make_language_model
+    from dove.evaluation.language_operations import make_language_model
     from dove.evaluation.report import provenance, write_report
     from dove.evaluation.speed_plot import plot_speed
     from dove.runtime import select_device

@@ -1,0 +1,64 @@
+"""Columns that make a comparison of tokenizers fair, and the check that a row has learned anything."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from dove.baselines.flat_colour import FlatColour
+from dove.evaluation.common import Subject
+from dove.evaluation.operations import decode_operations, encode_operations
+
+LEAST_GAIN = 1.0
+"""Decibels above the flat colour below which a model counts as not learned."""
+
+
+def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
+    """Add columns to the rows of a model: ``image_size``, ``parameters``, and where they are known ``bits_a_token`` of models
+    with codes, ``images_seen``, and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens."""
+    tokenizer = subject.tokenizer
+    assert isinstance(tokenizer, nn.Module)
+    facts: dict[str, Any] = {
+        "image_size": tokenizer.image_size,
+        "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
+    }
+    config = getattr(tokenizer, "config", None) or getattr(getattr(tokenizer, "vqgan", None), "config", None)
+    if codes := getattr(config, "codebook_size", None):
+        facts["bits_a_token"] = math.log2(codes)
+    if subject.images_seen is not None:
+        facts["images_seen"] = subject.images_seen
+    for row in rows:
+        row.update(facts)
+        if isinstance(count := row["num_tokens"], int):
+            row["multiply_adds"] = (encode_operations(tokenizer, count) + decode_operations(tokenizer, count)) // 2
+
+
+def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) -> list[str]:
+    """Mark the rows of every model that has a flat colour of its size beside it by ``learned``.
+
+    A model has learned if its PSNR at its greatest fixed number of tokens is at least ``LEAST_GAIN`` above the flat colour's.
+
+    Returns:
+        Names of the models that have not.
+    """
+    floors = {
+        row["image_size"]: row["psnr"]
+        for subject in subjects
+        if isinstance(subject.tokenizer, FlatColour)
+        for row in rows
+        if row["model"] == subject.name
+    }
+    unlearned = []
+    for subject in subjects:
+        own = [row for row in rows if row["model"] == subject.name]
+        fixed = [row for row in own if isinstance(row["num_tokens"], int)]
+        floor = floors.get(subject.tokenizer.image_size)
+        if floor is None or not fixed or isinstance(subject.tokenizer, FlatColour):
+            continue
+        learned = max(fixed, key=lambda row: int(row["num_tokens"]))["psnr"] >= floor + LEAST_GAIN
+        for row in own:
+            row["learned"] = learned
+        if not learned:
+            unlearned.append(subject.name)
+    return unlearned

@@ -1,0 +1,44 @@
+"""Floating-point operations of a language model that reads the tokens of an image."""
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dove.errors import UserError
+from dove.evaluation.operations import count_operations
+
+VICUNA_7B = LlamaConfig(
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+)
+"""Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters."""
+
+
+def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
+    """Make a Llama on the meta device: its sizes without its memory."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(config).eval()
+
+
+def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
+    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
+
+    This is the prefill of a question: every position is read once, in parallel, and no answer is generated. The layer that
+    projects tokens to the language model's width is left out; it is a thousandth of one position's work.
+
+    Args:
+        model: The language model, on the meta device.
+        positions: Number of vectors, 1 or more.
+
+    Raises:
+        UserError: If there is less than one position.
+    """
+    if positions < 1:
+        raise UserError(f"a language model cannot read {positions} positions; pass at least 1")
+    inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")
+    # Given ready-made, or the library would look into the numbers for its shape.
+    mask = torch.ones(1, 1, positions, positions, dtype=torch.bool, device="meta").tril()
+    return count_operations(lambda: model(inputs_embeds=inputs, attention_mask=mask, use_cache=False))
