@@ -52,6 +52,16 @@ TINY_VQGAN = VQGANConfig(
 )
 TINY = DoveConfig(vqgan=TINY_VQGAN, generator=TINY_BACKBONE, decoder=TINY_BACKBONE, max_tokens=64, vocab_size=512)
 TINY_PATCH = replace(TINY, vqgan=replace(TINY_VQGAN, patch_size=8, block_out_channels=(32,), latent_channels=32))
+ALIT_BENCH = PRESETS["alit-codes-bench"].model
+RIVALS = {
+    **TITOKS,
+    **ALITS,
+    "titok-tiny": replace(PRESETS["titok-32-bench"].model, image_size=64, patch_size=8),
+    "alit-tiny": replace(
+        ALIT_BENCH, patch_size=8, vqgan=replace(ALIT_BENCH.vqgan, image_size=64, channel_mult=(1, 1, 2, 4))
+    ),
+}
+"""Published rivals and, for the tiny scale, those of the bench at 64 px."""
 SCALES = {
     "base": (
         PRESETS["dove-base"].model,
@@ -59,7 +69,7 @@ SCALES = {
         ("titok-s128", "titok-b64", "titok-l32"),
         "alit-base",
     ),
-    "tiny": (TINY, TINY_PATCH, ("titok-tiny-32",), "alit-tiny"),
+    "tiny": (TINY, TINY_PATCH, ("titok-tiny",), "alit-tiny"),
 }
 """Settings of DOVE with a VQGAN and with patches, and names of the rivals; the first TiTok is the one in the ratios."""
 
@@ -407,9 +417,9 @@ def make_bench(options: argparse.Namespace) -> Bench:
     if "titok" in parts:
         for name in bench.titoks[: options.titoks]:
             sizes = list(bench.batches) if name == bench.titoks[0] else [small]
-            bench.add_rival(name, make_titok(TITOKS[name]), sizes)
+            bench.add_rival(name, make_titok(RIVALS[name]), sizes)
     if "alit" in parts:
-        bench.add_rival(bench.alit, ALIT(ALITS[bench.alit]), [small])
+        bench.add_rival(bench.alit, ALIT(RIVALS[bench.alit]), [small])
     return bench
 
 

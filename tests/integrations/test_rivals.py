@@ -1,6 +1,5 @@
 """Published weights of other systems become folders that every evaluation takes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,23 +7,30 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from safetensors.torch import save_file
 
-from dove.baselines.config import TITOKS, TransformerConfig
+from dove.baselines.config import TITOKS, TiTokConfig, TransformerConfig
 from dove.baselines.titok import make_titok
 from dove.cli import main
 from dove.registry import load_tokenizer
 
 
 def test_a_titok_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: torch.Tensor) -> None:
-    small = replace(TITOKS["titok-tiny-8"], transformer=TransformerConfig(width=32, num_layers=1, num_heads=2))
+    small = TiTokConfig(
+        transformer=TransformerConfig(width=32, num_layers=1, num_heads=2),
+        num_tokens=8,
+        image_size=16,
+        patch_size=4,
+        codebook_size=32,
+        projection="per-token",
+        head="pixels",
+    )
     monkeypatch.setitem(TITOKS, "titok-s128", small)
     torch.manual_seed(0)
     model = make_titok(small).eval()
     save_file(dict(model.state_dict()), tmp_path / "published.safetensors")
     flags = ["--kind", "titok-s128", "--output", str(tmp_path / "folder")]
     assert main(["convert", str(tmp_path / "published.safetensors"), *flags]) == 0
-    larger = torch.nn.functional.interpolate(images, 64)
     loaded = load_tokenizer(tmp_path / "folder")
-    assert torch.equal(loaded.encode(larger, 8).values, model.encode(larger, 8).values)
+    assert torch.equal(loaded.encode(images, 8).values, model.encode(images, 8).values)
 
 
 def test_a_vqgan_in_diffusers_layout(tmp_path: Path) -> None:

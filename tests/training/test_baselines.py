@@ -68,7 +68,7 @@ def vqgan_folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     output = tmp_path_factory.mktemp("vqgan")
     return run_training(
         MaskgitVQGANTrainConfig(
-            preset="maskgit-vqgan-tiny",
+            preset="alit-vqgan-bench",
             model=VQGAN,
             data=str(photos),
             output=str(output),
@@ -95,7 +95,7 @@ def test_the_vqgan_trains_and_loads(vqgan_folder: Path) -> None:
 
 def test_one_stage_titok_trains_and_loads(photos: Path, tmp_path: Path) -> None:
     config = TiTokTrainConfig(
-        preset="titok-tiny-8",
+        preset="titok-8-bench",
         model=TITOK,
         data=str(photos),
         output=str(tmp_path),
@@ -117,7 +117,7 @@ def test_two_stage_titok_trains_stage_by_stage(photos: Path, vqgan_folder: Path,
 
 
 def test_alit_trains_stage_by_stage(photos: Path, vqgan_folder: Path, tmp_path: Path) -> None:
-    common = {"preset": "alit-tiny-codes", "model": ALIT_MODEL, "data": str(photos), **SETTINGS}
+    common = {"preset": "alit-codes-bench", "model": ALIT_MODEL, "data": str(photos), **SETTINGS}
     codes = ALITCodesTrainConfig(output=str(tmp_path / "1"), vqgan_checkpoint=str(vqgan_folder), **common)
     first = run_training(codes)
     vqgan, alit = load_tokenizer(vqgan_folder), check_round_trip(first, (2, 4, 6))
@@ -151,9 +151,9 @@ def changed(before: torch.nn.Module, after: torch.nn.Module) -> set[str]:
 def test_a_stage_without_the_one_before_it_says_what_it_needs(photos: Path, tmp_path: Path, vqgan_folder: Path) -> None:
     common = {"model": ALIT_MODEL, "data": str(photos), "output": str(tmp_path), **SETTINGS}
     with pytest.raises(UserError, match="--vqgan-checkpoint"):
-        run_training(ALITCodesTrainConfig(preset="alit-tiny-codes", **common))
+        run_training(ALITCodesTrainConfig(preset="alit-codes-bench", **common))
     with pytest.raises(UserError, match="--stage-one"):
-        run_training(ALITPixelsTrainConfig(preset="alit-tiny-pixels", **common))
+        run_training(ALITPixelsTrainConfig(preset="alit-pixels-bench", **common))
     with pytest.raises(UserError, match="other sizes"):
         load_teacher(str(vqgan_folder), replace(VQGAN, codebook_size=32))
 
@@ -179,7 +179,7 @@ def pictures() -> torch.Tensor:
 
 def test_titok_learns(pictures: torch.Tensor) -> None:
     torch.manual_seed(0)
-    config = TiTokTrainConfig(preset="titok-tiny-8", model=TITOK, loss=QuantizedLossConfig(**NO_NETWORK), **SETTINGS)
+    config = TiTokTrainConfig(preset="titok-8-bench", model=TITOK, loss=QuantizedLossConfig(**NO_NETWORK), **SETTINGS)
     first, last = learn(QuantizedObjective(config, make_titok(TITOK)).train(), pictures, 40)
     assert last < 0.5 * first
 
@@ -195,7 +195,7 @@ def test_codes_are_learned(pictures: torch.Tensor, vqgan_folder: Path) -> None:
 def test_alit_paints_a_random_roll_out_that_depends_on_the_step_alone(pictures: torch.Tensor) -> None:
     torch.manual_seed(0)
     config = ALITPixelsTrainConfig(
-        preset="alit-tiny-pixels", model=ALIT_MODEL, loss=ReconstructionLossConfig(**NO_NETWORK), **SETTINGS
+        preset="alit-pixels-bench", model=ALIT_MODEL, loss=ReconstructionLossConfig(**NO_NETWORK), **SETTINGS
     )
     objective = ALITPixelsObjective(config, ALIT(ALIT_MODEL).eval())
     by_step = [objective.paint(pictures, Step(step)) for step in range(6)]
@@ -222,7 +222,7 @@ def test_alit_learns_codes_from_all_roll_outs_or_from_some(pictures: torch.Tenso
     torch.manual_seed(0)
     model = ALIT(ALIT_MODEL)
     model.base_tokenizer = load_teacher(str(vqgan_folder), VQGAN)
-    config = ALITCodesTrainConfig(preset="alit-tiny-codes", model=ALIT_MODEL, **SETTINGS)
+    config = ALITCodesTrainConfig(preset="alit-codes-bench", model=ALIT_MODEL, **SETTINGS)
     assert counted(ALITCodesObjective(config, model).eval(), pictures, 4) == [None] * 4
     drawn = counted(ALITCodesObjective(replace(config, roll_outs="drawn"), model).eval(), pictures, 8)
     assert set(drawn) == {1, 2, 3}

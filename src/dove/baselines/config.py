@@ -126,46 +126,18 @@ class ALITConfig:
             raise UserError(f"patch_size={self.patch_size} differs from the side of the VQGAN's latent cells")
 
 
-TINY_VQGAN = MaskgitVQGANConfig(
-    image_size=64, hidden_channels=32, channel_mult=(1, 2, 2, 4), num_res_blocks=1, latent_channels=64, norm_groups=16
-)
-# Layers are chosen so that either model has as many parameters as DOVE's tiny preset, to within a tenth.
-TINY_TITOK = TransformerConfig(width=192, num_layers=5, num_heads=4)
-TINY_ALIT = TransformerConfig(width=192, num_layers=3, num_heads=4)
-
-
-def _tiny_titok(num_tokens: int) -> TiTokConfig:
-    """Make the settings of a single-stage TiTok for 64 px."""
-    return TiTokConfig(
-        transformer=TINY_TITOK,
-        num_tokens=num_tokens,
-        image_size=64,
-        patch_size=8,
-        codebook_size=1024,
-        projection="per-token",
-        head="pixels",
-    )
-
-
 TITOKS: dict[str, TiTokConfig] = {
     "titok-l32": TiTokConfig(transformer=TITOK_LARGE, num_tokens=32),
     "titok-b64": TiTokConfig(transformer=TITOK_BASE, num_tokens=64),
     "titok-s128": TiTokConfig(transformer=TITOK_SMALL, num_tokens=128),
-    "titok-tiny-8": _tiny_titok(8),
-    "titok-tiny-16": _tiny_titok(16),
-    "titok-tiny-32": _tiny_titok(32),
 }
-"""Every TiTok by name: the published two-stage models, and small ones for 64 px with an eighth to a half of the grid's
-64 positions as tokens."""
+"""Every TiTok by name: the published two-stage models."""
 
 ALITS: dict[str, ALITConfig] = {
     "alit-small": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=8, num_heads=8)),
     "alit-base": ALITConfig(transformer=TransformerConfig(width=768, num_layers=12, num_heads=12)),
     "alit-semilarge": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=16, num_heads=16)),
     "alit-512": ALITConfig(transformer=TransformerConfig(width=512, num_layers=8, num_heads=8)),
-    "alit-tiny": ALITConfig(
-        transformer=TINY_ALIT, tokens_per_rollout=8, patch_size=8, codebook_size=1024, vqgan=TINY_VQGAN
-    ),
 }
 """Every ALIT by name: the published configurations (``alit-512`` is the one that their code calls tiny, without a
-checkpoint), and a small one for 64 px that adds 8 tokens at a time."""
+checkpoint)."""

@@ -14,7 +14,7 @@ from dove.models.pretrained import VQMODEL_DEFAULTS, fetch, import_vqgan, read_s
 from dove.models.vqgan import VQGAN
 
 VQMODEL = "vqmodel"
-KINDS = (VQMODEL, *vqgan.LAYOUTS, *(name for name in (*TITOKS, *ALITS) if "tiny" not in name))
+KINDS = (VQMODEL, *vqgan.LAYOUTS, *TITOKS, *ALITS)
 """Layouts of published weights: a diffusers VQModel, the VQGAN of the two-stage models, and those models by name."""
 
 

@@ -3,7 +3,6 @@
 from dataclasses import fields, replace
 
 from dove.baselines.config import ALITS, TITOKS, MaskgitVQGANConfig
-from dove.baselines.config import TINY_VQGAN as TINY_MASKGIT_VQGAN
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
@@ -12,10 +11,8 @@ from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,
     MaskgitVQGANTrainConfig,
-    QuantizedLossConfig,
     TiTokCodesTrainConfig,
     TiTokPixelsTrainConfig,
-    TiTokTrainConfig,
 )
 from dove.training.bench_presets import BENCH
 from dove.training.config import (
@@ -25,7 +22,6 @@ from dove.training.config import (
     OptimConfig,
     PrefixLossConfig,
     PrefixTrainConfig,
-    ReconstructionLossConfig,
     RunConfig,
     TrainConfig,
     VQGANLossConfig,
@@ -153,34 +149,17 @@ QDOVE_BASE = QDoveTrainConfig(
     run=RunConfig(steps=0, epochs=5.0, checkpoint_every=2000),
 )
 
-TINY_PIXELS = ReconstructionLossConfig(gan=0.0, perceptual_network="squeezenet")
-TINY_QUANTIZED = QuantizedLossConfig(gan=0.0, perceptual_network="squeezenet")
-
 BASELINES: tuple[TrainConfig, ...] = (
     MaskgitVQGANTrainConfig(preset="maskgit-vqgan", model=MaskgitVQGANConfig()),
-    MaskgitVQGANTrainConfig(
-        preset="maskgit-vqgan-tiny", model=TINY_MASKGIT_VQGAN, loss=TINY_QUANTIZED, optim=TINY_OPTIM, run=TINY_RUN
-    ),
-    *(
-        TiTokTrainConfig(preset=name, model=model, loss=TINY_QUANTIZED, optim=TINY_OPTIM, run=TINY_RUN)
-        for name, model in TITOKS.items()
-        if model.head == "pixels"
-    ),
     *(
         kind(preset=f"{name}-{stage}", model=model)
         for name, model in TITOKS.items()
-        if model.head == "codes"
         for stage, kind in (("codes", TiTokCodesTrainConfig), ("pixels", TiTokPixelsTrainConfig))
     ),
     *(
         kind(preset=f"{name}-{stage}", model=model)
         for name, model in ALITS.items()
-        if name != "alit-tiny"
         for stage, kind in (("codes", ALITCodesTrainConfig), ("pixels", ALITPixelsTrainConfig))
-    ),
-    ALITCodesTrainConfig(preset="alit-tiny-codes", model=ALITS["alit-tiny"], optim=TINY_OPTIM, run=TINY_RUN),
-    ALITPixelsTrainConfig(
-        preset="alit-tiny-pixels", model=ALITS["alit-tiny"], loss=TINY_PIXELS, optim=TINY_OPTIM, run=TINY_RUN
     ),
 )
 """Trainings of the systems that DOVE is compared with; two-stage ones have a preset for each stage."""
@@ -212,13 +191,6 @@ PRESETS: dict[str, TrainConfig] = {
         preset="vqgan-tiny",
         model=TINY_VQGAN,
         loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet"),
-        optim=TINY_OPTIM,
-        run=TINY_RUN,
-    ),
-    "vqgan-tiny-wide": VQGANTrainConfig(
-        preset="vqgan-tiny-wide",
-        model=replace(TINY_VQGAN, block_out_channels=(80, 160), latent_channels=160),
-        loss=VQGANLossConfig(gan=0.0, perceptual_network="squeezenet", continuous=0.0),
         optim=TINY_OPTIM,
         run=TINY_RUN,
     ),
