@@ -8,6 +8,8 @@ from skimage import data
 from sklearn.datasets import load_sample_images
 
 from dove.baselines.cosines import Cosines
+from dove.lengths import parse_length_policy
+from dove.photos.tiled import reconstruct_tiled, tile_photo
 from dove.processor import ImageProcessor
 from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
@@ -83,3 +85,17 @@ def test_the_predicted_quality_is_near_the_measured(dove_tiny, photos):
     for length in (1, 2, 4, 8):
         measured = decibels(dove_tiny.decode(whole, length), photos)
         assert (predicted[:, length - 1] - measured).abs().mean() < 0.6
+
+
+@pytest.mark.parametrize("request_text", ["budget 4", "budget 16", "psnr>=30", "auto"])
+@pytest.mark.parametrize("noise", [0, 2])
+def test_plain_tiles_get_fewer_tokens_than_busy_ones(dove_tiny, request_text, noise):
+    busy = np.asarray(Image.fromarray(data.astronaut()).resize((128, 128), Image.Resampling.LANCZOS))
+    height = np.linspace(0, 1, 128)[:, None, None]
+    sky = np.array([120, 160, 220]) * (1 - height) + np.array([190, 210, 240]) * height
+    plain = sky + np.random.default_rng(0).normal(0, noise, busy.shape)
+    photo = Image.fromarray(np.concatenate([plain.clip(0, 255).round().astype(np.uint8), busy], axis=1))
+    policy = parse_length_policy(request_text, dove_tiny.max_tokens)
+    (lengths,) = reconstruct_tiled(dove_tiny, photo, tile_photo(photo, 64, 0), [policy]).lengths
+    assert lengths[:, :2].max() < lengths[:, 2:].mean()
+    assert lengths[:, :2].mean() < 0.6 * lengths[:, 2:].mean()
