@@ -1,4 +1,4 @@
-"""Names of files on the command line."""
+"""Wrong command lines: one line each, and exit status 2."""
 
 from pathlib import Path
 
@@ -17,3 +17,46 @@ def test_a_file_that_looks_like_a_flag(
     for command in (["encode", name, "--output", "tokens"], ["reconstruct", name], ["train", "--data", name]):
         assert main(command) == 2
         assert capsys.readouterr().err == f"dove: {name} is read as a flag; pass the file of that name as ./{name}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("encode a.png --ouput x", "no flag --ouput; did you mean --output? (see dove encode --help)"),
+        (
+            "reconstruct a.png --num_token 3",
+            "no flag --num_token; did you mean --num-tokens? (see dove reconstruct --help)",
+        ),
+        ("reconstruct a.png --tiles", "no flag --tiles; did you mean --tile? (see dove reconstruct --help)"),
+        ("demo --xyzzy=1", "no flag --xyzzy (see dove demo --help)"),
+        ("paper run table-1 --detail x", "no flag --detail; did you mean --data? (see dove paper --help)"),
+        (
+            "encode a.png",
+            "Missing from dove encode: --output PATH Folder for the tokens. (required) (see dove encode --help)",
+        ),
+    ],
+)
+def test_a_wrong_flag_is_one_line(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err == f"dove: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("demo --port", ["--port"]),
+        ("demo --port many", ["--port", "many"]),
+        ("demo --port 70000", ["--port 70000 is no port; pass 0 to 65535"]),
+        ("demo stray", ["stray"]),
+        ("train --preset dove-tiny --optim.lr much", ["--optim.lr", "much"]),
+    ],
+)
+def test_a_wrong_value_is_one_line(command: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("dove: ")
+    assert printed.count("\n") == 1
+    assert "│" not in printed
+    assert "helptext" not in printed
+    for part in parts:
+        assert part in printed

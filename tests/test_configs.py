@@ -53,10 +53,9 @@ def test_the_last_way_of_saying_how_long_a_run_is_wins(
     assert (run.steps, run.epochs) == (steps, epochs)
 
 
-def test_both_ways_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises((UserError, SystemExit)) as stopped:
+def test_both_ways_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match="exactly one"):
         parse(["--preset", "dove-tiny", "--run.steps", "50", "--run.epochs", "2"])
-    assert "exactly one" in f"{stopped.value}{capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,6 @@ def test_a_missing_preset_lists_them_all() -> None:
         parse([])
 
 
-def test_a_misspelt_flag_exits_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
+def test_a_misspelt_flag_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no flag --optim\.lrr; did you mean --optim\.lr\?"):
         parse(["--preset", "dove-tiny", "--optim.lrr", "1"])
-    assert stopped.value.code == 2
-    assert "optim.lr" in capsys.readouterr().err

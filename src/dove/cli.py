@@ -80,7 +80,7 @@ def dispatch(arguments: list[str]) -> int:
 
     Raises:
         UserError: if there is no such command, or from the command itself.
-        SystemExit: from the parser, after a help text (0) or a wrong flag (2).
+        SystemExit: from the parser, after a help text (0).
     """
     name = next((name for name in COMMANDS if arguments[: name.count(" ") + 1] == name.split()), None)
     if name is not None:
@@ -107,6 +107,8 @@ def run_command(name: str, arguments: list[str]) -> int:
     """
     import tyro
 
+    from dove.flags import parse_flags
+
     for argument in arguments:
         # Path.is_file raises where an argument is too long for a file name.
         if argument.startswith("-") and os.path.isfile(argument):  # noqa: PTH113
@@ -116,7 +118,7 @@ def run_command(name: str, arguments: list[str]) -> int:
         return module.run(module.parse(arguments)) or 0
     options = get_type_hints(module.run)["options"]
     flags = (tyro.conf.FlagCreatePairsOff,)
-    return module.run(tyro.cli(options, prog=f"dove {name}", args=arguments, config=flags)) or 0
+    return module.run(parse_flags(options, prog=f"dove {name}", arguments=arguments, config=flags)) or 0
 
 
 def help_text(group: Sequence[str] = ()) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dove.errors import UserError
+from dove.flags import parse_flags
 from dove.paper import REMARKS, Experiment, load_experiment, load_experiments
 from dove.paper.bench import load_rows, trained_models
 from dove.paper.bench_run import FULL, BenchRun, run_bench
@@ -82,13 +83,14 @@ def parse(arguments: Sequence[str]) -> Options:
         | Annotated[RunOptions, tyro.conf.subcommand("run")]
         | Annotated[TrainOptions, tyro.conf.subcommand("train")]
     )
-    return tyro.cli(
+    options: Options = parse_flags(
         kinds,
-        args=list(arguments),
+        arguments=arguments,
         prog="dove paper",
         description="The paper's tables and figures, one command each.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    return options
 
 
 def run(options: Options) -> int:

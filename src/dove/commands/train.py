@@ -9,6 +9,7 @@ import tyro
 import yaml
 
 from dove.errors import UserError
+from dove.flags import parse_flags
 from dove.training.config import TrainConfig
 from dove.training.presets import PRESETS
 
@@ -31,8 +32,8 @@ def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], co
         command: the command itself, for messages.
 
     Raises:
-        UserError: for an unknown preset or an unreadable file.
-        SystemExit: from the parser, with status 2, for flags that don't exist or don't fit.
+        UserError: for an unknown preset, an unreadable file, or flags that don't exist or don't fit.
+        SystemExit: from the parser, after a help text.
     """
     preset, flags = _take(list(arguments), "--preset")
     files: list[str] = []
@@ -53,13 +54,14 @@ def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], co
         raise UserError(f"no preset {preset!r}; the presets are {', '.join(presets)}")
     default = presets[preset]
     layers = [*(_flatten(values) for values in saved), flags]
-    return tyro.cli(
+    settings: Settings = parse_flags(
         type(default),
         default=default,
-        args=[flag for layer in layers for flag in [*_other_length(layer), *layer]],
+        arguments=[flag for layer in layers for flag in [*_other_length(layer), *layer]],
         prog=f"{command} --preset {preset}",
         config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
     )
+    return settings
 
 
 def run(config: TrainConfig) -> int:

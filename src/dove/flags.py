@@ -1,0 +1,67 @@
+"""Parsing of flags by tyro, with one line in place of its box where a command line is wrong."""
+
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from itertools import groupby
+from typing import Any
+
+import tyro
+
+from dove.errors import UserError
+
+RULE = re.compile(r"[─-]{5,}")
+"""Rule between the texts of the box that tyro draws, which is of ASCII on some terminals."""
+
+
+def parse_flags(options: Any, *, prog: str, arguments: Sequence[str], **settings: Any) -> Any:
+    """Parse a command line into a dataclass, or one of a union of them.
+
+    Args:
+        options: what ``tyro.cli`` takes as its first argument.
+        prog: name of the command in messages.
+        arguments: command line without the name of the command.
+        settings: further arguments of ``tyro.cli``.
+
+    Raises:
+        UserError: for an unknown flag, with the nearest one there is; for a missing or wrong value.
+        SystemExit: after a help text.
+    """
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(options, prog=prog, args=list(arguments), **settings)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    known = _known_flags(options, prog, arguments, settings)
+    raise UserError(f"{_unknown_flag(arguments, known) or _first_message(box.getvalue())} (see {prog} --help)")
+
+
+def _known_flags(options: Any, prog: str, arguments: Sequence[str], settings: dict[str, Any]) -> list[str]:
+    """Collect the flags in the help text; a subcommand's where the first argument names one."""
+    text = io.StringIO()
+    subcommand = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    for words in (subcommand, []):
+        with redirect_stdout(text), redirect_stderr(io.StringIO()), suppress(SystemExit):
+            tyro.cli(options, prog=prog, args=[*words, "--help"], **settings)
+    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text.getvalue())))
+
+
+def _unknown_flag(arguments: Sequence[str], known: Sequence[str]) -> str | None:
+    given = (argument.split("=")[0] for argument in arguments if re.match(r"--\w", argument))
+    unknown = next((flag for flag in given if flag.replace("_", "-") not in known), None)
+    if unknown is None:
+        return None
+    close = difflib.get_close_matches(unknown, known, n=1)
+    return f"no flag {unknown}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _first_message(box: str) -> str:
+    """Give the first text below the title of the box, in one line."""
+    title, *lines = (line.strip("│|╰╯+ ") for line in box.splitlines() or [""])
+    blocks = groupby(lines, lambda line: bool(RULE.match(line)))
+    message = next((" ".join(block) for is_rule, block in blocks if not is_rule), title)
+    return re.sub(r"^Error parsing \w*Options: ", "", message).replace("Expected 1 values.", "It takes one.")
