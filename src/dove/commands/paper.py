@@ -73,15 +73,53 @@ class TrainOptions:
     """Print the commands without running them."""
 
 
-Options = ListOptions | RunOptions | TrainOptions
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Measure every trained row of the bench; reports that are there for the same model and question are kept.
+
+    Writes to the folder reports in --bench: reconstructions, lengths and linear probes of each row, the speed of all from one
+    interleaved run, and training.png.
+    """
+
+    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
+    """All rows of `dove paper train bench`."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Images that were not trained on."""
+    limit: int = 2000
+    """Greatest number of them, drawn at random."""
+    probe_train: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Labelled images for linear probes, such as cifar10-train.parquet; without them there are no probes."""
+    probe_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Labelled images to test the probes on."""
+    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """SqueezeNet 1.0 weights; without it, the file that DOVE_SQUEEZENET names in the environment."""
+    bench: Path = Path("results/bench")
+    """Folder of the trainings; one for each seed."""
+    only: tuple[str, ...] = ()
+    """Names of the rows to measure; by default all that are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsOptions:
+    """Write a page that says of each claim of the paper whether it holds, does not hold or cannot be told here."""
+
+    reports: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")] = ()
+    """Folders of reports, one for each seed, such as results/bench/reports; without any, nothing counts as measured."""
+    output: Path = Path("claims.md")
+    """The page, in Markdown."""
+
+
+Options = ListOptions | RunOptions | TrainOptions | EvaluateOptions | ClaimsOptions
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Options of `dove paper list`, `dove paper run` or `dove paper train`."""
+    """Options of `dove paper list`, `run`, `train`, `evaluate` or `claims`."""
     kinds = (
         Annotated[ListOptions, tyro.conf.subcommand("list")]
         | Annotated[RunOptions, tyro.conf.subcommand("run")]
         | Annotated[TrainOptions, tyro.conf.subcommand("train")]
+        | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+        | Annotated[ClaimsOptions, tyro.conf.subcommand("claims")]
     )
     options: Options = parse_flags(
         kinds,
@@ -94,7 +132,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> int:
-    """List the experiments, run one, or train what they compare.
+    """List the experiments, run one, train or measure what they compare, or write down what came out.
 
     Raises:
         UserError: if there is no such experiment, it cannot be run yet, or data are missing.
@@ -103,6 +141,10 @@ def run(options: Options) -> int:
         return run_experiment(options)
     if isinstance(options, TrainOptions):
         return train_bench(options)
+    if isinstance(options, EvaluateOptions):
+        return evaluate_bench(options)
+    if isinstance(options, ClaimsOptions):
+        return write_claims(options)
     print(table(load_experiments()))
     return 0
 
@@ -145,6 +187,55 @@ def train_bench(options: TrainOptions) -> int:
         seed=options.seed,
     )
     return run_bench(bench, dry_run=options.dry_run)
+
+
+def evaluate_bench(options: EvaluateOptions) -> int:
+    """Make the reports that the bench lacks and return 1 if one fails, else 0.
+
+    Raises:
+        UserError: without images, for unknown names, or if nothing is trained.
+    """
+    from dove.cli import main
+    from dove.paper.bench_curves import write_curves
+    from dove.paper.bench_reports import BenchReports, measure_bench
+
+    squeezenet = options.squeezenet or os.environ.get("DOVE_SQUEEZENET")
+    if not options.data:
+        raise UserError("the bench needs --data with images that it was not trained on")
+    reports = BenchReports(
+        bench=options.bench,
+        data=options.data,
+        limit=options.limit,
+        probe_train=options.probe_train,
+        probe_data=options.probe_data,
+        squeezenet=Path(squeezenet) if squeezenet else None,
+        only=options.only,
+    )
+    status = measure_bench(reports, main)
+    write_curves(options.bench, reports.folder)
+    return status
+
+
+def write_claims(options: ClaimsOptions) -> int:
+    """Judge the claims by the reports, write the page and print the verdicts.
+
+    Raises:
+        UserError: for reports that cannot be read, or if the page cannot be written.
+    """
+    from dove.paper.claims import judge, load_claims
+    from dove.paper.claims_page import write_page
+    from dove.paper.reports import read_reports
+    from dove.runtime import save_outputs
+
+    reports = read_reports(options.reports)
+    claims, columns = load_claims()
+    save_outputs({options.output: write_page(claims, columns, reports).encode()})
+    width = max(len(claim.id) for claim in claims)
+    for claim in claims:
+        outcome = judge(claim, columns, reports)
+        print(f"{claim.id:{width}}  {outcome.verdict}{f': {outcome.reason}' if outcome.reason else ''}")
+    print(f"wrote {options.output}")
+    return 0
 
 
 def run_experiment(options: RunOptions) -> int:

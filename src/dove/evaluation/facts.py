@@ -9,9 +9,7 @@ from torch import nn
 from dove.baselines.flat_colour import FlatColour
 from dove.evaluation.common import Subject
 from dove.evaluation.operations import decode_operations, encode_operations
-
-LEAST_GAIN = 1.0
-"""Decibels above the flat colour below which a model counts as not learned."""
+from dove.paper.reports import LEAST_GAIN
 
 
 def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:

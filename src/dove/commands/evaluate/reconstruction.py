@@ -58,10 +58,11 @@ def run(options: ReconstructionOptions) -> None:
     Raises:
         UserError: for options that cannot work; for unreadable images, after all others are done.
     """
-    from dove.evaluation.facts import LEAST_GAIN, add_facts, mark_learned
+    from dove.evaluation.facts import add_facts, mark_learned
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
     from dove.evaluation.report import evaluate, rows_to_text
+    from dove.paper.reports import LEAST_GAIN
 
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         metrics = make_metrics(options, len(images), subjects)

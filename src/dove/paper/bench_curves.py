@@ -1,0 +1,73 @@
+"""Diagram of the bench's trainings: PSNR on held-out training photos against images seen."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.paper.bench import load_rows
+from dove.paper.reports import FLAT, read_reports
+from dove.runtime import save_outputs
+from dove.training.presets import get_preset
+from dove.training.progress import METRICS
+
+GREY = "#8a8a8a"
+COLUMNS = 3
+
+
+def read_curves(bench: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read images seen and PSNR at the greatest number of tokens of all trainings whose samples give it, by label."""
+    found = {}
+    for row in load_rows():
+        file = bench / row.name / METRICS
+        if not row.preset or not file.is_file():
+            continue
+        batch = get_preset(row.preset).run.batch_size
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        points = [(line["step"] * batch, at_most_tokens(line)) for line in lines]
+        if curve := [(images, psnr) for images, psnr in points if psnr is not None]:
+            found[row.label or row.name] = curve
+    return found
+
+
+def at_most_tokens(line: Mapping[str, int | float]) -> float | None:
+    """Find the PSNR at the greatest fixed number of tokens in a line of metrics; None without any."""
+    counts = [int(name.removeprefix("psnr/")) for name in line if name.startswith("psnr/") and name[5:].isdigit()]
+    return line[f"psnr/{max(counts)}"] if counts else None
+
+
+def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | None) -> bytes:
+    """Plot a panel for each training on equal axes, with the flat colour as a grey line.
+
+    Args:
+        curves: by label, images seen with PSNR in dB.
+        flat: PSNR of the flat colour in dB; None where it has not been measured.
+    """
+    values = [psnr for curve in curves.values() for _, psnr in curve] + ([flat] if flat is not None else [])
+    with style():
+        figure, axes = panels(-(-len(curves) // COLUMNS), min(COLUMNS, len(curves)), height=2.8)
+        for panel, (label, curve) in zip(axes, curves.items(), strict=False):
+            panel.plot(
+                *zip(*((images / 1000, psnr) for images, psnr in curve), strict=True), "o-", color=COLOURS[0], ms=3
+            )
+            if flat is not None:
+                panel.axhline(flat, color=GREY, linestyle="--", linewidth=1)
+                panel.annotate(
+                    "flat colour", (0.98, flat), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
+                )
+            panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held-out photos (dB)")
+            panel.set_ylim(min(values) - 0.5, max(values) + 0.5)
+        for panel in axes[len(curves) :]:
+            panel.set_visible(False)
+        return to_png(figure)
+
+
+def write_curves(bench: Path, reports: Path) -> None:
+    """Write training.png to a folder of reports, if a training has got far enough to have a curve.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if curves := read_curves(bench):
+        flat = read_reports([reports]).values("reconstruction", FLAT, "psnr", {}) if reports.is_dir() else []
+        save_outputs({reports / "training.png": plot_curves(curves, flat[0] if flat else None)})

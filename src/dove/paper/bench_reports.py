@@ -1,0 +1,157 @@
+"""Evaluations of the bench: one report of each kind for a row, which is kept while its model and its question stay the same."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dove.checkpoint import checkpoint_sha256
+from dove.errors import UserError
+from dove.paper.bench import Row, load_rows
+from dove.paper.checks import refuse_training_images
+from dove.paper.models import Step
+from dove.runtime import save_outputs
+
+LENGTHS = ("1", "4", *map(str, range(8, 65, 8)), "auto")
+"""Numbers of tokens whose reconstructions are measured, for those rows that have them."""
+PROBED = ("8", "16", "32", "64")
+ADAPTIVE = ("cosines", "dove", "dove-plus", "dove-gaussian")
+"""Rows that choose a length for an image."""
+STAMP = "asked.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReports:
+    """Questions to the bench, and places of models and answers.
+
+    Attributes:
+        bench: folder of the trainings.
+        data: images that no row was trained on.
+        limit: greatest number of them.
+        probe_train: labelled images on which linear probes are trained; none for no probes.
+        probe_data: labelled images on which they are tested.
+        squeezenet: weights for two more columns; None for none.
+        only: names of the rows that are wanted; none for all.
+    """
+
+    bench: Path
+    data: tuple[str, ...]
+    limit: int
+    probe_train: tuple[str, ...] = ()
+    probe_data: tuple[str, ...] = ()
+    squeezenet: Path | None = None
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.probe_train) != bool(self.probe_data):
+            raise UserError(
+                "linear probes need both --probe-train and --probe-data; pass both, or none to leave them out"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the reports."""
+        return self.bench / "reports"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A ``dove evaluate`` of some rows.
+
+    Attributes:
+        name: folder below that of all reports.
+        rows: whose models are measured.
+        arguments: of ``dove``, without the models and the folder.
+    """
+
+    name: str
+    rows: list[Row]
+    arguments: list[str]
+
+    def command(self, reports: BenchReports) -> list[str]:
+        """Complete arguments of ``dove``."""
+        models = [f"{row.label}={row.model(reports.bench)}" for row in self.rows]
+        return [
+            *self.arguments[:2],
+            "--model",
+            *models,
+            *self.arguments[2:],
+            "--output",
+            str(reports.folder / self.name),
+        ]
+
+    def asked(self, reports: BenchReports) -> dict[str, Any]:
+        """Describe what is measured, for comparison with an earlier run."""
+        models = {str(row.label): checkpoint_sha256(row.model(reports.bench)) for row in self.rows}
+        return {"arguments": self.arguments, "models": models}
+
+    def done(self, reports: BenchReports) -> bool:
+        """Tell whether this very question to these very models has been answered."""
+        folder = reports.folder / self.name
+        try:
+            stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return (folder / f"{self.arguments[1]}.json").is_file() and bool(stamp == self.asked(reports))
+
+
+def list_evaluations(reports: BenchReports) -> Iterator[Evaluation]:
+    """List the evaluations of the trained rows; the last ones depend on the reports of those before them."""
+    rows = [row for row in load_rows(reports.only) if row.label and row.trained(reports.bench)]
+    photos = ["--data", *reports.data, "--limit", str(reports.limit)]
+    networks = ["--perceptual-weights", str(reports.squeezenet)] if reports.squeezenet else []
+    for row in rows:
+        arguments = ["evaluate", "reconstruction", *photos, "--num-tokens", *LENGTHS, *networks]
+        yield Evaluation(name=f"{row.name}/reconstruction", rows=[row], arguments=arguments)
+        if row.name in ADAPTIVE:
+            yield Evaluation(name=f"{row.name}/lengths", rows=[row], arguments=["evaluate", "lengths", *photos])
+        if reports.probe_data:
+            sources = ["--train-data", *reports.probe_train, "--data", *reports.probe_data]
+            asked = ["--kind", "linear", *sources, "--layer", "all", "tokens", "--num-tokens", *PROBED]
+            yield Evaluation(name=f"{row.name}/probe", rows=[row], arguments=["evaluate", "probe", *asked])
+    if (mean := mean_length(reports)) and (beside := [row for row in rows if row.name == "dove-plus"]):
+        arguments = ["evaluate", "reconstruction", *photos, "--num-tokens", f"budget {mean:.1f}", *networks]
+        yield Evaluation(name="dove-plus/length-rule", rows=beside, arguments=arguments)
+    if rows:
+        yield Evaluation(name="speed", rows=rows, arguments=["evaluate", "speed"])
+
+
+def mean_length(reports: BenchReports) -> float | None:
+    """Read the mean number of tokens that DOVE's own rule gives; None where it has not been measured."""
+    file = reports.folder / "dove" / "reconstruction" / "reconstruction.json"
+    if not file.is_file():
+        return None
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return next((row["mean_length"] for row in rows if row["num_tokens"] == "auto"), None)
+
+
+def measure_bench(reports: BenchReports, run: Callable[[list[str]], int]) -> int:
+    """Make the reports that are not there, past those that fail, and return 1 if one does, else 0.
+
+    Args:
+        reports: what is measured.
+        run: runs arguments of ``dove`` and returns the exit status.
+
+    Raises:
+        UserError: if nothing is trained, or a row was trained on the images that it would be measured on.
+    """
+    failed, count = [], 0
+    for evaluation in list_evaluations(reports):
+        count += 1
+        if evaluation.done(reports):
+            print(f"{evaluation.name}: done")
+            continue
+        command = evaluation.command(reports)
+        refuse_training_images([Step(arguments=command)])
+        print(f"{evaluation.name}: running", flush=True)
+        if run(command):
+            failed.append(evaluation.name)
+            continue
+        stamp = json.dumps(evaluation.asked(reports)).encode()
+        save_outputs({reports.folder / evaluation.name / STAMP: stamp})
+    if not count:
+        raise UserError(f"nothing is trained in {reports.bench}; run dove paper train bench first")
+    if failed:
+        print(f"{len(failed)} of {count} evaluations failed: {', '.join(failed)}; the same command tries them again")
+    return 1 if failed else 0

@@ -1,0 +1,229 @@
+"""The paper's claims and the rules that decide them from reports. Imports no torch.
+
+``claims.yaml`` lists the claims and the margin of every column. A difference counts where it exceeds the margin: of one seed
+twice the column's, of several seeds the column's or the spread between seeds, whichever is larger.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from itertools import pairwise
+from statistics import mean
+from typing import Any, Literal
+
+import yaml
+
+from dove.paper.reports import Reports
+
+Verdict = Literal["holds", "does not hold", "not told apart", "not measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a report.
+
+    Attributes:
+        better: which direction is better.
+        margin: smallest difference that counts.
+        relative: whether differences are shares of the other value.
+    """
+
+    better: Literal["higher", "lower"]
+    margin: float
+    relative: bool = False
+
+    def gain(self, value: float, other: float) -> float:
+        """Compute how much better a value is than another; below 0 where it is worse."""
+        difference = value - other if self.better == "higher" else other - value
+        return difference / abs(other) if self.relative else difference
+
+    def noise(self, *groups: Sequence[float]) -> float:
+        """Compute the margin for a comparison of means over the seeds of these groups."""
+        if min(map(len, groups)) < 2:
+            return 2 * self.margin
+        spreads = [(max(group) - min(group)) / (abs(mean(group)) if self.relative else 1) for group in groups]
+        return max(self.margin, *spreads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Rows of a comparison: those of a model that have all of ``where``."""
+
+    model: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The decision of a claim.
+
+    Attributes:
+        kind: "better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length
+            is at least as good as the one before, and the last better than the first; "reaches": its value reaches ``by``.
+        report: the report's name.
+        column: the column that is compared.
+        of: the model's rows. Where they do not name a number of tokens, all that both sides have are compared.
+        than: the other models' rows.
+        by: threshold of "level" and "reaches".
+        key: name of the report's list of rows.
+    """
+
+    kind: Literal["better", "level", "rises", "reaches"]
+    report: str
+    column: str
+    of: Side
+    than: Sequence[Side] = ()
+    by: float = 0.0
+    key: str = "rows"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim of the paper; ``claims.yaml`` says what its fields mean."""
+
+    id: str
+    says: str
+    where: str
+    paper: str
+    decides: str
+    rule: Rule
+    run: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two values that a rule compares, averaged over seeds.
+
+    Attributes:
+        at: number of tokens or label of it; empty where there is none.
+        value: the model's.
+        other: what it is compared with, and its label.
+        gain: how much better the value is than it has to be.
+        noise: margin that the gain has to exceed.
+        seeds: number of seeds of the side that has fewer.
+    """
+
+    at: str
+    value: float
+    other: float
+    beside: str
+    gain: float
+    noise: float
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Verdict on a claim, what it rests on, and the reason where nothing was measured."""
+
+    verdict: Verdict
+    comparisons: Sequence[Comparison] = ()
+    reason: str = ""
+
+
+def load_claims() -> tuple[list[Claim], dict[str, Column]]:
+    """Read the claims and the columns that their rules compare."""
+    content = yaml.safe_load((files("dove.paper") / "claims.yaml").read_text(encoding="utf-8"))
+    columns = {name: Column(**column) for name, column in content["columns"].items()}
+    return [_claim(**entry) for entry in content["claims"]], columns
+
+
+def _claim(rule: dict[str, Any], **entry: str) -> Claim:
+    sides = {"of": Side(**rule.pop("of")), "than": [Side(**side) for side in rule.pop("than", [])]}
+    return Claim(rule=Rule(**sides, **rule), **entry)
+
+
+def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outcome:
+    """Decide a claim from reports."""
+    rule, column = claim.rule, columns[claim.rule.column]
+    sides = [rule.of, *rule.than]
+    if unlearned := [side.model for side in sides if reports.learned(side.model) is False]:
+        return Outcome(verdict="not measured", reason=f"not learned: {', '.join(dict.fromkeys(unlearned))}")
+    found = [list(comparisons) for comparisons in _comparisons(rule, column, reports)]
+    if not found or not all(found):
+        return Outcome(verdict="not measured", reason="rows are missing")
+    comparisons = [comparison for part in found for comparison in part]
+    worse = any(comparison.gain <= -comparison.noise for comparison in comparisons)
+    if worse:
+        return Outcome(verdict="does not hold", comparisons=comparisons)
+    if rule.kind == "rises":
+        whole = _compare(rule, column, reports, rule.of, rule.of, _ends(rule, reports))
+        clear = whole is not None and whole.gain >= whole.noise
+    else:
+        clear = all(comparison.gain >= comparison.noise for comparison in comparisons)
+    return Outcome(verdict="holds" if clear else "not told apart", comparisons=comparisons)
+
+
+def _comparisons(rule: Rule, column: Column, reports: Reports) -> Iterator[Iterator[Comparison]]:
+    """Make the comparisons of a rule, one group for each thing that has to be there."""
+    if rule.kind == "reaches":
+        yield _reached(rule, column, reports)
+    elif rule.kind == "rises":
+        lengths = _lengths(rule, reports, rule.of)
+        yield _kept(_compare(rule, column, reports, rule.of, rule.of, pair) for pair in pairwise(lengths))
+    else:
+        for side in rule.than:
+            yield _kept(_compare(rule, column, reports, side, rule.of, pair) for pair in _pairs(rule, reports, side))
+
+
+def _kept(comparisons: Iterator[Comparison | None]) -> Iterator[Comparison]:
+    return (comparison for comparison in comparisons if comparison is not None)
+
+
+def _reached(rule: Rule, column: Column, reports: Reports) -> Iterator[Comparison]:
+    if values := reports.values(rule.report, rule.of.model, rule.column, rule.of.where, rule.key):
+        value = mean(values)
+        yield Comparison(
+            at=str(rule.of.where.get("num_tokens", "")),
+            value=value,
+            other=rule.by,
+            beside="asked for",
+            gain=column.gain(value, rule.by),
+            noise=column.noise(values),
+            seeds=len(values),
+        )
+
+
+def _lengths(rule: Rule, reports: Reports, side: Side) -> list[int]:
+    return reports.lengths(rule.report, side.model, rule.column, side.where, rule.key)
+
+
+def _ends(rule: Rule, reports: Reports) -> tuple[Any, Any]:
+    lengths = _lengths(rule, reports, rule.of)
+    return lengths[0], lengths[-1]
+
+
+def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:
+    """List the numbers of tokens of the other side and of the model that are compared; None where there is no such number."""
+    if "num_tokens" in rule.of.where or "num_tokens" in side.where:
+        return [(None, None)]
+    shared = sorted({*_lengths(rule, reports, side)} & {*_lengths(rule, reports, rule.of)})
+    return [(length, length) for length in shared] or [(None, None)]
+
+
+def _compare(
+    rule: Rule, column: Column, reports: Reports, other: Side, of: Side, lengths: tuple[Any, Any]
+) -> Comparison | None:
+    """Compare the model at the second number of tokens with the other side at the first; None where a value is missing."""
+    wheres = [
+        {**side.where, **({} if length is None else {"num_tokens": length})}
+        for side, length in zip((other, of), lengths, strict=True)
+    ]
+    theirs, ours = (
+        reports.values(rule.report, side.model, rule.column, where, rule.key)
+        for side, where in zip((other, of), wheres, strict=True)
+    )
+    if not theirs or not ours:
+        return None
+    value, beside = mean(ours), mean(theirs)
+    allowed = rule.by if rule.kind == "level" else 0.0
+    return Comparison(
+        at=str(wheres[1].get("num_tokens", "")),
+        value=value,
+        other=beside,
+        beside=other.model if other.model != of.model else f"itself at {wheres[0].get('num_tokens', '')}",
+        gain=column.gain(value, beside) + allowed,
+        noise=column.noise(ours, theirs),
+        seeds=min(len(ours), len(theirs)),
+    )

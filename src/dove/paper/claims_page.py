@@ -1,0 +1,202 @@
+"""The page of the paper's claims in Markdown: a line for each claim, the rows that were measured, and where they come from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from dove.paper.claims import Claim, Column, Comparison, Outcome, judge
+from dove.paper.reports import COSINES, FLAT, LEAST_GAIN, Reports
+
+INTRODUCTION = """\
+# The paper's claims, measured
+
+Made by `dove paper claims` from reports of `dove paper evaluate bench`: all systems of the paper at 32 px and about 1.5 million
+parameters, on the same images, each from random weights. Lengths are 8 to 64 tokens where the paper has 32 to 256. A verdict
+here is about this size alone: the paper trains about two hundred times as many parameters on ImageNet."""
+RULES = f"""\
+## How a verdict comes about
+
+A difference counts only where it exceeds its margin. Of one seed that is twice the column's margin below; of several seeds it
+is that margin or the greatest spread between seeds, whichever is larger. *Holds*: the rule is met by at least the margin
+everywhere. *Does not hold*: somewhere it is missed by at least the margin. *Not told apart*: anything else. A model less than
+{LEAST_GAIN:g} dB above the flat colour at its greatest length has not learned, and no verdict uses it. `fd_squeezenet`, the
+Frechet distance of SqueezeNet's features, stands for the FID.
+
+A claim that quality rises holds where the last length beats the first by the margin and no length is worse than the one before
+by as much."""
+TABLE_COLUMNS = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "perceptual_squeezenet": "perceptual, SqueezeNet",
+    "fd_squeezenet": "Frechet, SqueezeNet",
+    "perceptual_efficientnet": "perceptual, EfficientNet",
+    "fd_efficientnet": "Frechet, EfficientNet",
+}
+
+
+def write_page(claims: Sequence[Claim], columns: Mapping[str, Column], reports: Reports) -> str:
+    """Write the page.
+
+    Args:
+        claims: what the page has lines for.
+        columns: margins of the rules' columns.
+        reports: what was measured; may be empty.
+    """
+    outcomes = [judge(claim, columns, reports) for claim in claims]
+    heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
+    lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
+    parts = [INTRODUCTION, markdown_table(heads, lines), RULES, "\n".join(decisions(claims, columns))]
+    if models := reports.models():
+        parts += ["## What was measured", markdown_table(*measured_rows(models, reports))]
+        parts += ["\n".join(unlearned_lines(models, reports))]
+    parts += ["## Where the figures come from", "\n".join(origin_lines(reports)) or "No report has been read."]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format a table."""
+    rule = ["---"] * len(heads)
+    return "\n".join(f"| {' | '.join(cell or '-' for cell in line)} |" for line in (heads, rule, *lines))
+
+
+def claim_line(claim: Claim, outcome: Outcome, reports: Reports) -> list[str]:
+    """Make the cells of a claim."""
+    seeds = str(min(item.seeds for item in outcome.comparisons)) if outcome.comparisons else ""
+    measured = measured_text(claim, outcome.comparisons) or outcome.reason
+    verdict = f"**{outcome.verdict}**"
+    trivial = trivial_text(claim, outcome, reports)
+    return [f"{claim.says} ({claim.where})", claim.paper, measured, trivial, size_text(claim, reports), seeds, verdict]
+
+
+def measured_text(claim: Claim, comparisons: Sequence[Comparison]) -> str:
+    """Say in a phrase what a verdict rests on."""
+    if not comparisons:
+        return ""
+    if claim.rule.kind == "rises":
+        first = comparisons[0]
+        steps = [(first.beside.rpartition(" ")[2], first.other), *((item.at, item.value) for item in comparisons)]
+        return f"{claim.rule.column}: " + ", ".join(f"{number(value)} at {at}" for at, value in steps)
+    told = [
+        f"{number(item.value)} against {number(item.other)} ({item.beside}{f', at {item.at}' if item.at else ''})"
+        for item in comparisons
+    ]
+    return f"{claim.rule.column}: {'; '.join(told)}"
+
+
+def trivial_text(claim: Claim, outcome: Outcome, reports: Reports) -> str:
+    """Give the same column of the rows that nothing is learned for, at the greatest length that they share with the claim."""
+    rule, told = claim.rule, []
+    if not outcome.comparisons:
+        return ""
+    for model in (FLAT, COSINES):
+        lengths = reports.lengths(rule.report, model, rule.column, {}, rule.key)
+        asked = [int(item.at) for item in outcome.comparisons if item.at.isdigit() and int(item.at) in lengths]
+        length = max(asked) if asked else lengths[-1] if lengths else None
+        where = {} if length is None else {"num_tokens": length}
+        if values := reports.values(rule.report, model, rule.column, where, rule.key):
+            told.append(f"{model} {number(mean(values))}" + (f" at {length}" if length is not None else ""))
+    return ", ".join(told)
+
+
+def size_text(claim: Claim, reports: Reports) -> str:
+    """Say how large the claim's model is and how many images it has seen."""
+    rows = [row for _, row in reports.rows("reconstruction", claim.rule.of.model) if "parameters" in row]
+    if not rows:
+        return ""
+    row = rows[0]
+    seen = f", {row['images_seen']:,} images" if row.get("images_seen") else ""
+    return f"{row['image_size']} px, {row['parameters'] / 1e6:.2f} M{seen}"
+
+
+def decisions(claims: Sequence[Claim], columns: Mapping[str, Column]) -> Iterator[str]:
+    """List the claims' rules with their margins and commands, and what is to be said about them."""
+    for claim in claims:
+        column = columns[claim.rule.column]
+        margin = f"{column.margin:.1%}" if column.relative else f"{column.margin:g}"
+        remark = f" Note: {claim.remark}." if claim.remark else ""
+        yield f"- {claim.says}: {claim.decides} (margin {margin} of `{claim.rule.column}`; `{claim.run}`).{remark}"
+
+
+def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], list[list[str]]]:
+    """Make the table of all models at all lengths, means over seeds."""
+    facts = ("numbers or bits a token", "parameters", "multiply-adds", "images seen")
+    heads = [
+        "model",
+        "tokens",
+        *facts,
+        *TABLE_COLUMNS.values(),
+        "top-1 tokens",
+        "top-1 hidden",
+        "encode /s",
+        "decode /s",
+    ]
+    lines = []
+    for model in models:
+        rows = {row["num_tokens"]: row for _, row in reports.rows("reconstruction", model)}
+        for length, row in rows.items():
+            where = {"num_tokens": length}
+
+            def cell(report: str, column: str, where: Mapping[str, Any], key: str = "rows", name: str = model) -> str:
+                values = reports.values(report, name, column, where, key)
+                return number(mean(values)) if values else ""
+
+            qualities = [cell("reconstruction", column, where) for column in TABLE_COLUMNS]
+            probes = [cell("probe", "top1", {**where, "layer": "tokens"})]
+            whole = length == max((item for item in rows if isinstance(item, int)), default=None)
+            probes.append(cell("probe", "top1", {}, "best_layers") if whole and has_layers(model, reports) else "")
+            speeds = [cell("speed", f"{work}_images_per_second", where) for work in ("encode", "decode")]
+            lines.append([model, length_text(row), *facts_text(row), *qualities, *probes, *speeds])
+    return heads, lines
+
+
+def has_layers(model: str, reports: Reports) -> bool:
+    """Tell whether hidden layers of a model were probed."""
+    return any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
+
+
+def length_text(row: Mapping[str, Any]) -> str:
+    """Write a row's number of tokens, with the mean of a policy."""
+    label = row["num_tokens"]
+    return str(label) if isinstance(label, int) else f"{label} ({row['mean_length']:.1f})"
+
+
+def facts_text(row: Mapping[str, Any]) -> list[str]:
+    """Write the columns that make a comparison fair."""
+    bits = row.get("bits_a_token")
+    operations, seen = row.get("multiply_adds"), row.get("images_seen")
+    return [
+        f"{bits:g} bits" if bits else str(row.get("numbers_a_token", "")),
+        f"{row['parameters'] / 1e6:.2f} M" if row.get("parameters") else "none",
+        f"{operations / 1e6:.1f} M" if operations else "",
+        f"{seen:,}" if seen else "",
+    ]
+
+
+def unlearned_lines(models: Sequence[str], reports: Reports) -> Iterator[str]:
+    """Name the models that have not learned."""
+    for model in models:
+        if model != FLAT and reports.learned(model) is False:
+            yield f"**{model}: not learned**, less than {LEAST_GAIN:g} dB above the flat colour; no verdict uses it."
+
+
+def origin_lines(reports: Reports) -> Iterator[str]:
+    """Say for each report where its numbers come from."""
+    for origin in reports.origins:
+        models = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in origin["models"].items())
+        data = ", ".join(f"{item['images']:,} images {item['sha256'][:12]}" for item in origin["data"].values())
+        commit = (origin["commit"] or "unknown")[:12]
+        device = origin["hardware"]["device"]
+        told = [
+            f"commit {commit}",
+            models,
+            data or "noise",
+            f"seed {origin['seed']}",
+            device,
+            f"{origin['seconds']:g} s",
+        ]
+        yield f"- `{origin['report']}`: {' · '.join(told)}"
+
+
+def number(value: float) -> str:
+    """Write a number with as many digits as are read."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"

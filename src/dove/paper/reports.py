@@ -1,0 +1,115 @@
+"""Reports of evaluations as verdicts on the paper's claims read them: a folder for each seed. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from dove.errors import UserError
+
+FLAT, COSINES = "flat colour", "cosines"
+"""Labels of the rows that nothing is learned for."""
+LEAST_GAIN = 1.0
+"""Decibels above the flat colour below which a model counts as not learned."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A list of rows in a report of one seed."""
+
+    seed: int
+    report: str
+    key: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Rows of all seeds, and where they come from."""
+
+    found: Sequence[Found]
+    origins: Sequence[Mapping[str, Any]]
+
+    def rows(self, report: str, model: str, key: str = "rows") -> Iterator[tuple[int, Row]]:
+        """Iterate over the rows of a model with their seeds."""
+        for item in self.found:
+            if (item.report, item.key) == (report, key):
+                yield from ((item.seed, row) for row in item.rows if row.get("model") == model)
+
+    def values(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[float]:
+        """Collect a column's value of each seed from the rows that have all of ``where``."""
+        by_seed: dict[int, float] = {}
+        for seed, row in self.rows(report, model, key):
+            if row.get(column) is not None and all(row.get(name) == value for name, value in where.items()):
+                by_seed.setdefault(seed, float(row[column]))
+        return [by_seed[seed] for seed in sorted(by_seed)]
+
+    def lengths(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[int]:
+        """List the fixed numbers of tokens at which a model has a column, in rising order."""
+        matching = [
+            row["num_tokens"]
+            for _, row in self.rows(report, model, key)
+            if row.get(column) is not None and all(row.get(name) == value for name, value in where.items())
+        ]
+        return sorted({length for length in matching if isinstance(length, int)})
+
+    def models(self) -> list[str]:
+        """List the models whose reconstructions were measured, in the order of the reports."""
+        rows = [
+            row for item in self.found if (item.report, item.key) == ("reconstruction", "rows") for row in item.rows
+        ]
+        return list(dict.fromkeys(str(row["model"]) for row in rows))
+
+    def learned(self, model: str) -> bool | None:
+        """Tell whether a model is clearly above the flat colour at its greatest fixed number of tokens, at every seed.
+
+        None where that is not known: its reconstructions or the flat colour's have not been measured.
+        """
+        rows = [
+            row for _, row in self.rows("reconstruction", model) if isinstance(row["num_tokens"], int) and "psnr" in row
+        ]
+        longest = max((row["num_tokens"] for row in rows), default=0)
+        gains = [
+            row["psnr"] - floor
+            for row in rows
+            if row["num_tokens"] == longest and (floor := self._floor(row.get("image_size"))) is not None
+        ]
+        return min(gains) >= LEAST_GAIN if gains else None
+
+    def _floor(self, image_size: int | None) -> float | None:
+        floors = [row["psnr"] for _, row in self.rows("reconstruction", FLAT) if row.get("image_size") == image_size]
+        return mean(floors) if floors else None
+
+
+def read_reports(folders: Sequence[Path]) -> Reports:
+    """Read all reports below some folders, each of which holds one seed.
+
+    Raises:
+        UserError: for a folder that is not there, or a report that cannot be read.
+    """
+    found: list[Found] = []
+    origins: list[Mapping[str, Any]] = []
+    for seed, folder in enumerate(folders):
+        if not folder.is_dir():
+            raise UserError(f"--reports {folder} is no folder; dove paper evaluate bench makes one")
+        for file in sorted(folder.rglob("*.json")):
+            try:
+                report = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise UserError(f"{file} cannot be read: {error}; make it again or delete it") from error
+            if not isinstance(report, dict) or "provenance" not in report:
+                continue
+            origins.append(
+                {"report": f"{folder.name}/{file.relative_to(folder).with_suffix('')}", **report["provenance"]}
+            )
+            lists = {key: value for key, value in report.items() if isinstance(value, list)}
+            found += [
+                Found(seed=seed, report=file.stem, key=key, rows=rows)
+                for key, rows in lists.items()
+                if all(isinstance(row, dict) for row in rows)
+            ]
+    return Reports(found, origins)

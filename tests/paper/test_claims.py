@@ -1,0 +1,126 @@
+"""Verdicts on the paper's claims from small made-up reports, each of them both ways, and the page."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dove.cli import main
+from dove.paper.claims import Claim, Side, judge, load_claims
+from dove.paper.claims_page import write_page
+from dove.paper.reports import Reports, read_reports
+
+CLAIMS, COLUMNS = load_claims()
+LENGTHS = (8, 16, 32, 64)
+ORIGIN = {
+    "models": {"DOVE": "0123456789abcdef"},
+    "data": {},
+    "commit": "abc",
+    "seed": 0,
+    "seconds": 1.0,
+    "hardware": {"device": "one thread"},
+}
+
+
+def write(folder: Path, report: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
+    folder.mkdir(parents=True)
+    (folder / f"{report}.json").write_text(json.dumps({**lists, "provenance": ORIGIN}))
+
+
+def reconstructions(model: str, psnr: float) -> list[dict[str, Any]]:
+    return [{"model": model, "num_tokens": length, "psnr": psnr, "image_size": 32} for length in LENGTHS]
+
+
+def made_up(claim: Claim, effect: float, folder: Path) -> None:
+    """A report in which the claim's model is better than it has to be by so many margins, or worse where that is below 0."""
+    rule, column = claim.rule, COLUMNS[claim.rule.column]
+    sign = 1 if column.better == "higher" else -1
+    step = sign * effect * column.margin * (100 if column.relative else 1)
+    rows = [] if rule.kind == "reaches" else [row for side in rule.than for row in side_rows(side, rule.column, 100)]
+    allowed = rule.by * (100 if column.relative else 1) if rule.kind == "level" else 0.0
+    start = rule.by if rule.kind == "reaches" else 100 - sign * allowed
+    rises = rule.kind == "rises"
+    rows += side_rows(rule.of, rule.column, start + step, step=step if rises else 0.0)
+    write(folder / "claim", rule.report, {rule.key: rows})
+    models = {rule.of.model, *(side.model for side in rule.than)}
+    learned = [row for model in models for row in reconstructions(model, 30.0)]
+    write(folder / "learned", "reconstruction", {"rows": [*learned, *reconstructions("flat colour", 12.0)]})
+
+
+def side_rows(side: Side, column: str, value: float, step: float = 0.0) -> list[dict[str, Any]]:
+    lengths: Iterable[Any] = [side.where["num_tokens"]] if "num_tokens" in side.where else LENGTHS
+    return [
+        {"model": side.model, "num_tokens": length, **side.where, column: value + place * step, "image_size": 32}
+        for place, length in enumerate(lengths)
+    ]
+
+
+def verdict(claim: Claim, effect: float, folder: Path) -> str:
+    made_up(claim, effect, folder)
+    return judge(claim, COLUMNS, read_reports([folder])).verdict
+
+
+def named(name: str) -> Claim:
+    return next(claim for claim in CLAIMS if claim.id == name)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_every_claim_is_decided_both_ways_and_left_open_between(claim: Claim, tmp_path: Path) -> None:
+    assert verdict(claim, 4.0, tmp_path / "good") == "holds"
+    assert verdict(claim, -4.0, tmp_path / "bad") == "does not hold"
+    assert verdict(claim, 0.3, tmp_path / "close") == "not told apart"
+    assert judge(claim, COLUMNS, Reports([], [])).verdict == "not measured"
+
+
+def test_one_seed_needs_twice_the_margin_and_seeds_must_agree(tmp_path: Path) -> None:
+    claim = named("alit")
+    assert verdict(claim, 1.5, tmp_path / "0") == "not told apart"
+    made_up(claim, 1.5, tmp_path / "1")
+    assert judge(claim, COLUMNS, read_reports([tmp_path / "0", tmp_path / "1"])).verdict == "holds"
+    made_up(claim, 6.0, tmp_path / "2")  # now the seeds differ by more than the mean difference
+    assert judge(claim, COLUMNS, read_reports([tmp_path / "0", tmp_path / "2"])).verdict == "not told apart"
+
+
+def test_a_row_as_good_as_a_flat_colour_takes_part_in_no_verdict(tmp_path: Path) -> None:
+    claim = named("alit")
+    made_up(claim, 4.0, tmp_path)
+    (tmp_path / "learned" / "reconstruction.json").unlink()
+    rows = [*reconstructions("DOVE", 30.0), *reconstructions("ALIT", 12.9), *reconstructions("flat colour", 12.0)]
+    (tmp_path / "learned" / "reconstruction.json").write_text(json.dumps({"rows": rows, "provenance": ORIGIN}))
+    reports = read_reports([tmp_path])
+    outcome = judge(claim, COLUMNS, reports)
+    assert (outcome.verdict, outcome.reason) == ("not measured", "not learned: ALIT")
+    assert "**ALIT: not learned**" in write_page(CLAIMS, COLUMNS, reports)
+
+
+def test_one_bad_length_is_enough_to_refute_every_length(tmp_path: Path) -> None:
+    claim = named("alit")
+    made_up(claim, 4.0, tmp_path)
+    file = tmp_path / "claim" / "reconstruction.json"
+    report = json.loads(file.read_text())
+    report["rows"][-1]["fd_squeezenet"] = 150.0
+    file.write_text(json.dumps(report))
+    assert judge(claim, COLUMNS, read_reports([tmp_path])).verdict == "does not hold"
+
+
+def test_the_page_shows_values_trivial_rows_and_origins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_up(named("alit"), 4.0, tmp_path / "reports")
+    page = tmp_path / "claims.md"
+    flat = [{"model": "flat colour", "num_tokens": 64, "psnr": 12.0, "fd_squeezenet": 900.0, "image_size": 32}]
+    write(tmp_path / "reports" / "flat", "reconstruction", {"rows": flat})
+    assert main(["paper", "claims", "--reports", str(tmp_path / "reports"), "--output", str(page)]) == 0
+    text = page.read_text()
+    assert "fd_squeezenet: 88 against 100 (ALIT, at 8)" in text
+    assert "flat colour 900 at 64" in text
+    assert "commit abc · DOVE 0123456789ab · noise · seed 0 · one thread · 1 s" in text
+    assert "alit             holds" in capsys.readouterr().out
+
+
+def test_without_reports_nothing_counts_as_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "claims.md"
+    assert main(["paper", "claims", "--output", str(page)]) == 0
+    assert page.read_text().count("**not measured**") == len(CLAIMS)
+    assert main(["paper", "claims", "--reports", str(tmp_path / "none"), "--output", str(page)]) == 2
+    assert "is no folder; dove paper evaluate bench makes one" in capsys.readouterr().err
