@@ -22,7 +22,9 @@ def train(bench: Path, *names: str, weights: bytes = b"1") -> None:
 
 
 def reports_of(bench: Path, limit: int = 9) -> BenchReports:
-    return BenchReports(bench=bench, data=("val",), limit=limit, probe_train=("one",), probe_data=("two",))
+    return BenchReports(
+        bench=bench, data=("val",), limit=limit, probe_train=("one",), probe_data=("two",), probe_limit=5
+    )
 
 
 class Fake:
@@ -52,7 +54,8 @@ def test_commands_of_all_rows_parse(tmp_path: Path) -> None:
     for evaluation in evaluations:
         name, rest = " ".join(evaluation.arguments[:2]), evaluation.command(reports)[2:]
         options = get_type_hints(import_module(COMMANDS[name].module).run)["options"]
-        tyro.cli(options, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+        asked = tyro.cli(options, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+        assert getattr(asked, "train_limit", 5) == 5
 
 
 def test_reports_are_kept_until_model_or_question_changes(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ class EvaluateOptions:
     """Labelled images for linear probes, such as cifar10-train.parquet; without them there are no probes."""
     probe_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
     """Labelled images to test the probes on."""
+    probe_limit: int | None = None
+    """Greatest number of images to train the probes on; by default all."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """SqueezeNet 1.0 weights; without it, the file that DOVE_SQUEEZENET names in the environment."""
     bench: Path = Path("results/bench")
@@ -208,6 +210,7 @@ def evaluate_bench(options: EvaluateOptions) -> int:
         limit=options.limit,
         probe_train=options.probe_train,
         probe_data=options.probe_data,
+        probe_limit=options.probe_limit,
         squeezenet=Path(squeezenet) if squeezenet else None,
         only=options.only,
     )

@@ -31,6 +31,7 @@ class BenchReports:
         limit: greatest number of them.
         probe_train: labelled images on which linear probes are trained; none for no probes.
         probe_data: labelled images on which they are tested.
+        probe_limit: greatest number of images that they are trained on; None for all.
         squeezenet: weights for two more columns; None for none.
         only: names of the rows that are wanted; none for all.
     """
@@ -40,6 +41,7 @@ class BenchReports:
     limit: int
     probe_train: tuple[str, ...] = ()
     probe_data: tuple[str, ...] = ()
+    probe_limit: int | None = None
     squeezenet: Path | None = None
     only: tuple[str, ...] = ()
 
@@ -108,6 +110,7 @@ def list_evaluations(reports: BenchReports) -> Iterator[Evaluation]:
             yield Evaluation(name=f"{row.name}/lengths", rows=[row], arguments=["evaluate", "lengths", *photos])
         if reports.probe_data:
             sources = ["--train-data", *reports.probe_train, "--data", *reports.probe_data]
+            sources += ["--train-limit", str(reports.probe_limit)] if reports.probe_limit is not None else []
             asked = ["--kind", "linear", *sources, "--layer", "all", "tokens", "--num-tokens", *PROBED]
             yield Evaluation(name=f"{row.name}/probe", rows=[row], arguments=["evaluate", "probe", *asked])
     if (mean := mean_length(reports)) and (beside := [row for row in rows if row.name == "dove-plus"]):
