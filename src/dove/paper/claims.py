@@ -130,7 +130,7 @@ def load_claims() -> tuple[list[Claim], dict[str, Column]]:
 
 
 def _claim(rule: dict[str, Any], **entry: str) -> Claim:
-    sides = {"of": Side(**rule.pop("of")), "than": [Side(**side) for side in rule.pop("than", [])]}
+    sides: dict[str, Any] = {"of": Side(**rule.pop("of")), "than": [Side(**side) for side in rule.pop("than", [])]}
     return Claim(rule=Rule(**sides, **rule), **entry)
 
 
