@@ -13,6 +13,7 @@ from dove.cli import main
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
 from dove.evaluation.networks import FeatureMetric, fit_metric, loss_networks
+from dove.frozen.mobilenet import mobilenet_at_hand
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.squeezenet import SQUEEZENET_VARIABLE
 from dove.losses.perceptual import make_perceptual
@@ -20,7 +21,7 @@ from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.setup import save_model
 
-BOTH = {"perceptual_squeezenet", "perceptual_efficientnet"}
+NETWORKS = {"squeezenet": "squeezenet", "efficientnet": "efficientnet-lite0", "mobilenet": "mobilenet-v2"}
 
 
 class Colours(FrozenNetwork):
@@ -73,16 +74,19 @@ def rows(desk: Path) -> list[dict[str, object]]:
 
 def test_networks_at_hand_give_their_distances(desk, squeezenet_weights, monkeypatch, capsys):
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the align extra")
+    at_hand = {label: name for label, name in NETWORKS.items() if label != "mobilenet" or mobilenet_at_hand()}
     monkeypatch.setenv(SQUEEZENET_VARIABLE, str(squeezenet_weights))
     assert evaluate(desk, "--num-tokens", "2") == 0
     assert "left out: fd_efficientnet of 6 images" in capsys.readouterr().err
     (row,) = rows(desk)
-    assert {name for name in row if name.startswith(("perceptual", "fd"))} == BOTH
+    assert {name for name in row if name.startswith(("perceptual", "fd"))} == {
+        f"perceptual_{label}" for label in at_hand
+    }
     assert row["loss_networks"] == "squeezenet+timm:resnet18"
     model = Dove.from_pretrained(desk / "model")
     images = ImageProcessor(32)([desk / "photos" / f"{number}.png" for number in range(6)])
     rebuilt = model.decode(model.encode(images, 2))
-    for name, network in (("squeezenet", "squeezenet"), ("efficientnet", "efficientnet-lite0")):
+    for name, network in at_hand.items():
         assert row[f"perceptual_{name}"] == pytest.approx(
             make_perceptual(network)(rebuilt, images).mean().item(), rel=1e-4
         )

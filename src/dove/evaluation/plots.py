@@ -43,9 +43,11 @@ LABELS = {
     "lpips": "LPIPS (lower is better)",
     "perceptual_squeezenet": "perceptual_squeezenet (lower is better)",
     "perceptual_efficientnet": "perceptual_efficientnet (lower is better)",
+    "perceptual_mobilenet": "perceptual_mobilenet (lower is better)",
     "fid": "FID (lower is better)",
     "fd_squeezenet": "fd_squeezenet (lower is better)",
     "fd_efficientnet": "fd_efficientnet (lower is better)",
+    "fd_mobilenet": "fd_mobilenet (lower is better)",
 }
 
 

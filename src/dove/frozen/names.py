@@ -2,7 +2,7 @@
 
 from dove.errors import UserError
 
-BUILT_IN = ("squeezenet", "efficientnet-lite0")
+BUILT_IN = ("squeezenet", "efficientnet-lite0", "mobilenet-v2")
 PREFIXES = ("timm:", "transformers:")
 WITH_FILE = ("squeezenet", "lpips")
 """Distances whose network is read from a weights file that the user names."""

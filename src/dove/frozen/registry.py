@@ -6,6 +6,7 @@ import torch
 
 from dove.errors import UserError
 from dove.frozen.efficientnet import EfficientNetLite0
+from dove.frozen.mobilenet import MobileNetV2
 from dove.frozen.names import KNOWN_NETWORKS
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.squeezenet import SqueezeNet
@@ -17,7 +18,7 @@ def load_network(name: str, weights: str | Path | None = None) -> FrozenNetwork:
     """Load a frozen network, in float32 and channels last, which convolutions on CPUs run faster in.
 
     Args:
-        name: "squeezenet", "efficientnet-lite0", "timm:MODEL" or "transformers:MODEL".
+        name: "squeezenet", "efficientnet-lite0", "mobilenet-v2", "timm:MODEL" or "transformers:MODEL".
         weights: SqueezeNet's weights file; None for the one that DOVE_SQUEEZENET names. The others take no file.
 
     Raises:
@@ -31,6 +32,8 @@ def load_network(name: str, weights: str | Path | None = None) -> FrozenNetwork:
     match name.partition(":"):
         case ("efficientnet-lite0", "", ""):
             network: FrozenNetwork = EfficientNetLite0()
+        case ("mobilenet-v2", "", ""):
+            network = MobileNetV2()
         case ("timm", ":", model) if model:
             network = TimmNetwork(model)
         case ("transformers", ":", model) if model:

