@@ -199,4 +199,4 @@ def origin_lines(reports: Reports) -> Iterator[str]:
 
 def number(value: float) -> str:
     """Write a number with as many digits as are read."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+    return f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
