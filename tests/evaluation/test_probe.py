@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dove.baselines.adapter import FixedLength
+from dove.baselines.flat_colour import FlatColour, FlatColourConfig
 from dove.errors import UserError
 from dove.evaluation import feature_cache
 from dove.evaluation.common import Images, Subject
@@ -252,6 +253,7 @@ def test_a_tokenizer_without_hidden_layers_is_probed_on_its_tokens(images: Image
     assert FeatureCache(flat, images, 4).collect(sources, "train")[sources[0]].values.shape == (7, 6)
     assert possible_lengths(flat.tokenizer, ["2", "4", "64"]) == ["4"]
     assert possible_lengths(flat.tokenizer, ["2"]) == ["4"]
+    assert possible_lengths(FlatColour(FlatColourConfig(image_size=16)), ["8", "64"]) == ["1"]
 
 
 def test_the_best_layer_is_the_validation_s_not_the_test_s() -> None:

@@ -124,3 +124,16 @@ def test_without_reports_nothing_counts_as_measured(tmp_path: Path, capsys: pyte
     assert page.read_text().count("**not measured**") == len(CLAIMS)
     assert main(["paper", "claims", "--reports", str(tmp_path / "none"), "--output", str(page)]) == 2
     assert "is no folder; dove paper evaluate bench makes one" in capsys.readouterr().err
+
+
+def test_a_row_below_the_cosines_is_named_where_its_tokens_hold_as_many_numbers(tmp_path: Path) -> None:
+    rows = [
+        {**row, "num_tokens": length, "numbers_a_token": numbers, "mean_length": length}
+        for model, psnr, numbers in (("DOVE", 20.0, 32), ("TiTok-8", 20.0, 16), ("cosines", 25.0, 32))
+        for length, row in zip(LENGTHS, reconstructions(model, psnr), strict=True)
+    ]
+    rows[0]["psnr"] = 26.0
+    write(tmp_path / "rows", "reconstruction", {"rows": rows})
+    text = write_page(CLAIMS, COLUMNS, read_reports([tmp_path]))
+    assert "**DOVE: below the cosines** at 16, 32, 64 tokens" in text
+    assert "**TiTok-8" not in text

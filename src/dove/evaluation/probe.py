@@ -177,7 +177,7 @@ def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
         UserError: If a request is no length, or too long.
     """
     capacity, counts = model.max_tokens, model.token_counts
-    if len(counts) < capacity:
+    if len(counts) == 1 or len(counts) < capacity:
         requests = [length for length in requests if not length.isdecimal() or int(length) in counts]
         requests = requests or [*map(str, counts), *(["auto"] if len(counts) > 1 else [])]
     elif not requests:

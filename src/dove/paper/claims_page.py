@@ -48,7 +48,7 @@ def write_page(claims: Sequence[Claim], columns: Mapping[str, Column], reports: 
     parts = [INTRODUCTION, markdown_table(heads, lines), RULES, "\n".join(decisions(claims, columns))]
     if models := reports.models():
         parts += ["## What was measured", markdown_table(*measured_rows(models, reports))]
-        parts += ["\n".join(unlearned_lines(models, reports))]
+        parts += ["\n\n".join([*unlearned_lines(models, reports), *below_cosines_lines(models, reports)])]
     parts += ["## Where the figures come from", "\n".join(origin_lines(reports)) or "No report has been read."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -166,7 +166,7 @@ def facts_text(row: Mapping[str, Any]) -> list[str]:
     operations, seen = row.get("multiply_adds"), row.get("images_seen")
     return [
         f"{bits:g} bits" if bits else str(row.get("numbers_a_token", "")),
-        f"{row['parameters'] / 1e6:.2f} M" if row.get("parameters") else "none",
+        f"{parameters / 1e6:.2f} M" if (parameters := row.get("parameters", 0)) >= 10_000 else str(parameters),
         f"{operations / 1e6:.1f} M" if operations else "",
         f"{seen:,}" if seen else "",
     ]
@@ -177,6 +177,24 @@ def unlearned_lines(models: Sequence[str], reports: Reports) -> Iterator[str]:
     for model in models:
         if model != FLAT and reports.learned(model) is False:
             yield f"**{model}: not learned**, less than {LEAST_GAIN:g} dB above the flat colour; no verdict uses it."
+
+
+def below_cosines_lines(models: Sequence[str], reports: Reports) -> Iterator[str]:
+    """Name the models that a cosine transform with as many numbers a token beats, and at which lengths."""
+    cosines = {row["num_tokens"]: row for _, row in reports.rows("reconstruction", COSINES)}
+    for model in models:
+        rows = [row for _, row in reports.rows("reconstruction", model) if isinstance(row["num_tokens"], int)]
+        below = [
+            row["num_tokens"]
+            for row in rows
+            if (beside := cosines.get(row["num_tokens"]))
+            and row.get("numbers_a_token") == beside.get("numbers_a_token")
+            and not row.get("bits_a_token")
+            and row["psnr"] < beside["psnr"]
+        ]
+        if below and model not in (COSINES, FLAT):
+            told = ", ".join(map(str, sorted(set(below))))
+            yield f"**{model}: below the cosines** at {told} tokens in PSNR, with as many numbers a token and nothing learned."
 
 
 def origin_lines(reports: Reports) -> Iterator[str]:
@@ -199,4 +217,6 @@ def origin_lines(reports: Reports) -> Iterator[str]:
 
 def number(value: float) -> str:
     """Write a number with as many digits as are read."""
-    return f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+    return (
+        f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+    )
