@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dove.cli import main
-from dove.evaluation.queries import Scores, summarise_savings, tokens_needed
+from dove.evaluation.queries import Scores, summarise_savings, tokens_for, tokens_needed, wrong_queries
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
@@ -38,6 +38,35 @@ def test_the_command_writes_rows_and_a_picture(tiny_qdove: QDove, named: Path, t
     assert report["summary"][0]["objects"] == report["rows"][0]["objects"] >= 5
     with Image.open(output / "queries.png") as picture:
         assert picture.width > picture.height
+
+
+def test_scenes_of_seen_and_unseen_cut_outs(tiny_qdove: QDove, named: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stamps"
+    folder.mkdir()
+    for number in range(40):
+        Image.new("RGBA", (6, 9), (number * 6, 90, 200, 255)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"A thing{number}.")
+    table = tmp_path / "stamps.parquet"
+    assert main(["data", "convert", "stamps", "--images", str(folder), "--output", str(table)]) == 0
+    tiny_qdove.save_pretrained(tmp_path / "model")
+    flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--stamps", str(table), "--limit", "3"]
+    assert main(["evaluate", "queries", *flags, "--examples", "1", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "queries.json").read_text())
+    assert [row["data"] for row in report["summary"]] == ["seen", "unseen"]
+    assert all(row["scenes"] == 3 and np.isfinite(row["inside_over_wrong"]) for row in report["summary"])
+    assert (tmp_path / "out" / "queries-unseen.png").exists()
+
+
+def test_the_wrong_query_is_an_absent_one_or_another_of_the_image() -> None:
+    image_of, answered = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([True, False, True, True, True, True])
+    assert wrong_queries(image_of, answered).tolist() == [1, 1, 4, 3, -1]
+
+
+def test_tokens_for_a_quality_lie_between_the_lengths() -> None:
+    curve = torch.tensor([10.0, 12, 14])
+    assert tokens_for(curve, (1, 4, 16), 9.0) == 1
+    assert tokens_for(curve, (1, 4, 16), 13.0) == pytest.approx(8)
+    assert tokens_for(curve, (1, 4, 16), 15.0) == 16
 
 
 def test_a_model_without_queries_is_refused(

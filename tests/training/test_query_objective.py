@@ -20,6 +20,7 @@ from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig
+from dove.training.grounding import GroundingHead, grid_states
 from dove.training.objectives import Step
 from dove.training.presets import PRESETS
 from dove.training.query_config import (
@@ -29,6 +30,7 @@ from dove.training.query_config import (
     QueryPrefixLossConfig,
     QueryPrefixTrainConfig,
 )
+from dove.training.query_data import query_examples
 from dove.training.query_objective import QDoveObjective, QueryPrefixObjective, pick_queries, psnr_inside
 from dove.training.setup import run_training
 
@@ -142,6 +144,34 @@ def test_gradients_reach_the_words(batch: QueryBatch, tmp_path: Path) -> None:
     gradient = model.generator.query_embedding.words.weight.grad
     assert gradient is not None
     assert gradient.abs().max() > 0
+
+
+def test_grounding_looks_at_the_cells_of_the_grid(batch: QueryBatch) -> None:
+    model = QDove(PREDICTING)
+    head = GroundingHead(model)
+    query = model.query_tokens(["a dog", "a cat on a mat", "null", "x"])
+    with head.watching(model) as states:
+        output = model.generate_for(batch.images, query, 2)
+    grid = grid_states(states[0], query.ids.shape[1], head.cells)
+    assert grid.shape == output.grid.shape
+    assert not model.generator.transformer.layers[-1]._forward_pre_hooks
+    inside = torch.zeros(4, 16, 16, dtype=torch.bool)
+    inside[:, :8, :4] = True
+    asked = torch.tensor([True, False, False, False])
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    torch.testing.assert_close(head.loss(grid, inside, asked), torch.tensor(2.0).log())
+    assert head.loss(grid, inside, ~asked & asked) == 0
+    shown = torch.zeros_like(grid)
+    shown[..., 0] = torch.nn.functional.avg_pool2d(inside[:, None].float(), 16 // head.cells).flatten(1) * 2 - 1
+    head.weight.data[0, 0] = 20.0
+    assert head.loss(shown, inside, asked) < 1e-6
+
+
+def test_scenes_need_cut_outs(tmp_path: Path) -> None:
+    config = replace(settings("tiny", tmp_path, tmp_path), queries=QueryDataConfig(kind="scenes"))
+    with pytest.raises(UserError, match=r"scenes need --queries\.stamps"):
+        query_examples(config, None, 16)  # type: ignore[arg-type]
 
 
 def test_mosaics_train_a_model_that_predicts_quality(tmp_path: Path) -> None:

@@ -56,10 +56,10 @@ class Conversion:
         if example:
             self.examples.setdefault(reason, f" (such as {example})")
 
-    def summary(self) -> str:
-        """Summarise the counts in one line."""
+    def summary(self, relation: str = "queries about") -> str:
+        """Summarise the counts in one line, with a phrase that stands between those of queries and of images."""
         lost = ", ".join(f"{count} {reason}{self.examples.get(reason, '')}" for reason, count in self.left_out.items())
-        return f"{self.queries} queries about {self.images} images" + (f"; left out: {lost}" if lost else "")
+        return f"{self.queries} {relation} {self.images} images" + (f"; left out: {lost}" if lost else "")
 
 
 def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]:

@@ -51,3 +51,24 @@ class MosaicConfig:
                 raise UserError(f"{name}={getattr(self, name)} is no share; pass 0 to 1")
         if not 0 < self.sides[0] <= self.sides[1] <= 1:
             raise UserError(f"sides={self.sides} must be two rising numbers above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    """Composition of scenes from captioned cut-outs on photos."""
+
+    things: int = 4
+    """Greatest number of cut-outs in a scene; the least is two."""
+    sides: tuple[float, float] = (0.3, 0.5)
+    """Least and greatest longer side of a cut-out, in sides of the scene."""
+    curriculum: int = 100_000
+    """Scenes over which their cut-outs become from two to as many as ``things``, and from the greatest side as small as the
+    least; 0 draws everything from the first scene on."""
+
+    def __post_init__(self) -> None:
+        if self.things < 2:
+            raise UserError(f"things={self.things} must be at least 2")
+        if not 0 < self.sides[0] <= self.sides[1] <= 0.5:
+            raise UserError(f"sides={self.sides} must be two rising numbers above 0 and at most 0.5")
+        if self.curriculum < 0:
+            raise UserError(f"curriculum={self.curriculum} must be at least 0")

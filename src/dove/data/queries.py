@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dove.data.dataset import ImageDataset, Record
+from dove.data.dataset import ImageDataset, RawRecord, Record
 from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
 from dove.data.reading import read_image
@@ -182,15 +182,35 @@ def queries_of(record: Record) -> list[Ask]:
     Raises:
         UserError: If there are none or one is wrong; the message gives the record and the field.
     """
-    if "queries" not in record.metadata:
+    if "queries" in record.metadata:
+        entries = record.metadata["queries"]
+    elif "names" in record.metadata and "bboxes" in record.metadata:
+        entries = _by_name(record)
+    else:
         raise UserError(f"{record.key} has no queries; pass parquet that `dove data convert` wrote")
     asks = []
-    for number, entry in enumerate(record.metadata["queries"]):
+    for number, entry in enumerate(entries):
         where = f"{record.key}: query {number}"
         annotation = check_entry({"image_id": record.key, **entry}, where)
         check_inside(annotation.boxes, record.image.size, where)
         asks.append(Ask(annotation.question, annotation.boxes))
     return asks
+
+
+def has_queries(record: RawRecord) -> bool:
+    """Return True for a record with queries, or with the names and boxes of its objects."""
+    return "queries" in record.metadata or {"names", "bboxes"} <= set(record.metadata)
+
+
+def _by_name(record: Record) -> list[dict[str, Any]]:
+    """Make one query of each name among a record's objects, with the boxes of all that have it."""
+    names, boxes = record.metadata["names"], record.metadata["bboxes"]
+    if not isinstance(names, list) or not isinstance(boxes, list) or len(names) != len(boxes):
+        raise UserError(f"{record.key}: names and bboxes must be lists of equal length")
+    return [
+        {"question": name, "bounding_box": [box for other, box in zip(names, boxes, strict=True) if other == name]}
+        for name in dict.fromkeys(names)
+    ]
 
 
 def _into(box: Box, left: float, upper: float, scale: float, size: float) -> Box | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from dove.lengths import LengthPolicy
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
+GAIN_TOKENS = 8
+"""Number of tokens at which the summary compares a query with null and with a wrong one."""
 KINDS = ("query", "null", "wrong")
 
 
 @dataclass
 class Scores:
-    """PSNR in dB of Q objects by kind of query: the right one, null, and one for an object that is not in the image.
+    """PSNR in dB of Q objects by kind of query: the right one, null, and a wrong one.
+
+    The wrong one is for something that is not in the image where there is such a query, else for another of its objects;
+    NaN where there is neither.
 
     Attributes:
         lengths: numbers of tokens, rising; the last entry of the curves' second axis is ``auto``.
@@ -66,19 +71,18 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
     image_of = batch.image_of[answered]
     nulls = model.encode_each(batch.images, requests)
     asked = model.encode_each(batch.images, requests, _by_image(batch))
-    absent = torch.full((len(batch),), -1)
-    absent[batch.image_of[~answered]] = (~answered).nonzero()[:, 0]
-    keep = absent[image_of] >= 0
+    wrong = wrong_queries(batch.image_of, answered)
+    keep = wrong >= 0
     curves: list[dict[str, list[Tensor]]] = [{kind: [] for kind in KINDS} for _ in range(3)]
     whole = []
     for null, right in zip(nulls, asked, strict=True):
         plain, about = model.decode(null), model.decode(right)
         whole.append(psnr(plain, batch.images))
-        rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[absent[image_of]]}
+        rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[wrong]}
         amounts = {
             "query": right.lengths[answered],
             "null": null.lengths[image_of],
-            "wrong": right.lengths[absent[image_of]],
+            "wrong": right.lengths[wrong],
         }
         for kind, images in rebuilt.items():
             curves[0][kind].append(psnr_in(images, batch.images[image_of], inside[answered]))
@@ -86,13 +90,29 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
             curves[2][kind] = [amounts[kind].float()]  # of the last request, which is auto
     stacked = [{kind: torch.stack(values, 1) for kind, values in curve.items()} for curve in curves]
     for curve in stacked:
-        curve["wrong"] = curve["wrong"][keep]
+        curve["wrong"][~keep] = torch.nan
     return (
         stacked[0],
         stacked[1],
         {k: v[:, 0] for k, v in stacked[2].items()},
         torch.stack(whole, 1),
     )
+
+
+def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> Int[Tensor, " Q"]:
+    """Choose a wrong query for each of the Q answered ones of the same image: an unanswered one, else the next; -1 without.
+
+    Args:
+        image_of: image of each of N queries.
+        answered: True for the Q queries that have boxes.
+    """
+    found = []
+    for query in answered.nonzero()[:, 0].tolist():
+        same = (image_of == image_of[query]).nonzero()[:, 0].tolist()
+        absent = [other for other in same if not answered[other]]
+        after = same[same.index(query) + 1 :] + same[: same.index(query)]
+        found.append((absent or after or [-1])[0])
+    return torch.tensor(found, dtype=torch.long)
 
 
 def psnr_in(
@@ -118,13 +138,27 @@ def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: 
     return torch.tensor(lengths, dtype=torch.float32)[reached.int().argmax(1)]
 
 
+def tokens_for(curve: Float[Tensor, " L"], lengths: Sequence[int], target: float) -> float:
+    """Find where a rising mean PSNR passes ``target``, in tokens, between its points by their logarithms.
+
+    Returns:
+        The first length where even that is enough, and the last one where none is.
+    """
+    values = curve.cummax(0).values.tolist()
+    place = next((place for place, value in enumerate(values) if value >= target), len(values) - 1)
+    if place == 0 or values[place] <= target:
+        return float(lengths[place])
+    share = (target - values[place - 1]) / (values[place] - values[place - 1])
+    return float(lengths[place - 1] * (lengths[place] / lengths[place - 1]) ** share)
+
+
 def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
     """Make the rows of the report: one for each kind of query and number of tokens."""
     rows = []
     for kind in KINDS:
         requests: list[int | str] = [*scores.lengths, "auto"]
         for place, request in enumerate(requests):
-            length = scores.auto[kind].mean().item() if isinstance(request, str) else float(request)
+            length = scores.auto[kind].nanmean().item() if isinstance(request, str) else float(request)
             rows.append(
                 {
                     "model": name,
@@ -133,7 +167,7 @@ def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
                     "mean_length": length,
                     "psnr_inside": scores.inside[kind][:, place].nanmean().item(),
                     "psnr_outside": scores.outside[kind][:, place].nanmean().item(),
-                    "objects": len(scores.inside[kind]),
+                    "objects": int(scores.inside[kind][:, place].isfinite().sum()),
                 }
             )
     return rows
@@ -144,8 +178,17 @@ def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any
     count = len(scores.lengths)
     needed = {kind: tokens_needed(scores.inside[kind][:, :count], scores.lengths, target) for kind in ("query", "null")}
     means = {kind: tokens.mean().item() for kind, tokens in needed.items()}
+    at = max(place for place, length in enumerate(scores.lengths) if length <= GAIN_TOKENS)
+    inside = {kind: curve[:, at] for kind, curve in scores.inside.items()}
+    same = tokens_for(scores.inside["null"][:, :count].nanmean(0), scores.lengths, inside["query"].nanmean().item())
     return {
         "model": name,
+        "tokens": scores.lengths[at],
+        "inside_over_null": (inside["query"] - inside["null"]).nanmean().item(),
+        "inside_over_wrong": (inside["query"] - inside["wrong"]).nanmean().item(),
+        "outside_over_null": (scores.outside["query"] - scores.outside["null"])[:, at].nanmean().item(),
+        "null_tokens_for_same": same,
+        "fewer_for_same": 1 - scores.lengths[at] / same,
         "target_psnr": target,
         "tokens_query": means["query"],
         "tokens_null": means["null"],

@@ -15,6 +15,7 @@ from dove.training.baseline_config import (
     TiTokPixelsTrainConfig,
 )
 from dove.training.bench_presets import BENCH
+from dove.training.bench_presets import DOVE as SMALL_MODEL
 from dove.training.config import (
     AlignConfig,
     DoveLossConfig,
@@ -115,22 +116,26 @@ DOVE_TINY_PAPER = DoveTrainConfig(
     checkpoint="dove-tiny",
 )
 
+# All three start from the weights of a DOVE: pass --checkpoint. The small one has no prior, whose share of every token would
+# say the same whatever is asked: it starts from dove-plus-bench.
+QDOVE_BODY = replace(SMALL_MODEL, eos_head="quality", quality_target=20.0)
 QDOVE_TINY = QueryPrefixTrainConfig(
     preset="qdove-tiny",
     model=QDoveConfig(
-        **{setting.name: getattr(TINY_MODEL, setting.name) for setting in fields(DoveConfig)},
-        query=TINY_QUERY,
+        **{setting.name: getattr(QDOVE_BODY, setting.name) for setting in fields(DoveConfig)}, query=TINY_QUERY
     ),
     loss=QueryPrefixLossConfig(
-        **{setting.name: getattr(TINY_PREFIXES, setting.name) for setting in fields(PrefixLossConfig)}, irrelevant=0.02
+        perceptual=0.0,
+        perceptual_network="none",
+        cap_shares=(0.5, 0.35, 0.15),
+        irrelevant=0.02,
+        grounding=1.0,
     ),
-    optim=replace(TINY_OPTIM, lr=1e-4),
-    run=TINY_RUN,
+    optim=OptimConfig(lr=5e-4, warmup_steps=200, decay_share=0.2, betas=(0.9, 0.98), ema_decay=0.999),
+    run=RunConfig(steps=15_600, batch_size=32, holdout=512, sample_every=625, checkpoint_every=125),
     start="checkpoint",
-    checkpoint="dove-tiny",
-    queries=QueryDataConfig(kind="mosaics"),
+    queries=QueryDataConfig(kind="scenes"),
 )
-# Both of the paper's start from the weights of a DOVE: pass --checkpoint.
 QDOVE_TINY_PAPER = QDoveTrainConfig(
     preset="qdove-tiny-paper",
     model=replace(QDOVE_TINY.model, eos_head="binary"),

@@ -3,10 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.data.config import AugmentConfig, MosaicConfig
+from dove.data.config import AugmentConfig, MosaicConfig, SceneConfig
 from dove.errors import UserError
 from dove.query.config import QDoveConfig
-from dove.training.config import DoveLossConfig, DoveTrainConfig, PrefixLossConfig, PrefixTrainConfig
+from dove.training.config import (
+    DoveLossConfig,
+    DoveTrainConfig,
+    PrefixLossConfig,
+    PrefixTrainConfig,
+    TokenizerTrainConfig,
+)
 
 NOT_AUGMENTED = AugmentConfig(crop_probability=0.0, grayscale_probability=0.0, flip=False)
 
@@ -15,43 +21,58 @@ NOT_AUGMENTED = AugmentConfig(crop_probability=0.0, grayscale_probability=0.0, f
 class QueryDataConfig:
     """Where queries and their boxes come from."""
 
-    kind: Literal["annotated", "mosaics"] = "annotated"
-    """Parquet that ``dove data convert`` wrote, or scenes made of photos of single named objects."""
+    kind: Literal["annotated", "mosaics", "scenes"] = "annotated"
+    """Parquet that ``dove data convert`` wrote; scenes made of photos of single named objects; or captioned cut-outs laid on
+    the photos."""
     whole: str = ""
     """For mosaics: further photos with ``name`` and ``bbox``, which make a scene alone."""
     mosaics: MosaicConfig = field(default_factory=MosaicConfig)
+    stamps: str = ""
+    """For scenes: the table of cut-outs that ``dove data convert stamps`` wrote; one caption in eight is left out."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QDoveLossConfig(DoveLossConfig):
+class QueryLossConfig:
+    """Terms of Eq. 5 to 7 that all trainings with queries have."""
+
+    irrelevant: float = 1e-10
+    """lambda_o of Eq. 7, the weight of what lies outside of the boxes."""
+    null: float = 0.5
+    """Share of the queries replaced by "null", which asks for the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QDoveLossConfig(QueryLossConfig, DoveLossConfig):
     """Eq. 3 to 7."""
 
-    irrelevant: float = 1e-10
-    """lambda_o of Eq. 7, the weight of what lies outside of the boxes."""
-    null: float = 0.5
-    """Share of the queries replaced by "null", which asks for the whole image."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class QueryPrefixLossConfig(PrefixLossConfig):
+class QueryPrefixLossConfig(QueryLossConfig, PrefixLossConfig):
     """Eq. 7 at random lengths, and the error of the quality that is predicted for the asked region."""
 
-    irrelevant: float = 1e-10
-    """lambda_o of Eq. 7, the weight of what lies outside of the boxes."""
-    null: float = 0.5
-    """Share of the queries replaced by "null", which asks for the whole image."""
+    grounding: float = 0.0
+    """Weight of the cross entropy with which a linear head, thrown away after training, tells from the grid's hidden states
+    which cells lie in the asked boxes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QDoveTrainConfig(DoveTrainConfig):
+class QueryTrainConfig(TokenizerTrainConfig):
+    """What all trainings with queries have."""
+
+    model: QDoveConfig = field(default_factory=QDoveConfig)
+    loss: QueryLossConfig
+    augment: AugmentConfig = NOT_AUGMENTED
+    pretrained_words: str = ""
+    """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
+    queries: QueryDataConfig = field(default_factory=QueryDataConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QDoveTrainConfig(QueryTrainConfig, DoveTrainConfig):
     """The paper's recipe with queries: Eq. 3 to 7."""
 
-    model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QDoveLossConfig = field(default_factory=QDoveLossConfig)
-    augment: AugmentConfig = NOT_AUGMENTED
-    pretrained_words: str = ""
-    """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
-    queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,26 +80,21 @@ class QDoveTrainConfig(DoveTrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryPrefixTrainConfig(PrefixTrainConfig):
+class QueryPrefixTrainConfig(QueryTrainConfig, PrefixTrainConfig):
     """Random prefixes and a predicted quality with queries."""
 
-    model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QueryPrefixLossConfig = field(default_factory=QueryPrefixLossConfig)
-    augment: AugmentConfig = NOT_AUGMENTED
-    pretrained_words: str = ""
-    """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
-    queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_queries(self)
 
 
-def check_queries(config: QDoveTrainConfig | QueryPrefixTrainConfig) -> None:
+def check_queries(config: QueryTrainConfig) -> None:
     """Refuse a share of null queries that is none, and pictures that would be changed under their queries.
 
     Raises:
-        UserError: for a number that is not from 0 to 1, or any augmentation.
+        UserError: for a number that is not from 0 to 1, any augmentation, or scenes without cut-outs.
     """
     if not 0 <= config.loss.null <= 1:
         raise UserError(f"loss.null={config.loss.null} is a share of the queries; pass a number from 0 to 1")

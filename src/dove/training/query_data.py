@@ -4,19 +4,26 @@ from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.mosaics import Mosaics
 from dove.data.queries import AnnotatedImages
-from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
+from dove.data.scenes import Scenes, load_cutouts
+from dove.errors import UserError
+from dove.training.query_config import QueryTrainConfig
 
 
 def query_examples(
-    config: QDoveTrainConfig | QueryPrefixTrainConfig, dataset: ImageDataset, image_size: int
-) -> AnnotatedImages | Mosaics:
-    """Annotated images, or mosaics of photos of single objects.
+    config: QueryTrainConfig, dataset: ImageDataset, image_size: int
+) -> AnnotatedImages | Mosaics | Scenes:
+    """Annotated images, mosaics of photos of single objects, or cut-outs on photos.
 
     Raises:
-        UserError: if the data have no queries or names.
+        UserError: if the data have no queries or names, or there are no cut-outs.
     """
     settings = config.queries
     if settings.kind == "annotated":
         return AnnotatedImages(dataset, image_size)
-    whole = open_images(settings.whole) if settings.whole else None
-    return Mosaics(dataset, image_size, settings.mosaics, seed=config.run.seed, whole=whole)
+    if settings.kind == "mosaics":
+        whole = open_images(settings.whole) if settings.whole else None
+        return Mosaics(dataset, image_size, settings.mosaics, seed=config.run.seed, whole=whole)
+    if not settings.stamps:
+        raise UserError("scenes need --queries.stamps with the table that `dove data convert stamps` writes")
+    seen = [cutout for cutout in load_cutouts(settings.stamps) if not cutout.held_out]
+    return Scenes(dataset, seen, image_size, settings.scenes, seed=config.run.seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dove.data.query_batch import QueryBatch
 from dove.lengths import Auto
@@ -24,6 +24,7 @@ from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
 from dove.training.draws import draw_lengths
+from dove.training.grounding import GroundingHead, grid_states
 from dove.training.objectives import EOSObjective, RandomPrefixObjective, Step, StepResult, prediction_errors
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
@@ -127,13 +128,31 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
     model: QDove
     config: QueryPrefixTrainConfig
 
+    def __init__(self, config: QueryPrefixTrainConfig, model: QDove):
+        super().__init__(config, model)
+        self.grounding = GroundingHead(model)
+
+    def trained(self) -> list[nn.Parameter]:
+        """List the parameters of the model and of the heads."""
+        return super().trained() + list(self.grounding.parameters())
+
+    def extra_state(self) -> dict[str, Any]:
+        """Give the weights of the heads."""
+        return {**super().extra_state(), "grounding": self.grounding.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the weights of the heads."""
+        super().load_extra_state(state)
+        self.grounding.load_state_dict(state["grounding"])
+
     def forward(self, batch: QueryBatch, step: Step) -> StepResult:
         """Compute the loss of images and queries at random lengths."""
         images, loss = batch.images, self.config.loss
         asked = pick_queries(batch, self.model, loss.null)
         draws = self.draws(step)
         lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws).to(images.device)
-        output = self.model.generate_for(images, asked.query, int(lengths.max()))
+        with self.grounding.watching(self.model) as states:
+            output = self.model.generate_for(images, asked.query, int(lengths.max()))
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         perceptual: list[Tensor] = []
 
@@ -148,9 +167,23 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         errors = prediction_errors(output.eos, lengths, reached, perceptual[0])
         total = relevant.mean() + loss.irrelevant * irrelevant.mean()
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
-        metrics = {"rec": relevant.detach().mean(), "irrelevant": irrelevant.detach().mean()}
+        grounding = self._grounding(states[0], images, asked)
+        total = total + loss.grounding * grounding
+        metrics = {
+            "rec": relevant.detach().mean(),
+            "irrelevant": irrelevant.detach().mean(),
+            "grounding": grounding.detach(),
+        }
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         return StepResult(total, reconstruction, metrics)
+
+    def _grounding(
+        self, states: Float[Tensor, "B S H"], images: Float[Tensor, "B 3 S S"], asked: Asked
+    ) -> Float[Tensor, ""]:
+        side = images.shape[-1]
+        inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
+        grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
+        return self.grounding.loss(grid, inside, asked.about_part)
 
     def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
         """Give the images of a batch without their queries."""

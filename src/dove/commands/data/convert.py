@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from dove.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConvertOptions:
@@ -13,13 +15,14 @@ class DataConvertOptions:
 
     Visual Genome: region_descriptions.json or question_answers.json. Open Images: a *-vrd.csv and, as --classes, its
     class-descriptions*.csv; relations become "a cup on a table". COCO: an instances_*.json. reference: a list of entries with
-    image_id, question, answer and bounding_box.
+    image_id, question, answer and bounding_box. stamps: no annotations, as --images the folder of captioned cut-outs, such as
+    Debian's tuxpaint-stamps-default installs in /usr/share/tuxpaint/stamps; gives a table for --queries.stamps.
     """
 
-    kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="visual-genome|open-images|coco|reference")]
+    kind: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="visual-genome|open-images|coco|reference|stamps")]
     """Whose format the annotations have."""
-    annotations: Path
-    """The file of annotations."""
+    annotations: Path | None = None
+    """The file of annotations; none for stamps."""
     images: Path
     """Folder of the images, also in folders below it; each is named by its id."""
     output: Path
@@ -38,7 +41,15 @@ def run(options: DataConvertOptions) -> None:
         UserError: for files that do not fit.
     """
     from dove.data.annotations import convert
+    from dove.data.stamps import convert_stamps
 
+    if options.kind == "stamps":
+        if options.annotations or options.classes or options.part != "all":
+            raise UserError("stamps are converted from --images alone; leave --annotations, --classes and --part out")
+        print(f"{options.output}: {convert_stamps(options.images, options.output).summary('captions of')}")
+        return
+    if options.annotations is None:
+        raise UserError(f"{options.kind} needs --annotations with the file of annotations")
     conversion = convert(
         options.kind, options.annotations, options.images, options.output, classes=options.classes, part=options.part
     )

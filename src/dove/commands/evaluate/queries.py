@@ -2,12 +2,20 @@
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from dove.data.dataset import ImageDataset
+    from dove.data.mosaics import Mosaics
+    from dove.data.queries import AnnotatedImages
+    from dove.data.scenes import Scenes
+
+    QueryScenes = AnnotatedImages | Mosaics | Scenes
 
 SCENES = 200
 
@@ -16,14 +24,17 @@ SCENES = 200
 class QueriesOptions(EvaluationOptions):
     """Set tokens for a query against tokens for the whole image (section 2.3, Figure 7).
 
-    Data are parquet that `dove data convert` wrote, or photos of single named objects, of which scenes are made. Writes
-    queries.json, .csv and queries.png (original, null and each query).
+    Data are parquet that `dove data convert` wrote, or with columns names and bboxes; photos of single named objects, of which
+    scenes are made; or, with --stamps, photos on which cut-outs are laid, those of trainings (seen) and those kept apart
+    (unseen). Writes queries.json, .csv and queries.png (original, null and each query).
     """
 
     name = "queries"
 
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")]
     """Q-DOVE checkpoints: folders of dove train or hub ids."""
+    stamps: str = ""
+    """Table of cut-outs that `dove data convert stamps` wrote."""
     target: float = 25.0
     """PSNR in dB inside the asked region up to which tokens are counted."""
     picture_tokens: Annotated[str, tyro.conf.arg(metavar="N|auto")] = "12"
@@ -38,9 +49,6 @@ def run(options: QueriesOptions) -> None:
     Raises:
         UserError: for options that cannot work, or a model without queries.
     """
-    from dove.data.config import MosaicConfig
-    from dove.data.mosaics import Mosaics
-    from dove.data.queries import AnnotatedImages
     from dove.evaluation.common import Images, load_subjects, set_seed
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
     from dove.evaluation.report import provenance, rows_to_text, write_report
@@ -59,23 +67,42 @@ def run(options: QueriesOptions) -> None:
     for subject in subjects:
         model = subject.tokenizer
         assert isinstance(model, QDove)
-        size, annotated = model.image_size, "queries" in images.dataset.raw(0).metadata
-        scenes: AnnotatedImages | Mosaics
-        if annotated:
-            scenes = AnnotatedImages(images.dataset, size)
-        else:
-            scenes = Mosaics(images.dataset, size, MosaicConfig(augment=False, absent_share=1.0), seed=options.seed + 1)
-        count = min(options.limit or SCENES, len(scenes))
-        scores = score_queries(model, scenes, count, options.batch_size)
-        rows += summarise_queries(subject.name, scores)
-        savings.append({"scenes": count, **summarise_savings(subject.name, scores, options.target)})
-        if options.examples:
-            request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
-            shown = [scenes[0, row] for row in range(min(options.examples, count))]
-            pictures["queries.png" if len(subjects) == 1 else f"queries-{subject.slug}.png"] = picture_queries(
-                model, shown, request
-            )
+        for kind, scenes in query_scenes(options, images.dataset, model.image_size).items():
+            count = min(options.limit or SCENES, len(scenes))
+            scores = score_queries(model, scenes, count, options.batch_size)
+            rows += [{"data": kind, **row} for row in summarise_queries(subject.name, scores)]
+            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, options.target)})
+            if options.examples:
+                request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
+                shown = [scenes[0, row] for row in range(min(options.examples, count))]
+                parts = [subject.slug] if len(subjects) > 1 else []
+                parts += ["unseen"] if kind == "unseen" else []
+                pictures["-".join(["queries", *parts]) + ".png"] = picture_queries(model, shown, request)
     print(rows_to_text(savings))
     origin = provenance(subjects, {"data": images}, options.seed, started)
     write_report(options.output, options.name, {"summary": savings, "rows": rows, "provenance": origin}, pictures)
     images.complain()
+
+
+def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":
+    """Make the scenes to evaluate on, by kind.
+
+    Raises:
+        UserError: for a table of cut-outs, or images, that do not do.
+    """
+    from dove.data.config import MosaicConfig, SceneConfig
+    from dove.data.mosaics import Mosaics
+    from dove.data.queries import AnnotatedImages, has_queries
+    from dove.data.scenes import Scenes, load_cutouts
+
+    seed = options.seed + 1
+    if options.stamps:
+        cutouts, config = load_cutouts(options.stamps), SceneConfig(curriculum=0)
+        parts = {"seen": False, "unseen": True}
+        return {
+            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=seed)
+            for name, apart in parts.items()
+        }
+    if has_queries(dataset.raw(0)):
+        return {"annotated": AnnotatedImages(dataset, size)}
+    return {"mosaics": Mosaics(dataset, size, MosaicConfig(augment=False, absent_share=1.0), seed=seed)}

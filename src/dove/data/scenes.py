@@ -1,0 +1,182 @@
+"""Scenes of captioned cut-outs on photos: every query is a caption or a part of it, its box holds the cut-out.
+
+Every pixel follows from (seed, epoch, index).
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from dove.data.config import SceneConfig
+from dove.data.dataset import ImageDataset, Record
+from dove.data.images import open_images
+from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.errors import UserError
+from dove.processor import central_square, pil_to_tensor, resize_box
+
+COLOURS = frozenset("red yellow green blue purple pink brown black white silver golden gray grey".split())
+MOST_WORDS = 6
+"""Words of a caption that a query takes at most."""
+HELD_OUT_EVERY = 8
+"""Number of captions of which one is kept apart from training."""
+SCENES_PER_EPOCH = 10_000
+ATTEMPTS = 30
+"""Draws of a place before a cut-out is left out of its scene."""
+Place = tuple[int, int, int, int]
+"""Left, upper, right, lower, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class CutOut:
+    """A picture of a single thing, cut at the edges of its visible part.
+
+    Attributes:
+        image: RGBA.
+        words: caption in lower case, without article and punctuation.
+    """
+
+    image: Image.Image
+    words: tuple[str, ...]
+
+    @property
+    def held_out(self) -> bool:
+        """True for one caption in ``HELD_OUT_EVERY``, by a hash of its words, which no training draws."""
+        return hashlib.sha256(" ".join(self.words).encode()).digest()[0] % HELD_OUT_EVERY == 0
+
+
+def caption_words(caption: str) -> tuple[str, ...]:
+    """Split a caption's first sentence into at most ``MOST_WORDS`` words without its article."""
+    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", re.split(r"[.!?]", caption.lower().strip(), maxsplit=1)[0])
+    return tuple(words[words[:1] in (["a"], ["an"], ["the"]) :][:MOST_WORDS])
+
+
+def load_cutouts(source: str) -> list[CutOut]:
+    """Load captioned cut-outs from a table that ``dove data convert stamps`` wrote.
+
+    Raises:
+        UserError: for another table, a picture that cannot be read, or captions or pictures with nothing in them.
+    """
+    table, found = open_images(source), []
+    for index in range(len(table)):
+        raw = table.raw(index)
+        caption = raw.metadata.get("caption")
+        words = caption_words(caption) if isinstance(caption, str) else ()
+        if not words:
+            raise UserError(f"{raw.name} has no caption; pass a table that `dove data convert stamps` wrote")
+        try:
+            image = Image.open(io.BytesIO(raw.source) if isinstance(raw.source, bytes) else raw.source).convert("RGBA")
+        except (OSError, UnidentifiedImageError, AttributeError, TypeError) as error:
+            raise UserError(f"{raw.name}: holds no picture that can be read; leave it out") from error
+        if (visible := image.getchannel("A").getbbox()) is None:
+            raise UserError(f"{raw.name} is transparent everywhere; leave it out")
+        found.append(CutOut(image.crop(visible), words))
+    return found
+
+
+class Scenes(Dataset[QueryExample]):
+    """Endless scenes, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
+
+    Args:
+        photos: backgrounds.
+        cutouts: things to lay on them.
+        image_size: side S of a scene, in pixels.
+        config: composition of the scenes.
+        seed: seed that, with the pair, decides every random choice.
+
+    Raises:
+        UserError: for cut-outs of fewer than two captions.
+    """
+
+    collate = staticmethod(QueryBatch.collate)
+
+    def __init__(
+        self,
+        photos: ImageDataset,
+        cutouts: Sequence[CutOut],
+        image_size: int,
+        config: SceneConfig | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.photos, self.cutouts, self.image_size, self.seed = photos, cutouts, image_size, seed
+        self.config = config or SceneConfig()
+        if len({cutout.words for cutout in cutouts}) < 2:
+            raise UserError(f"scenes need cut-outs of at least two captions; there are {len(cutouts)} cut-outs")
+
+    def __len__(self) -> int:
+        return SCENES_PER_EPOCH
+
+    def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
+        epoch, index = sample
+        rng = np.random.default_rng([self.seed, epoch, index + 1])
+        scene, asks = self._photo(rng), []
+        while not asks:
+            placed = self._placed(rng, self._progress(epoch))
+            others = [cutout.words for cutout, _ in placed]
+            for number, (cutout, place) in enumerate(placed):
+                if words := phrases(cutout.words, others[:number] + others[number + 1 :]):
+                    left, upper, right, lower = map(float, place)
+                    asks.append(Ask(words[rng.integers(len(words))], ((left, upper, right - left, lower - upper),)))
+        for cutout, (left, upper, right, lower) in placed:
+            thing = cutout.image.resize((right - left, lower - upper), Image.Resampling.BOX)
+            scene.paste(thing, (left, upper), thing)
+        return QueryExample(pil_to_tensor(scene), tuple(asks))
+
+    def _progress(self, epoch: int) -> float:
+        """Return the share of the curriculum that is over, from 0 to 1."""
+        return min(epoch * SCENES_PER_EPOCH / self.config.curriculum, 1.0) if self.config.curriculum else 1.0
+
+    def _photo(self, rng: np.random.Generator) -> Image.Image:
+        record = self.photos[int(rng.integers(len(self.photos)))]
+        if not isinstance(record, Record):
+            raise UserError(f"{record.reason}; leave it out")
+        return resize_box(record.image, central_square(*record.image.size), self.image_size)
+
+    def _placed(self, rng: np.random.Generator, progress: float) -> list[tuple[CutOut, Place]]:
+        """Draw at least two cut-outs of different captions with places that do not overlap."""
+        count = int(rng.integers(2, 2 + round(progress * (self.config.things - 2)) + 1))
+        small, large = self.config.sides
+        least = large + (small - large) * progress
+        while True:
+            placed: list[tuple[CutOut, Place]] = []
+            for number in rng.permutation(len(self.cutouts))[:count].tolist():
+                cutout = self.cutouts[number]
+                if all(cutout.words != other.words for other, _ in placed):
+                    place = self._place(rng, cutout, (least, large), [taken for _, taken in placed])
+                    placed += [(cutout, place)] if place else []
+            if len(placed) >= 2:
+                return placed
+
+    def _place(
+        self, rng: np.random.Generator, cutout: CutOut, sides: tuple[float, float], taken: list[Place]
+    ) -> Place | None:
+        size = self.image_size
+        for _ in range(ATTEMPTS):
+            scale = rng.uniform(*sides) * size / max(cutout.image.size)
+            width, height = (max(round(side * scale), 2) for side in cutout.image.size)
+            left, upper = int(rng.integers(0, size - width + 1)), int(rng.integers(0, size - height + 1))
+            right, lower = left + width, upper + height
+            if not any(left < r and l < right and upper < b and t < lower for l, t, r, b in taken):  # noqa: E741
+                return left, upper, right, lower
+        return None
+
+
+def phrases(words: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> list[str]:
+    """List the queries that mean a thing among others: its caption, its last word, its colour.
+
+    Args:
+        words: of the thing's caption.
+        others: words of the other things' captions; a query that fits one of them is left out.
+    """
+    name = " ".join(words)
+    found = [(words, text) for text in (name, f"the {name}", f"where is the {name}?")]
+    if 1 < len(words) <= 3:
+        found.append((words[-1:], f"the {words[-1]}"))
+    found += [((word,), f"something {word}") for word in words[:-1] if word in COLOURS]
+    return [text for key, text in found if not any(set(key) <= set(other) for other in others)]

@@ -1,0 +1,78 @@
+"""Captioned cut-outs from the folder of a stamp collection, as Debian's package tuxpaint-stamps-default installs it."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from dove.data.annotations import Conversion
+from dove.errors import UserError
+
+LONGEST_SIDE = 96
+SCHEMA = pa.schema(
+    {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "caption": pa.string(),
+        "category": pa.string(),
+        "name": pa.string(),
+    }
+)
+
+
+def convert_stamps(folder: Path, output: Path) -> Conversion:
+    """Write every PNG below a folder that has a caption, the first line of the .txt beside it, into one parquet table.
+
+    Pictures are scaled down to a longest side of ``LONGEST_SIDE`` pixels and keep their transparency.
+
+    Raises:
+        UserError: If there is no such folder, nothing in it has a caption, or the table cannot be written.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; pass the one in which the stamps' .png and .txt files lie")
+    conversion, rows = Conversion(), []
+    for path in sorted(folder.rglob("*.png")):
+        place = path.relative_to(folder)
+        if not (caption := _caption(path.with_suffix(".txt"))):
+            conversion.skip("pictures without a caption", str(place))
+        elif (picture := _scaled(path)) is None:
+            conversion.skip("pictures that cannot be read", str(place))
+        else:
+            image = {"bytes": picture, "path": place.as_posix()}
+            name = path.stem.replace("_", " ")
+            rows.append({"image": image, "caption": caption, "category": place.parts[0], "name": name})
+    if not rows:
+        raise UserError(f"{folder} holds no .png with a caption in a .txt beside it; pass the folder of the stamps")
+    conversion.images = conversion.queries = len(rows)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {output}: {error.strerror or error}; free some space or write elsewhere"
+        ) from error
+    return conversion
+
+
+def _caption(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return lines[0].strip() if lines else ""
+
+
+def _scaled(path: Path) -> bytes | None:
+    """Scale a picture down and encode it as PNG; None where it cannot be read or shows nothing."""
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    if picture.getchannel("A").getbbox() is None:
+        return None
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
