@@ -12,6 +12,7 @@ from PIL import Image
 from dove.config import BackboneConfig, VQGANConfig
 from dove.data.annotations import convert
 from dove.data.config import AugmentConfig
+from dove.data.images import open_images
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
@@ -170,8 +171,10 @@ def test_grounding_looks_at_the_cells_of_the_grid(batch: QueryBatch) -> None:
 
 def test_scenes_need_cut_outs(tmp_path: Path) -> None:
     config = replace(settings("tiny", tmp_path, tmp_path), queries=QueryDataConfig(kind="scenes"))
+    assert isinstance(config, QueryPrefixTrainConfig)
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match=r"scenes need --queries\.stamps"):
-        query_examples(config, None, 16)  # type: ignore[arg-type]
+        query_examples(config, open_images(str(tmp_path)), 16)
 
 
 def test_mosaics_train_a_model_that_predicts_quality(tmp_path: Path) -> None:

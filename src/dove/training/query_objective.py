@@ -178,7 +178,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         return StepResult(total, reconstruction, metrics)
 
     def _grounding(
-        self, states: Float[Tensor, "B S H"], images: Float[Tensor, "B 3 S S"], asked: Asked
+        self, states: Float[Tensor, "B P H"], images: Float[Tensor, "B 3 S S"], asked: Asked
     ) -> Float[Tensor, ""]:
         side = images.shape[-1]
         inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
