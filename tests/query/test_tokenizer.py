@@ -1,5 +1,6 @@
 """Q-DOVE as a user meets it: without a query a DOVE, with one a DOVE that looks where it is asked to."""
 
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -126,3 +127,19 @@ def test_words_of_a_language_model_are_kept(tiny_qdove: QDove, tmp_path: Path) -
     save_file({"other": weight}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="no word embedding"):
         import_words(words, tmp_path)
+
+
+def test_words_that_no_training_query_had_are_warned_about_once(tiny_qdove: QDove) -> None:
+    known = replace(tiny_qdove.config, query=replace(tiny_qdove.config.query, known=("the", "pear")))
+    model = QDove(known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.query_tokens(["the pear", "The Pear?", None, "null"])
+    with pytest.warns(UserWarning, match=r"not trained on \(zebra\)"):
+        model.query_tokens(["the zebra"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.query_tokens(["a lion"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_qdove.query_tokens(["anything at all"])  # whose words are not listed

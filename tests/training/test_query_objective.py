@@ -14,6 +14,8 @@ from dove.data.annotations import convert
 from dove.data.config import AugmentConfig
 from dove.data.images import open_images
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.data.scenes import load_cutouts
+from dove.data.stamps import convert_stamps
 from dove.errors import UserError
 from dove.losses.query import irrelevant_loss, relevant_loss
 from dove.losses.reconstruction import squared_error
@@ -167,6 +169,28 @@ def test_grounding_looks_at_the_cells_of_the_grid(batch: QueryBatch) -> None:
     shown[..., 0] = torch.nn.functional.avg_pool2d(inside[:, None].float(), 16 // head.cells).flatten(1) * 2 - 1
     head.weight.data[0, 0] = 20.0
     assert head.loss(shown, inside, asked) < 1e-6
+
+
+def test_scenes_train_a_model_that_lists_its_words(tmp_path: Path) -> None:
+    (tmp_path / "stamps").mkdir()
+    (tmp_path / "photos").mkdir()
+    for number in range(30):
+        Image.new("RGB", (16, 16), (number, 9, 9)).save(tmp_path / "photos" / f"{number}.png")
+        Image.new("RGBA", (6, 9), (number * 6, 90, 200, 255)).save(tmp_path / "stamps" / f"{number}.png")
+        (tmp_path / "stamps" / f"{number}.txt").write_text(f"A thing{number}.")
+    convert_stamps(tmp_path / "stamps", tmp_path / "stamps.parquet")
+    config = settings("tiny", tmp_path / "photos", tmp_path / "run")
+    assert isinstance(config, QueryPrefixTrainConfig)
+    scenes = QueryDataConfig(kind="scenes", stamps=str(tmp_path / "stamps.parquet"))
+    config = replace(config, queries=scenes, loss=replace(config.loss, grounding=1.0))
+    model = Dove.from_pretrained(run_training(config))
+    assert isinstance(model, QDove)
+    held_out = {word for cutout in load_cutouts(scenes.stamps) if cutout.held_out for word in cutout.words}
+    known = set(model.config.query.known)
+    assert held_out
+    assert not held_out & known
+    assert {"the", "where", "is"} < known
+    run_training(replace(config, run=replace(config.run, steps=6)))
 
 
 def test_scenes_need_cut_outs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dove.data.images import open_images
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
+from dove.query.words import split_words
 
 COLOURS = frozenset("red yellow green blue purple pink brown black white silver golden gray grey".split())
 MOST_WORDS = 6
@@ -52,7 +53,7 @@ class CutOut:
 
 def caption_words(caption: str) -> tuple[str, ...]:
     """Split a caption's first sentence into at most ``MOST_WORDS`` words without its article."""
-    words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", re.split(r"[.!?]", caption.lower().strip(), maxsplit=1)[0])
+    words = split_words(re.split(r"[.!?]", caption.strip(), maxsplit=1)[0])
     return tuple(words[words[:1] in (["a"], ["an"], ["the"]) :][:MOST_WORDS])
 
 
@@ -108,6 +109,12 @@ class Scenes(Dataset[QueryExample]):
         self.config = config or SceneConfig()
         if len({cutout.words for cutout in cutouts}) < 2:
             raise UserError(f"scenes need cut-outs of at least two captions; there are {len(cutouts)} cut-outs")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words that its queries have, sorted."""
+        texts = [text for cutout in self.cutouts for text in phrases(cutout.words, [])]
+        return tuple(sorted({word for text in texts for word in split_words(text)}))
 
     def __len__(self) -> int:
         return SCENES_PER_EPOCH

@@ -20,6 +20,9 @@ class QueryConfig:
     null: Literal["nothing", "word"] = added("nothing")
     """Words of a null query: none, so that it gives the tokens of the DOVE it was made from, or the word "null", as in the
     paper."""
+    known: tuple[str, ...] = added(())
+    """Words of the queries it was trained on, which a training on scenes writes here; a query with others is warned about.
+    Empty where they are not listed."""
 
 
 @dataclass(frozen=True, kw_only=True)

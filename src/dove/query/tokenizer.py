@@ -61,6 +61,7 @@ class QDove(Dove):
             vocab_size=settings.vocab_size,
             max_length=settings.max_length,
             null_word=settings.null == "word",
+            known=settings.known,
         )
 
     @torch.no_grad()

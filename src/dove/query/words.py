@@ -1,5 +1,6 @@
 """Conversion of queries in words to token ids."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,14 +66,18 @@ class QueryTokenizer:
         vocab_size: number of words in the model's embedding.
         max_length: largest number of words in a query.
         null_word: True for a null query of the word "null" instead of no word.
+        known: words of the training's queries; empty where they are not listed.
 
     Raises:
         UserError: if it cannot be loaded, or has more words than the model.
     """
 
-    def __init__(self, name: str, *, vocab_size: int, max_length: int, null_word: bool = False):
+    def __init__(
+        self, name: str, *, vocab_size: int, max_length: int, null_word: bool = False, known: Sequence[str] = ()
+    ):
         self.max_length = max_length
         self.null_word = null_word
+        self.known = frozenset(known)
         self.encode, words = _load(name)
         if words > vocab_size:
             raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
@@ -93,6 +98,7 @@ class QueryTokenizer:
         return self._words(NULL) if self.null_word else []
 
     def _words(self, query: str) -> list[int]:
+        self._warn_of_unknown(query)
         words = self.encode(query.strip())
         if len(words) > self.max_length:
             warnings.warn(
@@ -100,6 +106,22 @@ class QueryTokenizer:
                 stacklevel=4,
             )
         return words[: self.max_length]
+
+    def _warn_of_unknown(self, query: str) -> None:
+        """Warn, once, of a query with words that no query of the training had."""
+        unknown = [word for word in split_words(query) if word not in self.known] if self.known else []
+        if unknown:
+            self.known = frozenset()
+            warnings.warn(
+                f"the query {query[:40]!r} has words that the model was not trained on ({', '.join(unknown)}); it may not find "
+                "what they mean. Further queries of that kind are not warned about",
+                stacklevel=5,
+            )
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text into words in lower case, without punctuation."""
+    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
 
 
 @lru_cache(maxsize=4)
