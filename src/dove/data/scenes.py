@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
 from dove.data.config import SceneConfig
@@ -68,11 +68,11 @@ def load_cutouts(source: str) -> list[CutOut]:
         raw = table.raw(index)
         caption = raw.metadata.get("caption")
         words = caption_words(caption) if isinstance(caption, str) else ()
-        if not words:
-            raise UserError(f"{raw.name} has no caption; pass a table that `dove data convert stamps` wrote")
+        if not words or not isinstance(raw.source, bytes):
+            raise UserError(f"{raw.name} has no caption or picture; pass a table that `dove data convert stamps` wrote")
         try:
-            image = Image.open(io.BytesIO(raw.source) if isinstance(raw.source, bytes) else raw.source).convert("RGBA")
-        except (OSError, UnidentifiedImageError, AttributeError, TypeError) as error:
+            image = Image.open(io.BytesIO(raw.source)).convert("RGBA")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{raw.name}: holds no picture that can be read; leave it out") from error
         if (visible := image.getchannel("A").getbbox()) is None:
             raise UserError(f"{raw.name} is transparent everywhere; leave it out")
@@ -122,7 +122,8 @@ class Scenes(Dataset[QueryExample]):
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
         epoch, index = sample
         rng = np.random.default_rng([self.seed, epoch, index + 1])
-        scene, asks = self._photo(rng), []
+        scene = self._photo(rng)
+        asks: list[Ask] = []
         while not asks:
             placed = self._placed(rng, self._progress(epoch))
             others = [cutout.words for cutout, _ in placed]
