@@ -110,9 +110,9 @@ def count(model: Dove, perceptual: nn.Module | None, images: Tensor, precision: 
         if precision == "bf16":
             for name in ("group_norm", "layer_norm"):
                 stack.enter_context(patch.object(functional, name, in_float(getattr(functional, name))))
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                loss = losses(model, perceptual, images)
+        lower = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+        with lower, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = losses(model, perceptual, images)
         loss.backward()
     model.zero_grad(set_to_none=True)
     return Counted(sum(kept.values()), live.peak)

@@ -53,7 +53,7 @@ def convolutions(model: nn.Module, run: Callable[[], object]) -> dict[str, Shape
     found: dict[str, Shape] = {}
     started: list[float] = []
 
-    def before(module: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+    def before(_module: nn.Conv2d, _inputs: tuple[Tensor]) -> None:
         started.append(time.perf_counter())
 
     def after(module: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -35,7 +35,12 @@ def check_contents(file: Path) -> None:
     Raises:
         SystemExit: naming what is missing.
     """
-    names = zipfile.ZipFile(file).namelist() if file.suffix == ".whl" else tarfile.open(file).getnames()
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            names = wheel.namelist()
+    else:
+        with tarfile.open(file) as archive:
+            names = archive.getnames()
     missing = [wanted for wanted in WANTED if not any(name.endswith(f"dove/{wanted}") for name in names)]
     if missing:
         sys.exit(f"{file.name} lacks {', '.join(missing)}")

@@ -1,6 +1,6 @@
-"""Trains the byte-level BPE of short queries that ships as src/dove/query/words.json.
+r"""Train the byte-level BPE of short queries that ships as src/dove/query/words.json.
 
-    python scripts/train_query_tokenizer.py --data data/tiny-imagenet-train-0.parquet data/cifar10-train.parquet \\
+    python scripts/train_query_tokenizer.py --data data/tiny-imagenet-train-0.parquet data/cifar10-train.parquet \
         data/coco128-train.parquet data/easy-vqa-train.parquet
 
 Texts are the class names in every template of the mosaics, and questions; any UTF-8 text can be encoded, as

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dove.commands.encode_shards import EncodeOptions, ShardEncoder
@@ -65,7 +66,7 @@ def encode_on_cluster(options: EncodeOptions, store: TokenStore, missing: Sequen
     rows = ray.data.from_items([{"index": index} for index in missing], override_num_blocks=len(missing))
     done = rows.map_batches(
         ShardActor,
-        fn_constructor_args=(replace(options, device="cuda" if gpus else "cpu"), os.getcwd()),
+        fn_constructor_args=(replace(options, device="cuda" if gpus else "cpu"), str(Path.cwd())),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if gpus else 0,

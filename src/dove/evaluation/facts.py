@@ -13,8 +13,11 @@ from dove.paper.reports import LEAST_GAIN
 
 
 def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
-    """Add columns to the rows of a model: ``image_size``, ``parameters``, and where they are known ``bits_a_token`` of models
-    with codes, ``images_seen``, and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens."""
+    """Add columns about a model to its rows.
+
+    They are ``image_size``, ``parameters``, and where they are known ``bits_a_token`` of models with codes, ``images_seen``,
+    and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens.
+    """
     tokenizer = subject.tokenizer
     assert isinstance(tokenizer, nn.Module)
     facts: dict[str, Any] = {

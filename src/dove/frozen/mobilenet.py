@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from jaxtyping import Float
@@ -81,7 +82,7 @@ def _load_features() -> nn.Sequential:
 def _fold_batch_norms(parent: nn.Module) -> None:
     """Fold each batch norm below a module into the convolution in front of it."""
     children = list(parent.named_children())
-    for (name, child), (following, norm) in zip(children, children[1:], strict=False):
+    for (name, child), (following, norm) in pairwise(children):
         if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(parent, name, fuse_conv_bn_eval(child, norm))
             setattr(parent, following, nn.Identity())

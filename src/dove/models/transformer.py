@@ -142,7 +142,7 @@ class Block(nn.Module):
         layer: int,
     ) -> Float[Tensor, "B S H"]:
         """Add attention and MLP to the residual stream."""
-        attended = self.attention(self.input_layernorm(hidden), rotation, mask, cache, layer)
+        attended: Tensor = self.attention(self.input_layernorm(hidden), rotation, mask, cache, layer)
         transformed: Tensor = self.mlp(self.post_attention_layernorm(hidden))
         return hidden + attended + transformed
 

@@ -194,10 +194,11 @@ class Encoder(nn.Module):
         grid = in_portions(self._wide_levels, pixels, self.images_at_once if self.wide else None)
         for block in (*self.down_blocks[self.wide :], self.mid_block):
             grid = block(grid)
-        return self.conv_out(silu(self.conv_norm_out(grid)))
+        outputs: Tensor = self.conv_out(silu(self.conv_norm_out(grid)))
+        return outputs
 
     def _wide_levels(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B d h w"]:
-        grid = self.conv_in(pixels)
+        grid: Tensor = self.conv_in(pixels)
         for block in self.down_blocks[: self.wide]:
             grid = block(grid)
         return grid
@@ -232,7 +233,8 @@ class Decoder(nn.Module):
     def _wide_levels(self, grid: Float[Tensor, "B d h w"]) -> Float[Tensor, "B c H W"]:
         for block in self.up_blocks[len(self.up_blocks) - self.wide :]:
             grid = block(grid)
-        return self.conv_out(silu(self.conv_norm_out(grid)))
+        outputs: Tensor = self.conv_out(silu(self.conv_norm_out(grid)))
+        return outputs
 
 
 class Codebook(nn.Module):

@@ -90,8 +90,10 @@ class DoveLossConfig(TokenizerLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """Alignment of hidden states and tokens with the features of a frozen network, through linear heads that are thrown away
-    after training."""
+    """Alignment of hidden states and tokens with the features of a frozen network.
+
+    It goes through linear heads that are thrown away after training.
+    """
 
     network: str = "none"
     """Frozen network: none, squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or transformers:MODEL."""

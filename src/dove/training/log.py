@@ -43,6 +43,7 @@ class TrainingLog:
         return path
 
     def close(self) -> None:
+        """End the tracker's run."""
         if self.tracker:
             self.tracker.close()
 

@@ -36,13 +36,16 @@ class TensorBoard:
         self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Log numbers by name."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
+        """Log a picture in [0, 1]."""
         self.writer.add_image(name, image, step)
 
     def close(self) -> None:
+        """Write what is left."""
         self.writer.close()
 
 

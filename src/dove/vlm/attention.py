@@ -20,7 +20,7 @@ def matmul_attention(
     attention_mask: Bool[Tensor, "#B 1 S T"] | None,
     scaling: float,
     dropout: float = 0.0,
-    **unused: object,
+    **_: object,
 ) -> tuple[Float[Tensor, "B S h d"], None]:
     """Compute attention in transformers' attention interface by :func:`dove.models.transformer.attend`.
 

@@ -23,7 +23,7 @@ LANGUAGE_MODEL_FOLDER = "language_model"
 
 def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn.Module:
     """A Llama with random weights."""
-    return AutoModelForCausalLM.from_config(
+    model: nn.Module = AutoModelForCausalLM.from_config(
         LlamaConfig(
             vocab_size=len(text_tokenizer),
             hidden_size=config.hidden_size,
@@ -36,6 +36,7 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
             pad_token_id=text_tokenizer.pad_token_id,
         )
     )
+    return model
 
 
 def load_language_model(kind: "type[VisionLanguageModel]", name: str) -> tuple[Any, Any]:

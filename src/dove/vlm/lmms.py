@@ -1,4 +1,4 @@
-"""Plug-in for lmms-eval, which imports it through its entry points:
+"""Plug-in for lmms-eval, which imports it through its entry points.
 
 python -m lmms_eval --model dove_vlm --model_args pretrained=FOLDER,num_tokens=auto --tasks vqav2_val,gqa
 """

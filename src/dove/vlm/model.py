@@ -30,9 +30,12 @@ class Connector(nn.Sequential):
         self.register_buffer("deviation", torch.ones(token_dim))
 
     def forward(self, tokens: Float[Tensor, "n D"]) -> Float[Tensor, "n H"]:
+        """Project tokens of (n, D) numbers to hidden states of shape (n, H)."""
         # Not taken up into the first layer: in bf16 the differences between images would be lost beside the mean.
-        outputs: Tensor = super().forward((tokens - self.mean) / self.deviation)
-        return outputs
+        hidden = (tokens - self.mean) / self.deviation
+        for layer in self:
+            hidden = layer(hidden)
+        return hidden
 
     @torch.no_grad()
     def standardise(self, tokens: Float[Tensor, "n D"]) -> None:

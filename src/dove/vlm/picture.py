@@ -23,8 +23,9 @@ def choose_shown(questions: Questions, answers: dict[str, list[Answered]], count
 def questions_picture(
     model: VisionLanguageModel, questions: Questions, answers: dict[str, list[Answered]], count: int
 ) -> bytes:
-    """A PNG with a row for each of some questions: the image with the question, then for each number of tokens the image
-    that these tokens hold, with the answer.
+    """Draw a PNG with a row for each of some questions.
+
+    A row holds the image with the question, then for each number of tokens the image that these tokens hold, with the answer.
 
     Args:
         model: the model; of a blind one the answers stand below the image itself.

@@ -88,6 +88,7 @@ class Collator:
         self.weights = conversations.answer_weights(config.answer_balance)
 
     def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
+        """Make a batch of conversations with their seeds."""
         most = self.config.questions_per_image
         samples = [(some_questions(item, most, self.weights, seed), seed) for item, seed in samples]
         encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
