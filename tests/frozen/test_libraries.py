@@ -160,5 +160,7 @@ class TestTransformers:
 
 
 def test_an_unknown_network_lists_the_known_ones():
-    with pytest.raises(UserError, match="squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or transformers:MODEL"):
+    with pytest.raises(
+        UserError, match="squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or transformers:MODEL"
+    ):
         load_network("vgg19")
