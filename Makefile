@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What is not compiled at installation is compiled at first use, and kept, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-nightly test-faults fuzz lint format clean web test-e2e test-notebooks docs coverage release
+.PHONY: install demo test results test-nightly test-faults fuzz lint format clean web test-e2e test-notebooks docs coverage release
 
 install: $(STAMP)
 
@@ -24,6 +24,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Tables and pictures about the shipped models, those that are older than the weights. DOVE_SQUEEZENET names SqueezeNet's weights.
+results: install
+	$(BIN)/python scripts/results.py --data "$(DATA)"
 
 test-nightly: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m nightly

@@ -1,0 +1,193 @@
+"""Sections of the pages that are written from the reports about the shipped models."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+Reports = dict[str, dict[str, Any]]
+
+OURS, TRIVIAL = "dove-tiny", "cosines"
+NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
+LOSS_NETWORKS = ("squeezenet", "efficientnet")
+"""Networks that the losses of dove-tiny used."""
+MARGIN = 0.03
+"""Share by which a distance has to be smaller than the transform's before a page calls it nearer."""
+LENGTHS = (1, 2, 4, 8, 16, 32)
+
+
+def replace_sections(page: Path, root: Path, reports: Reports) -> str:
+    """Give the text of a page with its sections written anew.
+
+    Raises:
+        ValueError: If a section is not on the page.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, write in SECTIONS[str(page.relative_to(root))].items():
+        pattern = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        body = write(reports)
+        text, count = pattern.subn(lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text)
+        if count != 1:
+            raise ValueError(f"{page} has {count} sections {name}")
+    return text
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rows_of(reports: Reports, model: str) -> dict[Any, dict[str, Any]]:
+    """Rows of a model by number of tokens."""
+    rows = reports["reconstruction"]["rows"]
+    return {row["num_tokens"]: row for row in rows if row["model"] == model and row["num_tokens"] != "fixed@auto-mean"}
+
+
+def networks(reports: Reports) -> list[str]:
+    """Networks that the distances were measured by."""
+    row = rows_of(reports, OURS)[1]
+    return [name for name in NAMES if f"perceptual_{name}" in row]
+
+
+def told_psnr(row: dict[str, Any]) -> str:
+    """PSNR in dB; exact where nothing but rounding is lost."""
+    return "exact" if row["psnr"] > 90 else f"{row['psnr']:.2f}"
+
+
+def told_network(name: str) -> str:
+    """Name of a network, and whether a loss used it."""
+    return f"{NAMES[name]} ({'in its losses' if name in LOSS_NETWORKS else 'in no loss'})"
+
+
+def told_length(row: dict[str, Any]) -> str:
+    """Number of tokens, with its mean for `auto`."""
+    return f"auto, {row['mean_length']:.1f} on average" if row["num_tokens"] == "auto" else str(row["num_tokens"])
+
+
+def readme_models(reports: Reports) -> str:
+    """Table of the shipped models."""
+    used = networks(reports)
+    head = [
+        "model",
+        "PSNR in dB at 1 / 4 / 16 / 64 tokens",
+        *(f"distance by {told_network(n)} at 1 / 4 / 16" for n in used),
+    ]
+    lines = []
+    for model in (OURS, TRIVIAL):
+        rows = rows_of(reports, model)
+        distances = [" / ".join(f"{rows[k][f'perceptual_{n}']:.3f}" for k in (1, 4, 16)) for n in used]
+        lines.append([f"`{model}`", " / ".join(told_psnr(rows[k]) for k in (1, 4, 16, 64)), *distances])
+    return f"{table(head, lines)}\n\n{verdict(reports)}"
+
+
+def ratios(reports: Reports, kind: str, name: str) -> dict[int, float]:
+    """Distances of dove-tiny as shares of the transform's, by length."""
+    ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
+    return {k: ours[k][f"{kind}_{name}"] / theirs[k][f"{kind}_{name}"] for k in LENGTHS}
+
+
+def verdict(reports: Reports) -> str:
+    """Sentences about where dove-tiny beats the transform, and where it does not."""
+    used = networks(reports)
+    by_length = {k: [ratios(reports, "perceptual", name)[k] for name in used] for k in LENGTHS}
+    nearer = [str(k) for k, found in by_length.items() if max(found) < 1 - MARGIN]
+    others = [str(k) for k, found in by_length.items() if max(found) >= 1 - MARGIN]
+    ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
+    gains = " / ".join(f"{ours[k]['psnr'] - theirs[k]['psnr']:+.2f}" for k in LENGTHS)
+    counts = " / ".join(map(str, LENGTHS))
+    first = (
+        f"By all of these networks it is at least {MARGIN:.0%} nearer to the photo than the cosine transform at "
+        f"{join(nearer)} tokens; at {join(others)} tokens it is not, and there it has learned nothing that they see."
+        if nearer
+        else "By these networks together it is not nearer to the photo than the cosine transform at any length."
+    )
+    return f"{first} Its PSNR less the transform's at {counts} tokens is {gains} dB."
+
+
+def join(words: list[str]) -> str:
+    """Join words as a list in a sentence."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def card(reports: Reports) -> str:
+    """Table of the model card: a column of each measure, the transform's beside it."""
+    used = networks(reports)
+    head = ["tokens", "PSNR (dB)", "cosines"]
+    for name in used:
+        head += [f"distance by {told_network(name)}", "cosines"]
+    ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
+    lines = []
+    for k, row in ours.items():
+        other = theirs[k]
+        length = f"auto ({row['mean_length']:.1f}; cosines {other['mean_length']:.1f})" if k == "auto" else str(k)
+        line = [length, told_psnr(row), told_psnr(other)]
+        for name in used:
+            line += [f"{row[f'perceptual_{name}']:.3f}", f"{other[f'perceptual_{name}']:.3f}"]
+        lines.append(line)
+    return f"{table(head, lines)}\n\n{verdict(reports)}"
+
+
+def reconstruction(reports: Reports) -> str:
+    """Table of all rows, then the distances as shares of the transform's."""
+    used = networks(reports)
+    head = ["model", "tokens", "PSNR (dB)", "SSIM", *(f"`perceptual_{name}`" for name in used)]
+    lines = [
+        [f"`{model}`", told_length(row), told_psnr(row), f"{row['ssim']:.3f}"]
+        + [f"{row[f'perceptual_{name}']:.3f}" for name in used]
+        for model in (OURS, TRIVIAL)
+        for row in rows_of(reports, model).values()
+    ]
+    shares = [
+        [f"{label} by {told_network(name)}", *(f"{ratios(reports, kind, name)[k]:.2f}" for k in LENGTHS)]
+        for kind, label in (("perceptual", "distance"), ("fd", "Frechet distance"))
+        for name in used
+    ]
+    relative = table(["of the transform's, at tokens", *map(str, LENGTHS)], shares)
+    spread = {row["model"]: row for row in reports["reconstruction"]["auto_vs_fixed"]}
+    auto = rows_of(reports, OURS)["auto"]
+    share, fixed = spread[OURS]["psnr_std_ratio"], spread[OURS]["fixed_num_tokens"]
+    told = (
+        f"At `auto` the standard deviation of PSNR over photos is {auto['psnr_std']:.2f} dB, {share:.2f} of that of {fixed} "
+        f"tokens for every photo (the transform's own lengths: {spread[TRIVIAL]['psnr_std_ratio']:.2f})."
+    )
+    return f"{table(head, lines)}\n\n{relative}\n\n{verdict(reports)}\n{told}"
+
+
+def lengths(reports: Reports) -> str:
+    """Table of the lengths."""
+    head = ["model", "mean", "Pearson with Laplacian variance", "with its logarithm", "Spearman", "10 / 50 / 90%"]
+    lines = []
+    for row in reports["lengths"]["rows"]:
+        correlations = [f"{row[name]:.3f}" for name in ("pearson", "pearson_log", "spearman")]
+        quantiles = " / ".join(f"{row['quantiles'][name]:.0f}" for name in ("p10", "p50", "p90"))
+        lines.append([f"`{row['model']}`", f"{row['mean']:.2f}", *correlations, quantiles])
+    return table(head, lines)
+
+
+def calibration(reports: Reports) -> str:
+    """Tables of predicted against measured quality, and of budgets."""
+    rows = reports["calibration"]["rows"]
+    errors = [row for row in rows if row["kind"] == "length"]
+    by_length = table(
+        ["tokens", *(str(row["num_tokens"]) for row in errors)],
+        [["mean error of the predicted PSNR (dB)", *(f"{row['error']:.2f}" for row in errors)]],
+    )
+    budgets = table(
+        ["mean tokens asked for", "gain over as many for each photo (dB)", "share of what known errors gain"],
+        [
+            [row["num_tokens"].split()[1], f"{row['gain_over_fixed']:.2f}", f"{row['share_of_known']:.0%}"]
+            for row in rows
+            if row["kind"] == "policy" and row["num_tokens"].startswith("budget")
+        ],
+    )
+    return f"{by_length}\n\n{budgets}"
+
+
+SECTIONS: dict[str, dict[str, Callable[[Reports], str]]] = {
+    "README.md": {"models": readme_models},
+    "src/dove/weights/dove-tiny/README.md": {"measured": card},
+    "docs/results/tiny/README.md": {"reconstruction": reconstruction, "lengths": lengths, "calibration": calibration},
+}
+"""Writers of the sections of each page, by path from the repository's root."""
