@@ -11,14 +11,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from result_pages import SECTIONS, replace_sections
 from result_picture import draw, picture_hash
 
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results" / "tiny"

@@ -22,7 +22,7 @@ MAX_BYTES = 512 << 20
 # A closed list: Pillow would otherwise offer the file to plugins that run other programs (EPS) or accept anything.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()
 )
 """Suffixes by which a file of a folder or of a tar counts as an image."""
 
