@@ -99,7 +99,7 @@ def verdict(reports: Reports) -> str:
     counts = " / ".join(map(str, LENGTHS))
     first = (
         f"By all of these networks it is at least {MARGIN:.0%} nearer to the photo than the cosine transform at "
-        f"{join(nearer)} tokens; at {join(others)} tokens it is not, and there it has learned nothing that they see."
+        f"{join(nearer)} tokens; at {join(others)} tokens it is not: there it gives nothing that the transform does not."
         if nearer
         else "By these networks together it is not nearer to the photo than the cosine transform at any length."
     )

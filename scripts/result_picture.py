@@ -27,8 +27,8 @@ def picture_hash(file: Path) -> str | None:
 def draw(file: Path, sha256: str) -> None:
     """Draw the photo and what 1, 4, 16 and `auto` tokens give, a row for each model."""
     processor = ImageProcessor(64)
-    with Image.open(Path(data_dir) / "astronaut.png") as photo:
-        images = processor(photo.convert("RGB").crop((90, 0, 390, 300)))
+    with Image.open(Path(data_dir) / "coffee.png") as photo:
+        images = processor(photo.convert("RGB").crop((100, 0, 500, 400)))
     rows = [(name, rebuild(name, images)) for name in ("dove-tiny", "cosines")]
     side = images.shape[-1] * ZOOM
     width = SIDEBAR + (1 + len(LENGTHS)) * (side + MARGIN)

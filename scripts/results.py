@@ -19,6 +19,7 @@ from result_pages import SECTIONS, replace_sections
 from result_picture import draw, picture_hash
 
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+from dove.runtime import save_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,11 +64,12 @@ class Report:
             command = ["evaluate", self.name, "--model", *self.models, "--data", data.name, "--limit", str(self.photos)]
             command += [*self.flags, "--output", folder]
             subprocess.run([sys.executable, "-m", "dove", *command], check=True, cwd=data.resolve().parent)
-            for made in Path(folder).glob(f"{self.name}.*"):
-                shutil.copy(made, FOLDER / made.name)
-        report = json.loads(self.file.read_text(encoding="utf-8"))
-        report["provenance"]["command"] = report["provenance"]["command"].replace(folder, "results")
-        self.file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            made = Path(folder)
+            for kind in (".csv", ".png"):
+                shutil.copy(made / f"{self.name}{kind}", FOLDER / f"{self.name}{kind}")
+            text = (made / self.file.name).read_text(encoding="utf-8").replace(folder, "results")
+            # Last and at once: what was cut off before counts as stale.
+            save_outputs({self.file: text.encode()})
 
 
 REPORTS = (

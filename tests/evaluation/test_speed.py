@@ -1,6 +1,7 @@
 """Operations against sums made by hand, timings, and the command around them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +269,10 @@ def test_bad_options_are_named(desk: Path, flags: list[str], message: str, capsy
     assert message in error
     assert error.startswith("dove: ")
     assert error.count("\n") == 1
+
+
+def test_counting_on_meta_works_with_a_cosine_prior(tiny_config) -> None:
+    """Autocasting has no type on the device of tensors without data, and broke the count."""
+    model = Dove(replace(tiny_config, prior="cosines", prior_numbers=48, token_dim=60)).eval()
+    images = torch.zeros(1, 3, model.image_size, model.image_size)
+    assert encode_operations(model, 3) == count_operations(lambda: model.generate(images, 3))

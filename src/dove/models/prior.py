@@ -202,13 +202,13 @@ class CosinePrior(Prior):
 
     def transform(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
         """Compute all F = 3 S^2 cosine coefficients of images, colour by colour and row by row."""
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             opponent = torch.einsum("oc,bchw->bohw", self.colours, images.float())
             return (self.cosines @ opponent @ self.cosines.T).flatten(1)
 
     def inverse(self, coefficients: Float[Tensor, "B F"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images from all coefficients; the inverse of :meth:`transform`."""
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with full_precision(coefficients):
             planes = torch.unflatten(coefficients.float(), 1, (3, self.side, self.side))
             return torch.einsum("oc,bohw->bchw", self.colours, self.cosines.T @ planes @ self.cosines)
 
@@ -255,6 +255,12 @@ class CosinePrior(Prior):
     def _unordered(self, ordered: Tensor) -> Tensor:
         """Bring ranks, (B, F), back to the coefficients' own places."""
         return torch.empty_like(ordered).index_copy(1, self.order, ordered)
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Switch autocasting off on the device of a tensor; tensors without data, on ``meta``, have none to switch off."""
+    kind = tensor.device.type
+    return torch.autocast("cpu" if kind == "meta" else kind, enabled=False)
 
 
 def make_prior(config: DoveConfig) -> Prior:
