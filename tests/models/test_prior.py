@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
+from torch import nn
 
 from dove.errors import UserError
 from dove.metrics import psnr
-from dove.models.prior import CosinePrior, cosine_matrix, deal
+from dove.models.prior import ADDED, CosinePrior, cosine_matrix, deal
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.initialisation import fit_prior
@@ -155,3 +156,17 @@ def test_it_survives_saving(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = Dove.from_pretrained(tmp_path)
     torch.testing.assert_close(again.encode(images, 7).values, model.encode(images, 7).values)
+
+
+def test_what_the_generator_adds_has_a_fixed_unit(tiny_config):
+    """A learned factor went to zero in training, and with it the gradient of the projection behind it."""
+    made = Dove(replace(tiny_config, prior="cosines", prior_numbers=48, token_dim=60))
+    assert "prior.scale" not in dict(made.named_parameters())
+    images = torch.randn(2, 3, made.image_size, made.image_size).clamp(-1, 1)
+    code = made.prior.encode(images)
+    assert torch.equal(code.scale, torch.full_like(code.scale, ADDED))
+    projection = made.generator.token_projection
+    nn.init.zeros_(projection.weight)
+    nn.init.zeros_(projection.bias)
+    made.generate(images).values.square().sum().backward()
+    assert projection.weight.grad.abs().sum() > 0

@@ -12,6 +12,7 @@ from dove.tokens import Tokens
 from dove.training import alignment
 from dove.training.alignment import make_alignment, masked_mean
 from dove.training.config import AlignConfig, PrefixLossConfig
+from dove.training.objectives import weighted_alignment
 
 
 class Averages(nn.Module):
@@ -85,3 +86,13 @@ def test_networks_of_a_loss_are_named_once() -> None:
     assert PrefixLossConfig(perceptual=0.0, perceptual_network="none", align=align).networks == ("efficientnet-lite0",)
     with pytest.raises(UserError, match=r"unknown network loss\.align\.network=resnet"):
         AlignConfig(network="resnet")
+
+
+def test_tokens_have_a_weight_of_their_own():
+    distances = {
+        "align_grid": torch.tensor(1.0),
+        "align_hidden": torch.tensor(10.0),
+        "align_tokens": torch.tensor(100.0),
+    }
+    assert weighted_alignment(distances, AlignConfig(network="squeezenet", weight=0.5, tokens=2.0)) == 205.5
+    assert weighted_alignment({}, AlignConfig()) == 0

@@ -20,6 +20,8 @@ from dove.tokens import Tokens
 
 LEAST_IMAGES = 256
 """Smallest number of images whose variances of the coefficients are reliable enough to order by."""
+ADDED = 0.2
+"""Standard deviations of a learned number by which an output of 1 of the generator's projection moves it."""
 LEAST_ERROR = 4e-10
 """Mean squared error, pixels in [-1, 1], at which the known quality of a linear code is capped: 100 dB."""
 OPPONENT = (
@@ -130,12 +132,11 @@ class CosinePrior(Prior):
 
     Every token gets the next D coefficients of that order, each less its mean and divided by its standard deviation over the
     images of :meth:`fit`, so that zeros stand for the mean picture. The first P of them are fixed. The last L initialise
-    the learned numbers: scaled by a gate on the way in and another on the way out, both learned and 1 at first. What the
-    generator adds to them is scaled token by token, at first by the standard deviation that the tokens up to this one leave
-    over, relative to the first: late tokens, whose coefficients are small, are disturbed little. A fresh model is the
-    cosine transform with D numbers a token. Once all coefficients are assigned, the fixed numbers of
-    the remaining tokens repeat those that were only offered to the learned numbers: where K P covers the picture, all K
-    tokens hold it exactly.
+    the learned numbers: scaled by a gate on the way in and another on the way out, both learned and 1 at first. The
+    generator adds to them, in units of ``ADDED`` standard deviations. That unit is no parameter: a learned one went to zero
+    within a thousand steps, and with it the gradient of what is added. A fresh model is the cosine transform with D numbers
+    a token. Once all coefficients are assigned, the fixed numbers of the remaining tokens repeat those that were only offered
+    to the learned numbers: where K P covers the picture, all K tokens hold it exactly.
 
     The transform is orthonormal, so the squared error of a prefix is the energy of the coefficients behind it (Parseval).
 
@@ -155,6 +156,7 @@ class CosinePrior(Prior):
     learned_ranks: Tensor
     new_ranks: Tensor
     holder: Tensor
+    scale: Tensor
 
     def __init__(self, side: int, max_tokens: int, fixed: int, learned: int):
         super().__init__()
@@ -177,7 +179,7 @@ class CosinePrior(Prior):
         self.register_buffer("holder", holder, persistent=False)
         self.gate_in = nn.Parameter(torch.ones(max_tokens, learned))
         self.gate_out = nn.Parameter(torch.ones(max_tokens, learned))
-        self.scale = nn.Parameter(torch.ones(max_tokens, 1))
+        self.register_buffer("scale", torch.full((max_tokens, 1), ADDED))
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "M 3 S S"]) -> None:
@@ -196,9 +198,6 @@ class CosinePrior(Prior):
         self.order.copy_(variance.argsort(descending=True, stable=True))
         self.mean.copy_(mean)
         self.deviation.copy_(variance.sqrt().clamp(min=1e-4))
-        dealt = F.pad(variance[self.order], (0, 1))[torch.cat([self.fixed_ranks, self.learned_ranks], dim=1)].sum(1)
-        left = (variance.sum() - dealt.cumsum(0)).clamp(min=0)
-        self.scale.copy_((left / left[0]).sqrt()[:, None])
 
     def transform(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
         """Compute all F = 3 S^2 cosine coefficients of images, colour by colour and row by row."""

@@ -100,8 +100,10 @@ class AlignConfig:
     weights: str | None = None
     """Weights file of squeezenet; None takes the file DOVE_SQUEEZENET names."""
     weight: float = 0.2
-    """Weight of each of three cosine distances: of the grid's hidden states to the last map, and of the kept timestamps'
-    hidden states and of the kept tokens' learned numbers, both averaged, to its mean."""
+    """Weight of two cosine distances each: of the grid's hidden states to the last map, and of the kept timestamps' hidden
+    states, averaged, to its mean."""
+    tokens: float = 0.2
+    """Weight of the cosine distance of the kept tokens' learned numbers, averaged, to its mean."""
     enlarge: int = 1
     """Factor by which images are enlarged in front of the network."""
 

@@ -5,6 +5,7 @@ tokenizer needs an objective and no new loop.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +26,13 @@ from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.alignment import make_alignment
 from dove.training.codebook import Restarts
-from dove.training.config import DoveTrainConfig, PrefixTrainConfig, ReconstructionLossConfig, VQGANTrainConfig
+from dove.training.config import (
+    AlignConfig,
+    DoveTrainConfig,
+    PrefixTrainConfig,
+    ReconstructionLossConfig,
+    VQGANTrainConfig,
+)
 from dove.training.draws import draw_lengths
 
 Batch = TypeVar("Batch")
@@ -323,10 +330,16 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         aligned = self.alignment(output, tokens, images)
         total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
         divergence = output.divergence().mean()
-        total = total + loss.align.weight * sum(aligned.values()) + loss.kl * divergence
+        total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence
         metrics = {name: term.detach().mean() for name, term in (terms | aligned).items()}
         metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
         return StepResult(total, reconstruction, metrics | {"kl": divergence.detach()})
+
+
+def weighted_alignment(distances: Mapping[str, Float[Tensor, ""]], weights: AlignConfig) -> Tensor:
+    """Add up the distances of an alignment, as many as there are, with their weights."""
+    parts = ((weights.tokens if name == "align_tokens" else weights.weight) * distances[name] for name in distances)
+    return sum(parts, start=torch.zeros(()))
 
 
 def prediction_errors(
