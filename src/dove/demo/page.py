@@ -9,10 +9,10 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-import gradio as gr  # noqa: E402
-from PIL import Image  # noqa: E402
+import gradio as gr
+from PIL import Image
 
-from dove.demo.session import (  # noqa: E402
+from dove.demo.session import (
     Prefixes,
     compare,
     describe,
@@ -21,10 +21,10 @@ from dove.demo.session import (  # noqa: E402
     rebuild_tiles,
     write_tokens,
 )
-from dove.errors import UserError  # noqa: E402
-from dove.protocol import Tokenizer  # noqa: E402
-from dove.query.tokenizer import QDove  # noqa: E402
-from dove.tokenizer import Dove  # noqa: E402
+from dove.errors import UserError
+from dove.protocol import Tokenizer
+from dove.query.tokenizer import QDove
+from dove.tokenizer import Dove
 
 EXPIRE_AFTER = 3600
 """Seconds after which uploads and rebuilt pictures are deleted."""
