@@ -1,22 +1,26 @@
 """The command ``dove demo``: a web page to try a tokenizer on one's own photos."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from dove.errors import UserError
 
+if TYPE_CHECKING:
+    from dove.protocol import Tokenizer
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Serve a web page: drop a photo, move a slider over its tokens. It needs no network."""
+    """Serve a web page: choose a photo, move a slider over its tokens. It needs no network."""
 
     model: str = "dove-tiny"
     """A shipped checkpoint, a checkpoint folder or a hub id; with a Q-DOVE the page has a box for queries."""
     compare: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL=CHECKPOINT...")] = ()
-    """Tokenizers of any kind to show beside it."""
+    """Further tokenizers of any kind to choose from, beside those that are shipped."""
     host: str = "127.0.0.1"
     """Address to listen at. 0.0.0.0 lets everybody in the network in: the page asks nobody for a password."""
     port: int = 7860
@@ -40,35 +44,66 @@ def run(options: DemoOptions) -> None:
         UserError: if gradio is missing, a checkpoint cannot be loaded, or the address is taken.
     """
     require_gradio()
-    from torch import nn
-
+    from dove.checkpoint import shipped_checkpoints
     from dove.demo.page import Demo, scratch_folder, serve
-    from dove.demo.session import parse_compared
-    from dove.registry import load_tokenizer
-    from dove.runtime import load_model, select_device
 
     compared = parse_compared(options.compare)
-    others = {}
-    for label, source in compared.items():
-        tokenizer = load_tokenizer(source)
-        assert isinstance(tokenizer, nn.Module)
-        others[label] = tokenizer.to(select_device(options.device))
-    model = load_model(options.model, options.device)
+    # The first is what the page begins with; a label of the user's own replaces a shipped name.
+    names = {options.model: options.model} | {name: name for name in shipped_checkpoints()} | compared
+    models = {label: load_for_page(source, options.device) for label, source in names.items()}
     with scratch_folder() as folder:
-        demo = Demo(name=options.model, model=model, others=others, folder=Path(folder))
+        demo = Demo(models=models, checkpoints=names, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
+
+
+def load_for_page(source: str, device: str) -> "Tokenizer":
+    """Load a tokenizer of any kind onto a device.
+
+    Raises:
+        UserError: if there is no such checkpoint or device.
+    """
+    from torch import nn
+
+    from dove.registry import load_tokenizer
+    from dove.runtime import select_device
+
+    target = select_device(device)
+    tokenizer = load_tokenizer(source)
+    assert isinstance(tokenizer, nn.Module)
+    return tokenizer.to(target)
 
 
 def require_gradio() -> None:
     """Check that the packages of the page are installed.
 
     Raises:
-        UserError: if gradio or matplotlib is not installed.
+        UserError: if gradio, matplotlib or scikit-image is not installed.
     """
     from importlib.util import find_spec
 
-    missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
+    missing = [
+        name.replace("skimage", "scikit-image")
+        for name in ("gradio", "matplotlib", "skimage")
+        if find_spec(name) is None
+    ]
     if missing:
         raise UserError(
             f"dove demo needs {' and '.join(missing)}; install with: pip install 'dove-encoder[demo]', or run: make web"
         )
+
+
+def parse_compared(entries: Sequence[str]) -> dict[str, str]:
+    """Parse entries LABEL=CHECKPOINT to checkpoints by label.
+
+    Raises:
+        UserError: for an entry of another form, or a label that comes twice.
+    """
+    compared: dict[str, str] = {}
+    for entry in entries:
+        label, separator, source = entry.partition("=")
+        if not (separator and label and source):
+            raise UserError(f"--compare {entry!r} is not LABEL=CHECKPOINT; pass for example --compare TiTok=runs/titok")
+        if label in compared:
+            raise UserError(f"--compare has the label {label!r} twice; pass another one")
+        compared[label] = source
+    return compared

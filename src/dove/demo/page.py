@@ -2,25 +2,30 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
-from PIL import Image
 
-from dove.demo.session import (
-    Prefixes,
-    compare,
-    describe,
-    read_photo,
-    rebuild_prefixes,
-    rebuild_tiles,
-    write_tokens,
+from dove.baselines.cosines import Cosines
+from dove.demo.drawing import CSS, DIVIDER, curve, hint, pair
+from dove.demo.encoded import (
+    Encoded,
+    Point,
+    Request,
+    common_lengths,
+    cut,
+    encode_photo,
+    jpeg_at_equal_bytes,
+    measure,
+    rebuild,
 )
+from dove.demo.files import read_photo, write_examples, write_tokens
 from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.query.tokenizer import QDove
@@ -29,11 +34,12 @@ from dove.tokenizer import Dove
 EXPIRE_AFTER = 3600
 """Seconds after which uploads and rebuilt pictures are deleted."""
 MAX_MEGAPIXELS = 50.0
-CSS = """
-.gradio-container { max-width: 1080px !important; margin: auto; }
-.square img { width: 100% !important; height: 100% !important; object-fit: contain; }
-"""
-EMPTY = "Drop a photo: its central square is rebuilt from as many tokens as you choose."
+FIRST_MEAN = 4
+"""Mean number of tokens a tile with which a photo is first shown."""
+TILED, SQUARE = "whole photo, in tiles", "central square"
+EMPTY = "Drop a photo above, or click an example."
+QUERIES = ["", "the person", "the red car", "a dog"]
+TOGGLE_MAP = "on => { document.documentElement.style.setProperty('--map', on ? 'block' : 'none'); }"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,10 +48,8 @@ class Held:
 
     name: str
     """Name of the uploaded file."""
-    photo: Image.Image
-    query: str
-    main: Prefixes
-    others: dict[str, Prefixes]
+    checkpoint: str
+    encoded: Encoded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,71 +57,100 @@ class Demo:
     """The models behind the page and the handlers of its events.
 
     Attributes:
-        name: the checkpoint of ``model``.
-        model: the tokenizer.
-        others: tokenizers to compare with, by label.
+        models: tokenizers to choose from, by label; the page begins with the first.
+        checkpoints: their folders, shipped names or hub ids, by the same labels.
         folder: where files to download are written.
+        idle: set while no slider waits for its picture; curves are measured only then.
     """
 
-    name: str
-    model: Dove
-    others: Mapping[str, Tokenizer]
+    models: Mapping[str, Tokenizer]
+    checkpoints: Mapping[str, str]
     folder: Path
+    idle: threading.Event = field(default_factory=threading.Event)
 
-    def load(self, path: str | None, query: str | None) -> tuple[Any, ...]:
-        """Load a photo or another query, with the slider at the model's own length. A hidden query box gives None."""
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def load(self, path: str | None, label: str, extent: str, query: str | None, mean: int | float) -> tuple[Any, ...]:
+        """Encode a photo and show it: state, slider, pictures, line, button for tokens, file of tokens."""
         if path is None:
-            return (None, gr.Slider(value=1, interactive=False), None, *self._clear())
-        photo, query = read_photo(path, MAX_MEGAPIXELS), (query or "").strip()
-        held = Held(
-            name=Path(path).name,
-            photo=photo,
-            query=query,
-            main=rebuild_prefixes(self.model, photo, query),
-            others={label: rebuild_prefixes(other, photo) for label, other in self.others.items()},
+            return self.clear()
+        model = self.models[label]
+        asked = (query or "").strip() if isinstance(model, QDove) else ""
+        photo = read_photo(path, MAX_MEGAPIXELS)
+        encoded = encode_photo(model, photo, tiled=extent == TILED, query=asked)
+        held = Held(name=Path(path).name, checkpoint=self.checkpoints[label], encoded=encoded)
+        slider = gr.Slider(maximum=model.max_tokens, value=min(int(mean), model.max_tokens), interactive=True)
+        # `dove decode` makes a picture of a square's tokens, not of the tiles of a photo.
+        saves = extent == SQUARE and isinstance(model, Dove)
+        pictures, line = self.show(held, int(mean))
+        return held, slider, pictures, line, gr.Button(visible=saves), gr.File(visible=False)
+
+    def clear(self) -> tuple[Any, ...]:
+        """Show the page without a photo."""
+        return None, gr.Slider(interactive=False), hint(EMPTY), "", gr.Button(visible=False), gr.File(visible=False)
+
+    def show(self, held: Held | None, mean: int | float) -> tuple[str, str]:
+        """Show a mean number of tokens."""
+        return (
+            (hint(EMPTY), "") if held is None else _shown(held.encoded, min(int(mean), held.encoded.model.max_tokens))
         )
-        slider = gr.Slider(value=held.main.auto, interactive=True)
-        return held, slider, held.main.original, *self.show(held, held.main.auto)
 
-    def show(self, held: Held | None, num_tokens: int | float) -> tuple[Any, ...]:
-        """Show a length; only the picture of the comparison is computed."""
+    def auto(self, held: Held | None) -> tuple[Any, ...]:
+        """Show each tile at its own end, with the slider at the mean."""
+        encoded = _require(held).encoded
+        mean = float(cut(encoded, "auto").lengths.float().mean())
+        return gr.Slider(value=max(1, round(mean))), *_shown(encoded, "auto")
+
+    def curve(self, held: Held | None) -> Iterator[str]:
+        """Measure the quality by number of tokens, and give what there is after every part."""
         if held is None:
-            return self._clear()
-        num_tokens = int(num_tokens)
-        beside = compare({self.name: held.main, **held.others}, num_tokens) if held.others else None
-        return held.main.pictures[held.main.at(num_tokens)], describe(held.main, num_tokens), beside
+            yield ""
+            return
+        encoded = held.encoded
+        lengths = common_lengths(encoded.model.max_tokens)
+        lines: dict[str, list[Point]] = {"tokens": []}
+        if cosines := self._cosines(encoded.model):
+            others = encode_photo(cosines, encoded.photo, tiled=len(encoded.tiling) > 1)
+            lines["cosines"] = [measure(others, length) for length in lengths]
+        if encoded.values is not None:
+            bytes_a_token = 2 * encoded.values.shape[2] * len(encoded.tiling)
+            lines["JPEG of as many bytes"] = jpeg_at_equal_bytes(encoded.photo, bytes_a_token, lengths)
+        auto = measure(encoded, "auto", self.idle.wait)
+        for length in lengths:
+            lines["tokens"].append(measure(encoded, length, self.idle.wait))
+            yield curve(lines, auto)
 
-    def auto(self, held: Held | None) -> int:
-        """Return the model's own length."""
-        return _require(held).main.auto
-
-    def reach(self, held: Held | None, decibels: int | float | None) -> int:
-        """Return the fewest tokens that reach a PSNR in dB."""
-        if decibels is None:
-            raise UserError("no quality is given; write a number of dB, such as 25")
-        return _require(held).main.fewest(float(decibels))
-
-    def tiles(self, held: Held | None, request: str) -> tuple[Any, ...]:
-        """Rebuild the whole photo in tiles."""
+    def save(self, held: Held | None, mean: int | float) -> Any:
+        """Write the tokens of a square as a file to download."""
         held = _require(held)
-        done = rebuild_tiles(self.model, held.photo, request, held.query)
-        note = " · scaled down first" if done.scaled else ""
-        line = f"**{done.tokens:,} tokens** for {done.tiles} tiles · **{done.psnr:.1f} dB**{note}"
-        return gr.Image(done.picture, visible=True), gr.Image(done.rebuilt, visible=True), line
-
-    def save(self, held: Held | None, num_tokens: int | float) -> Any:
-        """Write the tokens as a file to download."""
-        held = _require(held)
-        path = write_tokens(self.folder, self.name, held.main, int(num_tokens), held.name)
+        path = write_tokens(self.folder, held.checkpoint, cut(held.encoded, int(mean)), held.name)
         return gr.File(value=str(path), visible=True)
 
-    def _clear(self) -> tuple[Any, ...]:
-        return None, EMPTY, None
+    def _cosines(self, model: Tokenizer) -> Cosines | None:
+        """Find the cosine transform with as many numbers a token, for a model that is another."""
+        for other in self.models.values():
+            if isinstance(other, Cosines) and isinstance(model, Dove):
+                sizes = model.image_size, model.max_tokens, model.config.token_dim
+                if sizes == (other.image_size, other.max_tokens, other.config.token_dim):
+                    return other
+        return None
+
+
+def _shown(encoded: Encoded, request: Request) -> tuple[str, str]:
+    """Rebuild a photo; give its pictures and a line of Markdown."""
+    rebuilt = rebuild(encoded, request)
+    total, tiles, width = int(rebuilt.lengths.sum()), rebuilt.lengths.size, rebuilt.numbers
+    tile = (
+        f"**{total / tiles:.1f} tokens a tile** · {total:,} for {tiles} tiles" if tiles > 1 else f"**{total} tokens**"
+    )
+    line = f"{tile} · **{rebuilt.psnr:.1f} dB** · {2 * total * width / 1000:,.1f} kB in fp16"
+    return pair(encoded, rebuilt), line + (" · lengths by `auto`" if request == "auto" else "")
 
 
 def _require(held: Held | None) -> Held:
     if held is None:
-        raise UserError("there is no photo yet; drop one first")
+        raise UserError("there is no photo yet; choose one first")
     return held
 
 
@@ -137,77 +170,69 @@ def told(event: Callable[..., Any], otherwise: Callable[[], Any] = gr.skip) -> C
 
 def build(demo: Demo) -> gr.Blocks:
     """Build the page of a demo."""
+    first, model = next(iter(demo.models.items()))
+    examples = write_examples(demo.folder)
     with gr.Blocks(
         title="DOVE", analytics_enabled=False, delete_cache=(EXPIRE_AFTER, EXPIRE_AFTER), fill_width=False
     ) as page:
-        gr.Markdown(f"# DOVE\nImages as variable-length sequences of tokens. Model: `{demo.name}`.")
+        gr.Markdown("# DOVE\nImages as sequences of tokens: more for what is busy, fewer for what is plain.")
         held = gr.State(None, time_to_live=EXPIRE_AFTER)
         with gr.Row(equal_height=True):
-            upload = gr.File(label="Photo", file_count="single", file_types=["image"], height=250, scale=2)
-            original = _square("What the model sees", "original")
-            rebuilt = _square("Rebuilt", "rebuilt")
-        line = gr.Markdown(EMPTY, elem_id="line")
-        slider = gr.Slider(
-            1, demo.model.max_tokens, value=1, step=1, label="Tokens", interactive=False, elem_id="tokens"
-        )
-        with gr.Row(equal_height=True):
-            auto = gr.Button("auto", elem_id="auto")
-            decibels = gr.Number(25, label="Quality in dB", minimum=1, maximum=100, min_width=120)
-            reach = gr.Button("reach that quality", elem_id="reach")
-            save = gr.Button("tokens as a file", elem_id="save")
-        tokens_file = gr.File(
-            label="For `dove decode tokens`, once unpacked", visible=False, interactive=False, elem_id="file"
-        )
-        query = gr.Textbox(
-            label="Query: what the tokens shall describe first",
-            placeholder="the red car, then Enter; empty for the whole image",
-            visible=isinstance(demo.model, QDove),
-            max_length=200,
-            elem_id="query",
-        )
-        with gr.Accordion("Side by side", open=True, visible=bool(demo.others)):
-            beside = gr.Image(show_label=False, interactive=False, elem_id="beside", format="png", buttons=[])
-        shown = [rebuilt, line, beside]
-        for trigger in (upload.change, query.submit):
-            trigger(told(demo.load, lambda: demo.load(None, None)), [upload, query], [held, slider, original, *shown])
+            upload = gr.File(label="Photo", file_count="single", file_types=["image"], height=120, min_width=280)
+            samples = gr.Dataset(
+                label="Examples",
+                components=[gr.Image(visible=False)],
+                samples=[[str(path)] for path in examples],
+                type="index",
+                elem_id="examples",
+                min_width=280,
+            )
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                pictures = gr.HTML(hint(EMPTY), elem_id="pictures", container=False)
+                gr.HTML(DIVIDER, elem_id="divider")
+            with gr.Column(scale=2, min_width=320):
+                slider = gr.Slider(
+                    1, model.max_tokens, FIRST_MEAN, step=1, label="Mean number of tokens a tile",
+                    interactive=False, elem_id="tokens", buttons=[],
+                )  # fmt: skip
+                line = gr.Markdown(elem_id="line")
+                with gr.Row():
+                    auto = gr.Button("auto", elem_id="auto", size="md", scale=0, min_width=110)
+                    save = gr.Button(
+                        "tokens as a file", elem_id="save", size="md", scale=0, min_width=170, visible=False
+                    )
+                tokens_file = gr.File(
+                    label="For `dove decode tokens`, once unpacked", visible=False, interactive=False, elem_id="file"
+                )
+                map_box = gr.Checkbox(False, label="Map of the tokens", elem_id="map", container=False)
+                diagram = gr.HTML(elem_id="curve", min_height=40)
+                extent = gr.Radio([TILED, SQUARE], value=TILED, label="What is rebuilt", elem_id="extent")
+                choice = gr.Dropdown(list(demo.models), value=first, label="Model", elem_id="model")
+                query = gr.Dropdown(
+                    QUERIES, value="", label="Query: what the tokens shall describe first", allow_custom_value=True,
+                    visible=isinstance(model, QDove), elem_id="query",
+                )  # fmt: skip
+        shown = [held, slider, pictures, line, save, tokens_file]
+        loaded = [
+            trigger(
+                told(demo.load, demo.clear), [upload, choice, extent, query, slider], shown, show_progress_on=pictures
+            )
+            for trigger in (upload.change, choice.change, extent.change, query.change)
+        ]
+        for event in loaded:
+            event.then(demo.curve, held, diagram, trigger_mode="always_last")
+        choice.change(lambda label: gr.Dropdown(visible=isinstance(demo.models[label], QDove)), choice, query)
+        samples.click(lambda number: str(examples[number]), samples, upload, show_progress="hidden")
         # Of a drag only the last position counts, and no spinner flickers over the picture.
-        slider.change(
-            told(demo.show), [held, slider], shown, trigger_mode="always_last", show_progress="hidden", queue=False
-        )
-        auto.click(told(demo.auto), held, slider, show_progress="hidden")
-        reach.click(told(demo.reach), [held, decibels], slider, show_progress="hidden")
+        slider.input(
+            told(demo.show), [held, slider], [pictures, line],
+            trigger_mode="always_last", show_progress="hidden", queue=False,
+        )  # fmt: skip
+        auto.click(told(demo.auto), held, [slider, pictures, line], show_progress="hidden")
         save.click(told(demo.save), [held, slider], tokens_file)
-        _tiles(demo, held)
+        map_box.change(None, map_box, None, js=TOGGLE_MAP)
     return page
-
-
-def _square(label: str, name: str) -> gr.Image:
-    return gr.Image(
-        label=label,
-        interactive=False,
-        elem_id=name,
-        elem_classes="square",
-        format="png",
-        height=250,
-        scale=2,
-        buttons=[],
-    )
-
-
-def _tiles(demo: Demo, held: gr.State) -> None:
-    with gr.Accordion("The whole photo, in tiles of their own lengths", open=True):
-        with gr.Row(equal_height=True):
-            request = gr.Textbox("budget 16", label="Length: 16, auto, psnr>=25, budget 16 ...", max_length=60, scale=3)
-            rebuild = gr.Button("rebuild the photo", elem_id="tile", scale=1)
-        summary = gr.Markdown()
-        picture = gr.Image(
-            label="Where the tokens went", interactive=False, visible=False, elem_id="map", format="png", buttons=[]
-        )
-        whole = gr.Image(
-            label="Rebuilt, at full size", interactive=False, visible=False, format="png", buttons=["download"]
-        )
-        for trigger in (rebuild.click, request.submit):
-            trigger(told(demo.tiles), [held, request], [picture, whole, summary])
 
 
 def launch(demo: Demo, *, host: str, port: int, max_megabytes: int) -> tuple[gr.Blocks, str]:
@@ -232,7 +257,7 @@ def launch(demo: Demo, *, host: str, port: int, max_megabytes: int) -> tuple[gr.
             server_port=port or None,
             max_file_size=max_megabytes * 10**6,
             css=CSS,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            theme=gr.themes.Default(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             share=False,
             ssr_mode=False,
             quiet=True,

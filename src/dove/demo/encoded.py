@@ -1,0 +1,189 @@
+"""Photos of the web page: encoded once in full, then cut to any mean number of tokens and rebuilt."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dove.baselines.cosines import Cosines
+from dove.errors import UserError
+from dove.lengths import Auto, Budget, Fixed
+from dove.metrics import LEAST_ERROR
+from dove.models.eos import EosScores, scores_from_quality
+from dove.models.token_generator import GeneratorOutput
+from dove.photos.reconstruction import concatenate
+from dove.photos.tiled import CPU_PIXELS, scale_down, tile_photo
+from dove.photos.tiling import Tiling
+from dove.processor import ImageProcessor, pil_to_tensor
+from dove.protocol import Tokenizer, device_of
+from dove.query.tokenizer import QDove
+from dove.tokenizer import Dove
+from dove.tokens import Tokens
+
+LONGEST_SIDE = 512
+"""Longest side in pixels; larger photos are scaled down, so that a slider's move is answered within a second."""
+TILE_OVERLAP = 8
+JPEG_QUALITIES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 85, 90, 93, 95, 97, 98, 99, 100)
+Request = int | Literal["auto"]
+"""Mean number of tokens a tile, or each tile's own end."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """Photo as all tokens of all its T tiles."""
+
+    model: Tokenizer
+    photo: Image.Image
+    """RGB, at the size at which it is rebuilt."""
+    tiling: Tiling
+    images: Float[Tensor, "T 3 S S"]
+    """Tiles in [-1, 1]."""
+    values: Float[Tensor, "T K D"] | None
+    """All tokens; None for a tokenizer whose shorter encodings are not the beginnings of longer ones."""
+    eos: EosScores | None
+    """Scores by which lengths are chosen; None where ``values`` is."""
+
+
+class Rebuilt(NamedTuple):
+    """Photo rebuilt from some of its tokens."""
+
+    picture: Image.Image
+    lengths: NDArray[np.int64]
+    """Tokens of every tile, (rows, columns)."""
+    psnr: float
+    """PSNR in dB of the whole photo."""
+    numbers: int
+    """Numbers in one token."""
+
+
+class Point(NamedTuple):
+    """Quality of a photo at a mean number of tokens a tile."""
+
+    tokens: float
+    psnr: float
+
+
+@torch.no_grad()
+def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, query: str | None = None) -> Encoded:
+    """Encode a photo to all tokens of all its tiles.
+
+    Args:
+        model: tokenizer of any kind.
+        photo: RGB; scaled down to ``LONGEST_SIDE`` pixels where it is larger.
+        tiled: whole photo in tiles; else its central square as a single one.
+        query: subject that the tokens of a ``QDove`` describe first.
+
+    Raises:
+        UserError: for a query to a model that takes none, or one without words.
+    """
+    if query and not isinstance(model, QDove):
+        raise UserError("this model takes no queries; leave the query empty")
+    processor = ImageProcessor(model.image_size)
+    picture = scale_down(photo, LONGEST_SIDE) if tiled else processor.to_pil(processor(photo))[0]
+    tiling = tile_photo(picture, model.image_size, TILE_OVERLAP)
+    tiles = torch.from_numpy(tiling.split(np.asarray(picture).transpose(2, 0, 1)))
+    images = (tiles / 127.5 - 1).to(device_of(model))
+    values, eos = None, None
+    if isinstance(model, Dove):
+        parts = [_generate(model, batch, query) for batch in images.split(_batch(model))]
+        values, eos = torch.cat([part.values for part in parts]), concatenate([part.eos for part in parts])
+    elif isinstance(model, Cosines):
+        code = model.transform.encode(images)
+        values, eos = code.fixed, scores_from_quality(code.quality, model.config.quality_target)
+    return Encoded(model=model, photo=picture, tiling=tiling, images=images, values=values, eos=eos)
+
+
+def _generate(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None) -> GeneratorOutput:
+    if isinstance(model, QDove) and query:
+        return model.generate_for(images, model.query_tokens([query] * len(images)))
+    return model.generate(images)
+
+
+def cut(encoded: Encoded, request: Request) -> Tokens:
+    """Cut a photo's tokens: a mean is spent where it helps most, where the model predicts the quality."""
+    model = encoded.model
+    if encoded.values is None or encoded.eos is None:
+        counts = model.token_counts
+        number = counts[-1] if request == "auto" else max(1, sum(count <= request for count in counts))
+        return model.encode(encoded.images, counts[-1] if request == "auto" else counts[number - 1])
+    if request == "auto":
+        policy: Auto | Budget | Fixed = Auto()
+    else:
+        policy = Fixed(request) if encoded.eos.quality is None else Budget(float(request))
+    return Tokens.cut(encoded.values, policy.lengths(encoded.eos))
+
+
+@torch.no_grad()
+def rebuild(encoded: Encoded, request: Request, before_batch: Callable[[], Any] = lambda: None) -> Rebuilt:
+    """Rebuild a photo from a mean number of tokens a tile, or at each tile's own length.
+
+    Args:
+        encoded: the photo.
+        request: the mean, or "auto".
+        before_batch: called before every batch of tiles; may wait.
+    """
+    tokens = cut(encoded, request)
+    tiling, model = encoded.tiling, encoded.model
+    tiles = np.empty((len(tiling), 3, tiling.tile, tiling.tile), np.float32)
+    # Tiles of like lengths together: a batch costs what its longest needs.
+    for chosen in tokens.lengths.argsort().split(_batch(model)):
+        before_batch()
+        part = model.decode(Tokens(tokens.values[chosen], tokens.lengths[chosen]))
+        tiles[chosen.cpu().numpy()] = part.float().cpu().numpy()
+    pixels = (tiling.join(tiles).clip(-1, 1) + 1) / 2
+    original = np.asarray(encoded.photo).transpose(2, 0, 1) / 255
+    return Rebuilt(
+        picture=Image.fromarray(np.rint(pixels * 255).astype(np.uint8).transpose(1, 2, 0)),
+        lengths=tokens.lengths.cpu().numpy().reshape(len(tiling.rows), len(tiling.columns)),
+        psnr=_decibels(float(((pixels - original) ** 2).mean())),
+        numbers=tokens.values.shape[2],
+    )
+
+
+def measure(encoded: Encoded, request: Request, before_batch: Callable[[], Any] = lambda: None) -> Point:
+    """Measure the quality at a mean number of tokens; see ``rebuild``."""
+    found = rebuild(encoded, request, before_batch)
+    return Point(float(found.lengths.mean()), found.psnr)
+
+
+def jpeg_at_equal_bytes(photo: Image.Image, bytes_a_token: int, means: Sequence[int]) -> list[Point]:
+    """Measure JPEG at as many bytes as tokens would take; means that no quality setting fits in are left out.
+
+    Args:
+        photo: RGB.
+        bytes_a_token: bytes of one token of every tile.
+        means: mean numbers of tokens a tile.
+    """
+    original = pil_to_tensor(photo)
+    settings = []
+    for quality in JPEG_QUALITIES:
+        for subsampling in ("4:2:0", "4:4:4"):
+            buffer = io.BytesIO()
+            photo.save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+            error = (pil_to_tensor(Image.open(buffer)) - original).square().mean().item() / 4
+            settings.append((len(buffer.getvalue()), _decibels(error)))
+    points = []
+    for mean in means:
+        fitting = [decibels for size, decibels in settings if size <= mean * bytes_a_token]
+        points += [Point(float(mean), max(fitting))] if fitting else []
+    return points
+
+
+def _batch(model: Tokenizer) -> int:
+    return max(1, CPU_PIXELS // model.image_size**2)
+
+
+def _decibels(error: float) -> float:
+    return float(-10 * np.log10(max(error, LEAST_ERROR)))
+
+
+def common_lengths(max_tokens: int) -> list[int]:
+    """List the mean numbers of tokens of a curve: powers of 2 below the capacity K, at which all is exact."""
+    return [2**power for power in range(max_tokens.bit_length()) if 2**power < max_tokens] or [max_tokens]
