@@ -157,7 +157,7 @@ def test_an_example_fits_the_window(address: str, width: int, scheme: str) -> No
         look(tab, f"{width}-{scheme}-empty")
         tab.locator("#examples .gallery-item").nth(1).click()
         tab.locator("#pictures img").first.wait_for()
-        tab.locator("#curve svg").wait_for()
+        tab.locator("#curve .curve svg").wait_for()
         tab.locator("#map input").check()
         look(tab, f"{width}-{scheme}")
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

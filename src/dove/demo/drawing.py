@@ -18,7 +18,11 @@ from dove.photos.tiling import Tiling
 INK = "#010203"
 """Colour in the diagram that the page replaces by the colour of its text, light or dark."""
 ACCENT, OTHER = "#0d9488", "#8a8f98"
-STYLES = {"linestyle": ["-", "--", ":"], "marker": ["o", "s", "^"], "color": [ACCENT, OTHER, OTHER]}
+STYLES: dict[str, list[Any]] = {
+    "linestyle": ["-", "--", ":"],
+    "marker": ["o", "s", "^"],
+    "color": [ACCENT, OTHER, OTHER],
+}
 BEST = 60.0
 """Quality in dB at which the curve ends: no eye tells better ones apart."""
 DRAG = (
@@ -101,7 +105,7 @@ def curve(lines: Mapping[str, Sequence[Point]], auto: Point) -> str:
     axes.patch.set_alpha(0)
     for number, (label, points) in enumerate(lines.items()):
         kept = [point for point in points if point.psnr <= BEST]
-        look: dict[str, Any] = {name: values[number] for name, values in STYLES.items()}
+        look = {name: values[number] for name, values in STYLES.items()}
         axes.plot([point.tokens for point in kept], [point.psnr for point in kept], label=label, markersize=4, **look)
     axes.plot(auto.tokens, min(auto.psnr, BEST), "D", color=INK, markersize=7, fillstyle="none", label="auto")
     axes.set_xscale("log", base=2)

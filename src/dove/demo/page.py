@@ -221,7 +221,8 @@ def build(demo: Demo) -> gr.Blocks:
             for trigger in (upload.change, choice.change, extent.change, query.change)
         ]
         for event in loaded:
-            event.then(demo.curve, held, diagram, trigger_mode="always_last")
+            # Gradio must see a generator function, which a decorated method is not.
+            event.then(lambda held: (yield from demo.curve(held)), held, diagram, trigger_mode="always_last")
         choice.change(lambda label: gr.Dropdown(visible=isinstance(demo.models[label], QDove)), choice, query)
         samples.click(lambda number: str(examples[number]), samples, upload, show_progress="hidden")
         # Of a drag only the last position counts, and no spinner flickers over the picture.
