@@ -57,12 +57,10 @@ web: $(WEB)/.installed
 	$(WEB)/bin/python -m dove demo
 
 # The browser is Debian's, where there is none. Gradio leaves sockets open, which is none of our errors.
-# In the browser types are not checked at run time: Gradio would not see which functions are generators.
 test-e2e: $(WEB)/.installed
 	@command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| apt-get install -y --no-install-recommends chromium
-	$(WEB)/bin/python -m pytest tests/demo -W default
-	$(WEB)/bin/python -m pytest tests/e2e -W default -o addopts="-ra --import-mode=importlib"
+	$(WEB)/bin/python -m pytest tests/demo tests/e2e -W default
 
 # Docs and notebooks bring tools that nothing else needs.
 $(VENV)/.docs: $(STAMP)
