@@ -15,7 +15,7 @@ from torch import Tensor
 from dove.baselines.cosines import Cosines
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed
-from dove.metrics import LEAST_ERROR
+from dove.metrics import decibels, psnr
 from dove.models.eos import EosScores, scores_from_quality
 from dove.models.token_generator import GeneratorOutput
 from dove.photos.reconstruction import concatenate
@@ -142,7 +142,7 @@ def rebuild(encoded: Encoded, request: Request, before_batch: Callable[[], Any] 
     return Rebuilt(
         picture=Image.fromarray(np.rint(pixels * 255).astype(np.uint8).transpose(1, 2, 0)),
         lengths=tokens.lengths.cpu().numpy().reshape(len(tiling.rows), len(tiling.columns)),
-        psnr=_decibels(float(((pixels - original) ** 2).mean())),
+        psnr=float(decibels(torch.tensor([((pixels - original) ** 2).mean()]))),
         numbers=tokens.values.shape[2],
     )
 
@@ -167,21 +167,17 @@ def jpeg_at_equal_bytes(photo: Image.Image, bytes_a_token: int, means: Sequence[
         for subsampling in ("4:2:0", "4:4:4"):
             buffer = io.BytesIO()
             photo.save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
-            error = (pil_to_tensor(Image.open(buffer)) - original).square().mean().item() / 4
-            settings.append((len(buffer.getvalue()), _decibels(error)))
+            reached = psnr(pil_to_tensor(Image.open(buffer))[None], original[None])
+            settings.append((len(buffer.getvalue()), float(reached)))
     points = []
     for mean in means:
-        fitting = [decibels for size, decibels in settings if size <= mean * bytes_a_token]
+        fitting = [quality for size, quality in settings if size <= mean * bytes_a_token]
         points += [Point(float(mean), max(fitting))] if fitting else []
     return points
 
 
 def _batch(model: Tokenizer) -> int:
     return max(1, CPU_PIXELS // model.image_size**2)
-
-
-def _decibels(error: float) -> float:
-    return float(-10 * np.log10(max(error, LEAST_ERROR)))
 
 
 def common_lengths(max_tokens: int) -> list[int]:

@@ -17,7 +17,7 @@ from dove.demo.drawing import CSS, DIVIDER, curve, hint, pair
 from dove.demo.encoded import (
     Encoded,
     Point,
-    Request,
+    Rebuilt,
     common_lengths,
     cut,
     encode_photo,
@@ -92,15 +92,16 @@ class Demo:
 
     def show(self, held: Held | None, mean: int | float) -> tuple[str, str]:
         """Show a mean number of tokens."""
-        return (
-            (hint(EMPTY), "") if held is None else _shown(held.encoded, min(int(mean), held.encoded.model.max_tokens))
-        )
+        if held is None:
+            return hint(EMPTY), ""
+        return _shown(held.encoded, rebuild(held.encoded, min(int(mean), held.encoded.model.max_tokens)))
 
     def auto(self, held: Held | None) -> tuple[Any, ...]:
         """Show each tile at its own end, with the slider at the mean."""
         encoded = _require(held).encoded
-        mean = float(cut(encoded, "auto").lengths.float().mean())
-        return gr.Slider(value=max(1, round(mean))), *_shown(encoded, "auto")
+        rebuilt = rebuild(encoded, "auto")
+        pictures, line = _shown(encoded, rebuilt)
+        return gr.Slider(value=max(1, round(rebuilt.lengths.mean()))), pictures, f"{line} · lengths by `auto`"
 
     def curve(self, held: Held | None) -> Iterator[str]:
         """Measure the quality by number of tokens, and give what there is after every part."""
@@ -137,15 +138,14 @@ class Demo:
         return None
 
 
-def _shown(encoded: Encoded, request: Request) -> tuple[str, str]:
-    """Rebuild a photo; give its pictures and a line of Markdown."""
-    rebuilt = rebuild(encoded, request)
+def _shown(encoded: Encoded, rebuilt: Rebuilt) -> tuple[str, str]:
+    """Give the pictures of a rebuilt photo and a line of Markdown."""
     total, tiles, width = int(rebuilt.lengths.sum()), rebuilt.lengths.size, rebuilt.numbers
     tile = (
         f"**{total / tiles:.1f} tokens a tile** · {total:,} for {tiles} tiles" if tiles > 1 else f"**{total} tokens**"
     )
     line = f"{tile} · **{rebuilt.psnr:.1f} dB** · {2 * total * width / 1000:,.1f} kB in fp16"
-    return pair(encoded, rebuilt), line + (" · lengths by `auto`" if request == "auto" else "")
+    return pair(encoded, rebuilt), line
 
 
 def _require(held: Held | None) -> Held:
