@@ -9,7 +9,7 @@ from torch import nn
 from dove.baselines.flat_colour import FlatColour
 from dove.evaluation.common import Subject
 from dove.evaluation.operations import decode_operations, encode_operations
-from dove.paper.reports import LEAST_GAIN
+from dove.paper.reports import has_learned
 
 
 def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
@@ -36,9 +36,7 @@ def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
 
 
 def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) -> list[str]:
-    """Mark the rows of every model that has a flat colour of its size beside it by ``learned``.
-
-    A model has learned if its PSNR at its greatest fixed number of tokens is at least ``LEAST_GAIN`` above the flat colour's.
+    """Mark the rows of every model that has a flat colour of its size beside it by ``learned``, as `has_learned` tells.
 
     Returns:
         Names of the models that have not.
@@ -53,11 +51,9 @@ def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) ->
     unlearned = []
     for subject in subjects:
         own = [row for row in rows if row["model"] == subject.name]
-        fixed = [row for row in own if isinstance(row["num_tokens"], int)]
-        floor = floors.get(subject.tokenizer.image_size)
-        if floor is None or not fixed or isinstance(subject.tokenizer, FlatColour):
+        learned = None if isinstance(subject.tokenizer, FlatColour) else has_learned(own, floors)
+        if learned is None:
             continue
-        learned = max(fixed, key=lambda row: int(row["num_tokens"]))["psnr"] >= floor + LEAST_GAIN
         for row in own:
             row["learned"] = learned
         if not learned:

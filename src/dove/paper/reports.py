@@ -69,20 +69,31 @@ class Reports:
 
         None where that is not known: its reconstructions or the flat colour's have not been measured.
         """
-        rows = [
-            row for _, row in self.rows("reconstruction", model) if isinstance(row["num_tokens"], int) and "psnr" in row
-        ]
-        longest = max((row["num_tokens"] for row in rows), default=0)
-        gains = [
-            row["psnr"] - floor
-            for row in rows
-            if row["num_tokens"] == longest and (floor := self._floor(row.get("image_size"))) is not None
-        ]
-        return min(gains) >= LEAST_GAIN if gains else None
+        floors: dict[int | None, list[float]] = {}
+        for _, row in self.rows("reconstruction", FLAT):
+            floors.setdefault(row.get("image_size"), []).append(row["psnr"])
+        rows = [row for _, row in self.rows("reconstruction", model)]
+        return has_learned(rows, {size: mean(values) for size, values in floors.items()})
 
-    def _floor(self, image_size: int | None) -> float | None:
-        floors = [row["psnr"] for _, row in self.rows("reconstruction", FLAT) if row.get("image_size") == image_size]
-        return mean(floors) if floors else None
+
+def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool | None:
+    """Tell whether all rows of a model at its greatest fixed number of tokens are clearly above the flat colour.
+
+    Args:
+        rows: of one model's reconstructions.
+        floors: PSNR of the flat colour in dB by the side of the images.
+
+    Returns:
+        None where it is not known: there are no such rows, or no flat colour of their size.
+    """
+    fixed = [row for row in rows if isinstance(row["num_tokens"], int) and "psnr" in row]
+    longest = max((row["num_tokens"] for row in fixed), default=0)
+    gains = [
+        row["psnr"] - floors[row.get("image_size")]
+        for row in fixed
+        if row["num_tokens"] == longest and row.get("image_size") in floors
+    ]
+    return min(gains) >= LEAST_GAIN if gains else None
 
 
 def read_reports(folders: Sequence[Path]) -> Reports:
