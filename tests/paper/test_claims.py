@@ -83,6 +83,11 @@ def test_one_seed_needs_twice_the_margin_and_seeds_must_agree(tmp_path: Path) ->
     assert judge(claim, COLUMNS, read_reports([tmp_path / "0", tmp_path / "2"])).verdict == "not told apart"
 
 
+def page_of(reports: Reports) -> str:
+    """The page of all claims."""
+    return write_page(CLAIMS, COLUMNS, [judge(claim, COLUMNS, reports) for claim in CLAIMS], reports)
+
+
 def test_a_row_as_good_as_a_flat_colour_takes_part_in_no_verdict(tmp_path: Path) -> None:
     claim = named("alit")
     made_up(claim, 4.0, tmp_path)
@@ -92,7 +97,7 @@ def test_a_row_as_good_as_a_flat_colour_takes_part_in_no_verdict(tmp_path: Path)
     reports = read_reports([tmp_path])
     outcome = judge(claim, COLUMNS, reports)
     assert (outcome.verdict, outcome.reason) == ("not measured", "not learned: ALIT")
-    assert "**ALIT: not learned**" in write_page(CLAIMS, COLUMNS, reports)
+    assert "**ALIT: not learned**" in page_of(reports)
 
 
 def test_one_bad_length_is_enough_to_refute_every_length(tmp_path: Path) -> None:
@@ -134,6 +139,6 @@ def test_a_row_below_the_cosines_is_named_where_its_tokens_hold_as_many_numbers(
     ]
     rows[0]["psnr"] = 26.0
     write(tmp_path / "rows", "reconstruction", {"rows": rows})
-    text = write_page(CLAIMS, COLUMNS, read_reports([tmp_path]))
+    text = page_of(read_reports([tmp_path]))
     assert "**DOVE: below the cosines** at 16, 32, 64 tokens" in text
     assert "**TiTok-8" not in text

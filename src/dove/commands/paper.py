@@ -170,19 +170,25 @@ def missing_rows(experiment: Experiment, scale: str) -> list[str]:
     return [f"{row}, {reason}" for row, reason in experiment.scales[scale].not_yet.items()]
 
 
+def squeezenet_file(given: Path | None) -> Path | None:
+    """Give SqueezeNet's weights: the file of a flag, else the one that DOVE_SQUEEZENET names, if any."""
+    named = os.environ.get("DOVE_SQUEEZENET")
+    return given or (Path(named) if named else None)
+
+
 def train_bench(options: TrainOptions) -> int:
     """Make what the bench lacks and return 1 if a row fails, else 0.
 
     Raises:
         UserError: without data or network weights, or for unknown names.
     """
-    squeezenet = options.squeezenet or os.environ.get("DOVE_SQUEEZENET")
+    squeezenet = squeezenet_file(options.squeezenet)
     load_rows(options.only)
     if not options.data or not squeezenet:
         raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
     bench = BenchRun(
         data=options.data,
-        squeezenet=Path(squeezenet),
+        squeezenet=squeezenet,
         bench=options.output,
         only=options.only,
         images=options.images,
@@ -201,7 +207,6 @@ def evaluate_bench(options: EvaluateOptions) -> int:
     from dove.paper.bench_curves import write_curves
     from dove.paper.bench_reports import BenchReports, measure_bench
 
-    squeezenet = options.squeezenet or os.environ.get("DOVE_SQUEEZENET")
     if not options.data:
         raise UserError("the bench needs --data with images that it was not trained on")
     reports = BenchReports(
@@ -211,7 +216,7 @@ def evaluate_bench(options: EvaluateOptions) -> int:
         probe_train=options.probe_train,
         probe_data=options.probe_data,
         probe_limit=options.probe_limit,
-        squeezenet=Path(squeezenet) if squeezenet else None,
+        squeezenet=squeezenet_file(options.squeezenet),
         only=options.only,
     )
     status = measure_bench(reports, main)
@@ -232,10 +237,10 @@ def write_claims(options: ClaimsOptions) -> int:
 
     reports = read_reports(options.reports)
     claims, columns = load_claims()
-    save_outputs({options.output: write_page(claims, columns, reports).encode()})
+    outcomes = [judge(claim, columns, reports) for claim in claims]
+    save_outputs({options.output: write_page(claims, columns, outcomes, reports).encode()})
     width = max(len(claim.id) for claim in claims)
-    for claim in claims:
-        outcome = judge(claim, columns, reports)
+    for claim, outcome in zip(claims, outcomes, strict=True):
         print(f"{claim.id:{width}}  {outcome.verdict}{f': {outcome.reason}' if outcome.reason else ''}")
     print(f"wrote {options.output}")
     return 0

@@ -11,7 +11,6 @@ from dove.runtime import save_outputs
 from dove.training.presets import get_preset
 from dove.training.progress import METRICS
 
-GREY = "#8a8a8a"
 COLUMNS = 3
 
 
@@ -51,9 +50,14 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | Non
                 *zip(*((images / 1000, psnr) for images, psnr in curve), strict=True), "o-", color=COLOURS[0], ms=3
             )
             if flat is not None:
-                panel.axhline(flat, color=GREY, linestyle="--", linewidth=1)
+                panel.axhline(flat, color=COLOURS[5], linestyle="--", linewidth=1)
                 panel.annotate(
-                    "flat colour", (0.98, flat), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
+                    "flat colour",
+                    (0.98, flat),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="bottom",
+                    color=COLOURS[5],
                 )
             panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held-out photos (dB)")
             panel.set_ylim(min(values) - 0.5, max(values) + 0.5)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from dove.paper.claims import Claim, Column, Comparison, Outcome, judge
+from dove.paper.claims import Claim, Column, Comparison, Outcome
 from dove.paper.reports import COSINES, FLAT, LEAST_GAIN, Reports
 
 INTRODUCTION = """\
@@ -34,15 +34,17 @@ TABLE_COLUMNS = {
 }
 
 
-def write_page(claims: Sequence[Claim], columns: Mapping[str, Column], reports: Reports) -> str:
+def write_page(
+    claims: Sequence[Claim], columns: Mapping[str, Column], outcomes: Sequence[Outcome], reports: Reports
+) -> str:
     """Write the page.
 
     Args:
         claims: what the page has lines for.
         columns: margins of the rules' columns.
+        outcomes: verdicts on the claims, in their order.
         reports: what was measured; may be empty.
     """
-    outcomes = [judge(claim, columns, reports) for claim in claims]
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
     lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
     parts = [INTRODUCTION, markdown_table(heads, lines), RULES, "\n".join(decisions(claims, columns))]
