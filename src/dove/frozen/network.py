@@ -88,3 +88,16 @@ class FrozenNetwork(nn.Module, ABC):
     @abstractmethod
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
         """Compute the maps of normalised pixels, in any float type."""
+
+
+def outputs_at(
+    indices: Sequence[int], stages: nn.Sequential, pixels: Float[Tensor, "B 3 H W"]
+) -> list[Float[Tensor, "B _ _ _"]]:
+    """Run stages one after the other and collect the outputs of those at ``indices``."""
+    found = []
+    features = pixels
+    for index, stage in enumerate(stages):
+        features = stage(features)
+        if index in indices:
+            found.append(features)
+    return found

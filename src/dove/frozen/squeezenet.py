@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork
+from dove.frozen.network import FrozenNetwork, outputs_at
 from dove.frozen.weights import check_finite, read_weights
 
 SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"
@@ -48,12 +48,7 @@ class SqueezeNet(FrozenNetwork):
         self.freeze()
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        found = []
-        for index, stage in enumerate(self.features):
-            pixels = stage(pixels)
-            if index in self._taps:
-                found.append(pixels)
-        return found
+        return outputs_at(self._taps, self.features, pixels)
 
 
 def _find_file(weights: str | Path | None) -> Path:
