@@ -284,17 +284,21 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         self.config = config
         self.alignment = make_alignment(config.loss.align, model.config)
 
+    def heads(self) -> dict[str, nn.Module]:
+        """Give the heads that are trained along and thrown away, by name: those of the alignment."""
+        return self.alignment.heads()
+
     def trained(self) -> list[nn.Parameter]:
-        """List the parameters of the model and of the heads of the alignment."""
-        return super().trained() + [weight for weight in self.alignment.parameters() if weight.requires_grad]
+        """List the parameters of the model and of the heads."""
+        return super().trained() + [weight for head in self.heads().values() for weight in head.parameters()]
 
     def extra_state(self) -> dict[str, Any]:
-        """Give the weights of the heads of the alignment."""
-        return {"heads": {name: head.state_dict() for name, head in self.alignment.heads().items()}}
+        """Give the weights of the heads."""
+        return {"heads": {name: head.state_dict() for name, head in self.heads().items()}}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the weights of the heads of the alignment."""
-        for name, head in self.alignment.heads().items():
+        """Take back the weights of the heads."""
+        for name, head in self.heads().items():
             head.load_state_dict(state["heads"][name])
 
     def log_terms(

@@ -1,11 +1,14 @@
 """Training examples with queries, as the settings of a Q-DOVE training describe them."""
 
+from dataclasses import replace
+
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
 from dove.data.mosaics import Mosaics
 from dove.data.queries import AnnotatedImages
 from dove.data.scenes import Scenes, load_cutouts
 from dove.errors import UserError
+from dove.query.tokenizer import QDove
 from dove.training.query_config import QueryTrainConfig
 
 
@@ -27,3 +30,17 @@ def query_examples(
         raise UserError("scenes need --queries.stamps with the table that `dove data convert stamps` writes")
     seen = [cutout for cutout in load_cutouts(settings.stamps) if not cutout.held_out]
     return Scenes(dataset, seen, image_size, settings.scenes, seed=config.run.seed)
+
+
+def prepare_queries(
+    config: QueryTrainConfig, dataset: ImageDataset, model: QDove
+) -> AnnotatedImages | Mosaics | Scenes:
+    """Make the examples, and write the words of scenes' queries into the model's settings.
+
+    Raises:
+        UserError: see `query_examples`.
+    """
+    examples = query_examples(config, dataset, model.image_size)
+    if isinstance(examples, Scenes):
+        model.config = replace(model.config, query=replace(model.config.query, known=examples.words))
+    return examples

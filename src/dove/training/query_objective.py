@@ -132,18 +132,9 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         super().__init__(config, model)
         self.grounding = GroundingHead(model)
 
-    def trained(self) -> list[nn.Parameter]:
-        """List the parameters of the model and of the heads."""
-        return super().trained() + list(self.grounding.parameters())
-
-    def extra_state(self) -> dict[str, Any]:
-        """Give the weights of the heads."""
-        return {**super().extra_state(), "grounding": self.grounding.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the weights of the heads."""
-        super().load_extra_state(state)
-        self.grounding.load_state_dict(state["grounding"])
+    def heads(self) -> dict[str, nn.Module]:
+        """Give the heads that are trained along and thrown away, that of the grounding among them."""
+        return {**super().heads(), "grounding": self.grounding}
 
     def forward(self, batch: QueryBatch, step: Step) -> StepResult:
         """Compute the loss of images and queries at random lengths."""

@@ -28,7 +28,7 @@ from dove.training.baseline_objectives import (
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, TrainConfig, VQGANTrainConfig
 from dove.training.objectives import DoveObjective, Objective, PrefixObjective, VQGANObjective
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
-from dove.training.query_data import query_examples
+from dove.training.query_data import prepare_queries
 from dove.training.query_objective import QDoveObjective, QueryPrefixObjective
 
 
@@ -40,13 +40,13 @@ class Recipe:
         initialise: the model with its first weights, from the settings and a sample of the training images.
         objective: what is minimised, from the settings and that model.
         image_size: side of the images in pixels, from the settings.
-        examples: what batches are made of, from the settings, the training images and their side; None for augmented images.
+        examples: what batches are made of, from the settings, the training images and the model; None for augmented images.
     """
 
     initialise: Callable[[Any, initialisation.Sample], nn.Module]
     objective: Callable[[Any, Any], Objective[Any]]
     image_size: Callable[[Any], int]
-    examples: Callable[[Any, ImageDataset, int], Dataset[Any]] | None = None
+    examples: Callable[[Any, ImageDataset, Any], Dataset[Any]] | None = None
 
 
 def _own(config: Any) -> int:
@@ -65,8 +65,8 @@ RECIPES: dict[type[TrainConfig], Recipe] = {
     VQGANTrainConfig: Recipe(initialisation.initialise_vqgan, VQGANObjective, _own),
     DoveTrainConfig: Recipe(initialisation.initialise_dove, DoveObjective, _in_vqgan),
     PrefixTrainConfig: Recipe(initialisation.initialise_dove, PrefixObjective, _in_vqgan),
-    QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, _in_vqgan, query_examples),
-    QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, _in_vqgan, query_examples),
+    QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, _in_vqgan, prepare_queries),
+    QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, _in_vqgan, prepare_queries),
     MaskgitVQGANTrainConfig: Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective, _own),
     TiTokTrainConfig: Recipe(initialisation.initialise_titok, QuantizedObjective, _own),
     TiTokCodesTrainConfig: Recipe(initialisation.initialise_titok_codes, _titok_codes, _own),

@@ -1,7 +1,7 @@
 """Set-up of a training: data, an initialised model, and its output folder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from dove.checkpoint import save_checkpoint, write_files
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
-from dove.data.scenes import Scenes
 from dove.errors import UserError
 from dove.processor import ImageProcessor
-from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
 from dove.training.processes import check_devices, check_launcher
@@ -55,10 +53,7 @@ def run_training(config: TrainConfig) -> Path:
     resuming = bool(checkpoints(output / "checkpoints"))
     model = recipe.initialise(config, None if resuming else lambda: sample_images(dataset, processor))
     objective = recipe.objective(config, model)
-    examples = recipe.examples(config, dataset, processor.image_size) if recipe.examples else None
-    if isinstance(model, QDove) and isinstance(examples, Scenes):
-        known = replace(model.config.query, known=examples.words)
-        model.config = replace(model.config, query=known)
+    examples = recipe.examples(config, dataset, model) if recipe.examples else None
     save = partial(save_model, loss_networks=objective.loss.networks)
     trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save, examples=examples)
     if PartialState().is_main_process:
