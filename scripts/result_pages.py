@@ -1,16 +1,16 @@
 """Sections of the pages that are written from the reports about the shipped models."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from dove.paper.claims_page import markdown_table
 
 Reports = dict[str, dict[str, Any]]
 
 OURS, TRIVIAL = "dove-tiny", "cosines"
 NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
-LOSS_NETWORKS = ("squeezenet", "efficientnet")
-"""Networks that the losses of dove-tiny used."""
 MARGIN = 0.03
 """Share by which a distance has to be smaller than the transform's before a page calls it nearer."""
 LENGTHS = (1, 2, 4, 8, 16, 32)
@@ -32,13 +32,6 @@ def replace_sections(page: Path, root: Path, reports: Reports) -> str:
     return text
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def rows_of(reports: Reports, model: str) -> dict[Any, dict[str, Any]]:
     """Rows of a model by number of tokens."""
     rows = reports["reconstruction"]["rows"]
@@ -56,9 +49,10 @@ def told_psnr(row: dict[str, Any]) -> str:
     return "exact" if row["psnr"] > 90 else f"{row['psnr']:.2f}"
 
 
-def told_network(name: str) -> str:
-    """Name of a network, and whether a loss used it."""
-    return f"{NAMES[name]} ({'in its losses' if name in LOSS_NETWORKS else 'in no loss'})"
+def told_network(reports: Reports, name: str) -> str:
+    """Name of a network, and whether a loss of dove-tiny used it."""
+    used = any(network.startswith(name) for network in rows_of(reports, OURS)[1]["loss_networks"].split("+"))
+    return f"{NAMES[name]} ({'in its losses' if used else 'in no loss'})"
 
 
 def told_length(row: dict[str, Any]) -> str:
@@ -72,14 +66,14 @@ def readme_models(reports: Reports) -> str:
     head = [
         "model",
         "PSNR in dB at 1 / 4 / 16 / 64 tokens",
-        *(f"distance by {told_network(n)} at 1 / 4 / 16" for n in used),
+        *(f"distance by {told_network(reports, n)} at 1 / 4 / 16" for n in used),
     ]
     lines = []
     for model in (OURS, TRIVIAL):
         rows = rows_of(reports, model)
         distances = [" / ".join(f"{rows[k][f'perceptual_{n}']:.3f}" for k in (1, 4, 16)) for n in used]
         lines.append([f"`{model}`", " / ".join(told_psnr(rows[k]) for k in (1, 4, 16, 64)), *distances])
-    return f"{table(head, lines)}\n\n{verdict(reports)}"
+    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}"
 
 
 def ratios(reports: Reports, kind: str, name: str) -> dict[int, float]:
@@ -90,10 +84,9 @@ def ratios(reports: Reports, kind: str, name: str) -> dict[int, float]:
 
 def verdict(reports: Reports) -> str:
     """Sentences about where dove-tiny beats the transform, and where it does not."""
-    used = networks(reports)
-    by_length = {k: [ratios(reports, "perceptual", name)[k] for name in used] for k in LENGTHS}
-    nearer = [str(k) for k, found in by_length.items() if max(found) < 1 - MARGIN]
-    others = [str(k) for k, found in by_length.items() if max(found) >= 1 - MARGIN]
+    shares = [ratios(reports, "perceptual", name) for name in networks(reports)]
+    nearer = [str(k) for k in LENGTHS if max(share[k] for share in shares) < 1 - MARGIN]
+    others = [str(k) for k in LENGTHS if str(k) not in nearer]
     ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
     gains = " / ".join(f"{ours[k]['psnr'] - theirs[k]['psnr']:+.2f}" for k in LENGTHS)
     counts = " / ".join(map(str, LENGTHS))
@@ -116,7 +109,7 @@ def card(reports: Reports) -> str:
     used = networks(reports)
     head = ["tokens", "PSNR (dB)", "cosines"]
     for name in used:
-        head += [f"distance by {told_network(name)}", "cosines"]
+        head += [f"distance by {told_network(reports, name)}", "cosines"]
     ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
     lines = []
     for k, row in ours.items():
@@ -126,7 +119,7 @@ def card(reports: Reports) -> str:
         for name in used:
             line += [f"{row[f'perceptual_{name}']:.3f}", f"{other[f'perceptual_{name}']:.3f}"]
         lines.append(line)
-    return f"{table(head, lines)}\n\n{verdict(reports)}"
+    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}"
 
 
 def reconstruction(reports: Reports) -> str:
@@ -140,11 +133,11 @@ def reconstruction(reports: Reports) -> str:
         for row in rows_of(reports, model).values()
     ]
     shares = [
-        [f"{label} by {told_network(name)}", *(f"{ratios(reports, kind, name)[k]:.2f}" for k in LENGTHS)]
+        [f"{label} by {told_network(reports, name)}", *(f"{ratios(reports, kind, name)[k]:.2f}" for k in LENGTHS)]
         for kind, label in (("perceptual", "distance"), ("fd", "Frechet distance"))
         for name in used
     ]
-    relative = table(["of the transform's, at tokens", *map(str, LENGTHS)], shares)
+    relative = markdown_table(["of the transform's, at tokens", *map(str, LENGTHS)], shares)
     spread = {row["model"]: row for row in reports["reconstruction"]["auto_vs_fixed"]}
     auto = rows_of(reports, OURS)["auto"]
     share, fixed = spread[OURS]["psnr_std_ratio"], spread[OURS]["fixed_num_tokens"]
@@ -152,7 +145,7 @@ def reconstruction(reports: Reports) -> str:
         f"At `auto` the standard deviation of PSNR over photos is {auto['psnr_std']:.2f} dB, {share:.2f} of that of {fixed} "
         f"tokens for every photo (the transform's own lengths: {spread[TRIVIAL]['psnr_std_ratio']:.2f})."
     )
-    return f"{table(head, lines)}\n\n{relative}\n\n{verdict(reports)}\n{told}"
+    return f"{markdown_table(head, lines)}\n\n{relative}\n\n{verdict(reports)}\n{told}"
 
 
 def lengths(reports: Reports) -> str:
@@ -163,18 +156,18 @@ def lengths(reports: Reports) -> str:
         correlations = [f"{row[name]:.3f}" for name in ("pearson", "pearson_log", "spearman")]
         quantiles = " / ".join(f"{row['quantiles'][name]:.0f}" for name in ("p10", "p50", "p90"))
         lines.append([f"`{row['model']}`", f"{row['mean']:.2f}", *correlations, quantiles])
-    return table(head, lines)
+    return markdown_table(head, lines)
 
 
 def calibration(reports: Reports) -> str:
     """Tables of predicted against measured quality, and of budgets."""
     rows = reports["calibration"]["rows"]
     errors = [row for row in rows if row["kind"] == "length"]
-    by_length = table(
+    by_length = markdown_table(
         ["tokens", *(str(row["num_tokens"]) for row in errors)],
         [["mean error of the predicted PSNR (dB)", *(f"{row['error']:.2f}" for row in errors)]],
     )
-    budgets = table(
+    budgets = markdown_table(
         ["mean tokens asked for", "gain over as many for each photo (dB)", "share of what known errors gain"],
         [
             [row["num_tokens"].split()[1], f"{row['gain_over_fixed']:.2f}", f"{row['share_of_known']:.0%}"]

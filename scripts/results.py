@@ -1,8 +1,9 @@
 """Make the tables and pictures about the shipped models: ``make results DATA=tiny-imagenet-val.parquet``.
 
-What was made from the weights that ship is left alone, so the command can be stopped and given again. Reports (hours of a
-CPU are minutes here) come first; tables and sentences of the pages are written from them, between ``<!-- results: NAME -->``
-and ``<!-- end -->``, so that nobody types a figure. With ``--check`` nothing is made: what is stale is listed, exit status 1.
+What was made from the weights that ship is left alone, so the command can be stopped and given again. Reports, some eight
+minutes of one thread, come first; tables and sentences of the pages are written from them, between
+``<!-- results: NAME -->`` and ``<!-- end -->``, so that nobody types a figure. With ``--check`` nothing is made: what is
+stale is listed, exit status 1.
 """
 
 import argparse
