@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dove.cli import main
-from dove.paper.claims import Claim, Side, judge, load_claims
+from dove.paper.claims import Claim, Side, claim_of, judge, load_claims
 from dove.paper.claims_page import write_page
 from dove.paper.reports import Reports, read_reports
 
@@ -105,7 +105,7 @@ def test_one_bad_length_is_enough_to_refute_every_length(tmp_path: Path) -> None
     made_up(claim, 4.0, tmp_path)
     file = tmp_path / "claim" / "reconstruction.json"
     report = json.loads(file.read_text())
-    report["rows"][-1]["fd_squeezenet"] = 150.0
+    report["rows"][-1]["fd_efficientnet"] = 150.0
     file.write_text(json.dumps(report))
     assert judge(claim, COLUMNS, read_reports([tmp_path])).verdict == "does not hold"
 
@@ -113,11 +113,11 @@ def test_one_bad_length_is_enough_to_refute_every_length(tmp_path: Path) -> None
 def test_the_page_shows_values_trivial_rows_and_origins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_up(named("alit"), 4.0, tmp_path / "reports")
     page = tmp_path / "claims.md"
-    flat = [{"model": "flat colour", "num_tokens": 64, "psnr": 12.0, "fd_squeezenet": 900.0, "image_size": 32}]
+    flat = [{"model": "flat colour", "num_tokens": 64, "psnr": 12.0, "fd_efficientnet": 900.0, "image_size": 32}]
     write(tmp_path / "reports" / "flat", "reconstruction", {"rows": flat})
     assert main(["paper", "claims", "--reports", str(tmp_path / "reports"), "--output", str(page)]) == 0
     text = page.read_text()
-    assert "fd_squeezenet: 88 against 100 (ALIT, at 8)" in text
+    assert "fd_efficientnet: 88 against 100 (ALIT, at 8)" in text
     assert "flat colour 900 at 64" in text
     assert "commit abc · DOVE 0123456789ab · noise · seed 0 · one thread · 1 s" in text
     assert "alit             holds" in capsys.readouterr().out
@@ -142,3 +142,13 @@ def test_a_row_below_the_cosines_is_named_where_its_tokens_hold_as_many_numbers(
     text = page_of(read_reports([tmp_path]))
     assert "**DOVE: below the cosines** at 16, 32, 64 tokens" in text
     assert "**TiTok-8" not in text
+
+
+def test_claims_of_dove_are_asked_of_dove_plus_apart(tmp_path: Path) -> None:
+    made_up(claim_of(named("alit"), "DOVE+"), 4.0, tmp_path)
+    reports = read_reports([tmp_path])
+    first, _, second = page_of(reports).partition("## The same of DOVE+")
+    assert "**holds**" not in first
+    assert "**holds**" in second
+    assert claim_of(named("speed-short"), "DOVE+").rule.than[0].model == "DOVE+ VQGAN"
+    assert claim_of(named("gaussian"), "DOVE+").rule.of.model == "DOVE-Gaussian"

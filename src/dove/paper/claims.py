@@ -5,7 +5,7 @@ twice the column's, of several seeds the column's or the spread between seeds, w
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import pairwise
 from statistics import mean
@@ -132,6 +132,17 @@ def load_claims() -> tuple[list[Claim], dict[str, Column]]:
 def _claim(rule: dict[str, Any], **entry: str) -> Claim:
     sides: dict[str, Any] = {"of": Side(**rule.pop("of")), "than": [Side(**side) for side in rule.pop("than", [])]}
     return Claim(rule=Rule(**sides, **rule), **entry)
+
+
+def claim_of(claim: Claim, model: str) -> Claim:
+    """Make the same claim of another model in the place of DOVE."""
+
+    def renamed(side: Side) -> Side:
+        label, space, part = side.model.partition(" ")  # "DOVE VQGAN" is a part of it
+        return replace(side, model=f"{model}{space}{part}") if label == "DOVE" else side
+
+    rule = claim.rule
+    return replace(claim, rule=replace(rule, of=renamed(rule.of), than=[renamed(side) for side in rule.than]))
 
 
 def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outcome:
