@@ -32,8 +32,6 @@ class Tokens:
         """Zero everything from ``lengths`` onward and pad with zeros to ``max_tokens`` (None: keep the width L).
 
         The values there are overwritten, not multiplied by zero: not even NaN survives, and no gradient flows into them.
-
-        What stood there is overwritten, not multiplied by zero: not even NaN survives, and no gradient flows into it.
         """
         width = values.shape[1]
         dropped = torch.arange(width, device=values.device) >= lengths[:, None]

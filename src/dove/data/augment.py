@@ -61,8 +61,6 @@ class TrainingImages(Dataset[Tensor]):
 
     Where the source skips unreadable pictures, the next readable one takes the place and a warning is logged.
 
-    Where the source skips what it cannot read, the next readable picture takes the place and a warning is logged.
-
     Args:
         dataset: the pictures.
         image_size: side of the result, in pixels.
@@ -123,11 +121,6 @@ class ResumableSampler(Sampler[tuple[int, int]]):
     exactly once over all ranks, and all ranks have had equally many after each rotation. Everything follows from the
     position, so that a resumed training sees the images that it would have seen, also with another number of ranks and
     the same number of images per step.
-
-    The permutations stand one after the other, and the ranks take turns: an epoch gives every index exactly once over all
-    ranks, and after any number of turns every rank has had as many as the others. Everything follows from the position,
-    so that a training resumed at a step sees what it would have seen, also on another number of ranks with as many
-    images a step.
 
     Args:
         num_samples: size of the dataset.

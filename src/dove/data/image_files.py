@@ -15,9 +15,6 @@ def locate_images(folder: str | Path, image_ids: Iterable[str], source: str | Pa
     An id is a path relative to the folder, the end of such a path, or a file name with or without its suffix. A path whose
     folders do not exist is looked up by its last part, unless two ids share that.
 
-    An id is a path from the folder, the end of one, or a file's name with or without its ending. A path whose folders are not
-    there is looked for by its last part, unless two ids share that.
-
     Args:
         folder: folder of the images, searched recursively.
         image_ids: names of the images in the annotations.

@@ -137,9 +137,6 @@ class AnnotatedImages(Dataset[QueryExample]):
     The central square of a picture is taken with its boxes, and never mirrored, since a query may say "left". Queries
     without any box left in the square are counted in ``left_out``; a picture without queries gets the query "null".
 
-    The central square of a picture is taken, never mirrored, since a query may say "left", and the boxes with it; queries of
-    which nothing is left there are counted in ``left_out``, and a picture without any is asked as a whole.
-
     Args:
         dataset: the pictures.
         image_size: side of the result, in pixels.

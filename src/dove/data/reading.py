@@ -59,10 +59,6 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
     Transparency is composited on white, 16-bit and floating-point values are scaled (never clipped) to 8 bits, and of an
     animation the first frame is taken.
 
-    EXIF rotation is applied, an embedded colour profile is converted to sRGB (one that is damaged is ignored with a warning),
-    transparency is composited on white, 16-bit and floating-point values are scaled (never clipped) to 8 bits, of an
-    animation the first frame is taken.
-
     Args:
         source: path, encoded bytes, or an open binary file.
         name: name of the picture in error messages; None for its path.

@@ -89,9 +89,6 @@ def locate(
     A known name is first looked up in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
     and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
 
-    A known name is first looked for in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
-    and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
-
     Args:
         sources: sources as the user wrote them.
         role: "train" or "test".

@@ -111,10 +111,6 @@ class FeatureCache:
     source), the model's image size and the source of the features. An interrupted run continues behind its last file, and
     a run with one more length extracts that one alone.
 
-    A file's place follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
-    source), the size the model takes and the source of the features. A run that was killed goes on behind its last file, and
-    a run with one more length extracts that one alone.
-
     Args:
         subject: the model.
         images: the images.

@@ -43,9 +43,6 @@ def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H 
     The definition is that of torchmetrics: an 11 x 11 Gaussian window of standard deviation 1.5, images continued by
     reflection, averaged over all pixels and channels.
 
-    An 11 x 11 Gaussian window of deviation 1.5, the images continued by reflection, averaged over all pixels and
-    channels: the definition of torchmetrics.
-
     Raises:
         UserError: If the images have sides below 6 pixels, too few for the reflection.
     """
@@ -150,9 +147,6 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
     """Compute the squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
     The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). That needs square roots of symmetric
-    matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
-
-    The trace of (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). That takes square roots of symmetric
     matrices alone, which exist for singular covariances too, where a general matrix square root may fail.
     """
     shift = first.mean - second.mean

@@ -79,9 +79,6 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
     means the same in each of them.
 
-    Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
-    means the same in each of them.
-
     Raises:
         UserError: If the features are not finite, too narrow or all equal.
     """

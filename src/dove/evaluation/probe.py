@@ -170,9 +170,6 @@ def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
     A model with a few possible lengths is probed at the requested ones among them, or at all if none is, so that one
     command serves models of different lengths.
 
-    A model that knows some lengths alone is probed at those of them that are asked for, or at all if none is, so that
-    one command serves models of different lengths.
-
     Raises:
         UserError: If a request is no length, or too long.
     """
@@ -256,9 +253,6 @@ def best_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     The layer with the best test accuracy, which overstates, stands beside it for comparison with tables that choose so. Hidden
     layers alone compete where there are any. Of equals the first is taken.
-
-    Beside it, for comparison with tables that choose so, the layer that does best on the test images, which overstates.
-    Hidden layers alone compete where there are any. Of equals the first is taken.
     """
     found = []
     for model in dict.fromkeys(row["model"] for row in rows):

@@ -48,9 +48,6 @@ class ScalarQuantizer:
         With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
         error, which is the best division of it at high rates. Numbers that the decoder ignores get one level.
 
-        With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
-        error, which is the best division of it at high rates. What the decoder ignores gets one level.
-
         Args:
             values: tokens of training images.
             sensitivity: length of the picture's change for a unit change of a number.

@@ -39,8 +39,6 @@ class ReferenceCache:
     """Feature statistics of the originals, cached on disk by dataset, image size and network.
 
     The files lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
-
-    They lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
     """
 
     def __init__(self, data_sha256: str, image_size: int, metrics: Sequence[NetworkMetric]):
@@ -321,9 +319,6 @@ def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_toke
 
     ``psnr_std_ratio`` is the standard deviation of its PSNR over the fixed length's (below 1: more even);
     ``worst10_gain_db`` says by how many decibels the mean squared error of its worst tenth of images is lower.
-
-    ``psnr_std_ratio`` is the deviation of its PSNR over the fixed length's (below 1: more even); ``worst10_gain_db`` says by
-    how many decibels the mean squared error of its worst tenth of images is lower.
     """
     ratio = adaptive["psnr_std"] / fixed["psnr_std"] if fixed["psnr_std"] else None
     gain = 10 * float(np.log10(max(fixed["mse_worst10"], SMALLEST_MSE) / max(adaptive["mse_worst10"], SMALLEST_MSE)))

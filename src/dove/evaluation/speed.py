@@ -186,9 +186,6 @@ def time_entries(
 
     After one warm-up each, every repetition runs all entries one after the other, so that a slow minute of the machine
     affects them all alike.
-
-    After one warm-up each, every repetition takes all entries in turn, so that a slow minute of the machine falls on
-    all of them alike.
     """
     timings: list[Timing] = []
     works: list[tuple[list[float], torch.device, Callable[[], object]]] = []

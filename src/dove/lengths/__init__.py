@@ -2,9 +2,6 @@
 
 A further policy is a subclass with its own ``parse``, listed in ``POLICIES``. Callers need no change: they pass what any
 policy may look at, the EOS scores and a ``Trial`` to rebuild the images from chosen lengths.
-
-A further policy is a further subclass with a ``parse`` of its own, entered in ``POLICIES``. Callers need no change:
-they hand over what any policy may look at, the EOS scores and a ``Trial`` to rebuild the images from chosen lengths.
 """
 
 from collections.abc import Sequence

@@ -68,9 +68,6 @@ class PerceptualAtMost(LengthPolicy):
     The distance is that of the network that the model's head was trained on, ``DoveConfig.quality_perceptual``; it is LPIPS
     only where that setting says so.
 
-    The distance is that of the network the model's head was taught by, ``DoveConfig.quality_perceptual``: LPIPS proper only
-    where that says so.
-
     Attributes:
         distance: above 0.
     """

@@ -27,10 +27,6 @@ class RunningThreshold:
     compared with the steps before it; the very first one, having none, is compared with its own mean. A non-finite mean is not
     kept: one bad batch would spoil the whole window.
 
-    One entry per step, the batch's mean averaged over ranks, so every rank holds the same threshold. A step is judged
-    by the steps before it; the very first one, having none, is judged by its own mean. A non-finite mean is not
-    remembered: one bad batch would spoil the whole window.
-
     Args:
         window: Number of steps in the window, 1 or more.
         reduce: Averages a scalar over ranks.

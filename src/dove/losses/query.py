@@ -20,9 +20,6 @@ def enlarge_boxes(
     Pixel centres are sampled as ``interpolate(..., align_corners=False)`` does on the cut-out box: pixels outside of it have
     no influence, and a box of a single pixel becomes a plain colour.
 
-    Pixel centres are sampled as ``interpolate(..., align_corners=False)`` does on the cut-out box: no pixel outside of it
-    has a say, and one of a single pixel becomes a plain colour.
-
     Args:
         images: (B, 3, S, S).
         boxes: (M, 4) x, y, width, height in whole pixels, inside the image.

@@ -61,9 +61,6 @@ def reconstruct_tiled(
 
     Memory beside the photo and its reconstructions in 8 bits grows with the tiles of one row alone.
 
-    What is held at once, beside the photo and its reconstructions in 8 bits, does not grow with the number of tiles but for
-    a row of them.
-
     Args:
         model: a tokenizer; a ``QDove`` where there is a query.
         photo: RGB.

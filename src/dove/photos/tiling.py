@@ -2,9 +2,6 @@
 
 Tiles are evenly spaced, and each shares at least ``overlap`` pixels with the next one. Where tiles overlap, their pixels
 are mixed by weights that rise linearly from a tile's edge, so that no tile's border is visible.
-
-Tiles stand at even distances, at least ``overlap`` pixels of each lying in the next one. Where tiles overlap, their pixels
-are mixed by weights that rise linearly from a tile's edge, so that no tile's border is ever seen alone.
 """
 
 from collections.abc import Iterable, Iterator

@@ -5,11 +5,6 @@ list of ``length * token_dim`` numbers, token after token. The metadata of each 
 identifies its checkpoint. Shard i covers the source's records from i * shard_size on, readable or not, so that the missing
 shards tell what is left to do. A shard is whole or absent.
 
-``store.json`` says what made them; ``tokens-00000.parquet`` and on hold the columns ``key``, ``length`` and ``values``, a list
-of ``length * token_dim`` numbers, token after token; the file's metadata repeat the store.json, so that a shard alone says
-which checkpoint made it. Shard i covers the source's records i * shard_size and on, whether readable or not, so that what
-is still to do follows from which shards are there. A shard is whole or absent.
-
 Values are fp16 or fp32: Arrow, and so parquet, has no bfloat16, and as plain 16-bit integers nobody else could read them.
 """
 
