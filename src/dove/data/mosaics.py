@@ -2,8 +2,6 @@
 
 They serve training where no annotated scenes are available and, with another seed and other photos, evaluation. Every
 pixel follows from (seed, epoch, index).
-
-For training where no annotated scenes are at hand, and with its own seed and photos for evaluation.
 """
 
 from collections.abc import Sequence

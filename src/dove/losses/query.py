@@ -116,8 +116,6 @@ def early_end_penalty(
     """Compute L_pen of section 2.3: ``-1/(m-1) * sum over i < m of p(i)`` where L_irr is below its threshold, else 0.
 
     Tokens were spent on detail outside of the query's boxes there, so an earlier EOS is wanted.
-
-    Detail outside of what is asked for was paid with tokens, so an earlier EOS is wanted.
     """
     below = irrelevant.detach() < threshold
     return torch.where(below, eos_loss(probability, lengths, torch.zeros_like(irrelevant), 1.0), 0.0)
