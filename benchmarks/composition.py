@@ -22,7 +22,7 @@ def neox_config(config: BackboneConfig, vocab_size: int) -> GPTNeoXConfig:
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
         intermediate_size=config.intermediate_size,
-        max_position_embeddings=config.max_positions,
+        max_position_embeddings=2048,
         rope_parameters={
             "rope_type": "default",
             "rope_theta": 10000.0,

@@ -9,8 +9,8 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from dove.checkpoint import config_from_dict, load_checkpoint, read_model_type, save_checkpoint, shipped_checkpoints
-from dove.config import DoveConfig, VQGANConfig, added
+from dove.checkpoint import load_checkpoint, read_model_type, save_checkpoint, shipped_checkpoints
+from dove.config import DoveConfig, VQGANConfig, added, config_from_dict
 from dove.errors import UserError
 from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
@@ -243,6 +243,12 @@ def test_a_setting_that_came_later_may_be_missing():
     assert config_from_dict({"old": 5, "inner": {"size": 4}}, GrownConfig).inner == Inner(size=4)
     with pytest.raises(UserError, match=r"setting new is 'x'"):
         config_from_dict({"old": 5, "new": "x"}, GrownConfig)
+
+
+def test_retired_settings_are_read_over():
+    values = asdict(DoveConfig())
+    values["generator"]["max_positions"] = values["decoder"]["max_positions"] = 2048
+    assert config_from_dict(values) == DoveConfig()
 
 
 def test_the_kind_of_model_is_told(folder, tmp_path):

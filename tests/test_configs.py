@@ -1,4 +1,4 @@
-"""Every file in configs/ and every preset parses."""
+"""Every preset parses, and so do files of settings."""
 
 from pathlib import Path
 
@@ -6,23 +6,32 @@ import pytest
 
 from dove.commands.train import parse
 from dove.errors import UserError
-from dove.training.presets import PRESETS
-
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_config_files_parse(file: Path) -> None:
-    assert parse(["--config", str(file)]).preset in PRESETS
-
-
-def test_there_are_config_files() -> None:
-    assert {"dove-tiny", "dove-base"} <= {file.stem for file in CONFIGS}
+from dove.training.presets import PRESETS, RECIPES, load_presets
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_parse_to_themselves(preset: str) -> None:
     assert parse(["--preset", preset]) == PRESETS[preset]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine: {recipe: dove, optim: {lrr: 0.1}}", "unknown mine.optim.lrr"),
+        ("mine: {recipe: dove, optim: {lr: 1e-3}}", "mine.optim.lr is '1e-3'; it must be float"),
+    ],
+)
+def test_mistakes_in_presets_are_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_presets(str(file), RECIPES)
+
+
+def test_retired_settings_in_files_are_read_over(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: dove-tiny\nmodel: {generator: {max_positions: 256, num_layers: 2}}\n")
+    assert parse(["--config", str(file)]).model.generator.num_layers == 2
 
 
 def test_the_last_value_wins(tmp_path: Path) -> None:

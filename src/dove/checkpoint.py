@@ -5,11 +5,10 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,7 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dove.config import DoveConfig
+from dove.config import DoveConfig, config_from_dict
 from dove.errors import UserError
 from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_weights, weight_files
 
@@ -222,52 +221,6 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         for temporary_file in written:
             temporary_file.unlink(missing_ok=True)
-
-
-def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "") -> Any:
-    """Build a config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
-
-    Raises:
-        UserError: If settings are unknown, missing or of the wrong type; the message gives their names.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
-    prefix = f"{where}." if where else ""
-    names = {field.name: field for field in fields(kind)}
-    unknown = [prefix + name for name in values if name not in names]
-    missing = [prefix + name for name, field in names.items() if name not in values and not field.metadata.get("added")]
-    if unknown or missing:
-        parts = [
-            f"{label} {', '.join(found)}" for label, found in (("unknown", unknown), ("missing", missing)) if found
-        ]
-        raise UserError(f"settings {'; '.join(parts)}")
-    hints = get_type_hints(kind)
-    return kind(**{name: _convert(value, hints[name], prefix + name) for name, value in values.items()})
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Convert ``value`` to the type ``hint``; JSON has lists for tuples."""
-    if isinstance(value, dict) and get_origin(hint) is UnionType:
-        hint = next((option for option in get_args(hint) if is_dataclass(option)), hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return config_from_dict(value, hint, where)
-    if isinstance(value, list | tuple) and get_origin(hint) is tuple:
-        return tuple(_convert(item, get_args(hint)[0], where) for item in value)
-    if _fits(value, hint):
-        return value
-    raise UserError(f"setting {where} is {value!r}; it must be {hint.__name__ if isinstance(hint, type) else hint}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is UnionType:
-        return any(_fits(value, option) for option in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (int, str, bool, NoneType):
-        return type(value) is hint
-    return False
 
 
 def _download(hub_id: str, **hub_options: Any) -> Path:

@@ -1,9 +1,13 @@
 """Settings of models as frozen dataclasses. Imports no torch, so that ``dove --help`` answers at once."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dove.errors import UserError
+
+RETIRED = ("generator.max_positions", "decoder.max_positions")
+"""Ends of the full names of settings that older files have and that no longer mean anything: they are read over."""
 
 
 def added(default: Any) -> Any:
@@ -62,8 +66,6 @@ class BackboneConfig:
     """Width inside the MLPs."""
     rotary_fraction: float = 0.25
     """Share of each head's dimensions that get rotary positions, in [0, 1]."""
-    max_positions: int = 2048
-    """Largest number of positions."""
     initializer_range: float = 0.02
     """Standard deviation of freshly drawn weights."""
 
@@ -118,3 +120,62 @@ class DoveConfig:
     def learned_numbers(self) -> int:
         """Numbers of a token that the generator computes."""
         return self.token_dim - self.prior_numbers
+
+
+def is_retired(name: str) -> bool:
+    """Tell whether the full name of a setting, as in a file or a flag, is one that is read over."""
+    return name.replace("-", "_").endswith(RETIRED)
+
+
+def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "", *, partial: bool = False) -> Any:
+    """Build a config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
+
+    Args:
+        values: settings by name; tables may be dataclasses already.
+        kind: the dataclass.
+        where: full name of the table, for messages.
+        partial: what is missing takes its default, instead of those settings alone that came later.
+
+    Raises:
+        UserError: If settings are unknown, missing or of the wrong type; the message gives their names.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
+    prefix = f"{where}." if where else ""
+    values = {name: value for name, value in values.items() if not is_retired(f"{prefix}{name}")}
+    names = {field.name: field for field in fields(kind)}
+    unknown = [f"{prefix}{name}" for name in values if name not in names]
+    optional = {name for name, field in names.items() if partial or field.metadata.get("added")}
+    missing = [prefix + name for name in names if name not in values and name not in optional]
+    if unknown or missing:
+        parts = [
+            f"{label} {', '.join(found)}" for label, found in (("unknown", unknown), ("missing", missing)) if found
+        ]
+        raise UserError(f"settings {'; '.join(parts)}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _convert(value, hints[name], prefix + name, partial) for name, value in values.items()})
+
+
+def _convert(value: Any, hint: Any, where: str, partial: bool) -> Any:
+    """Convert ``value`` to the type ``hint``; JSON has lists for tuples."""
+    if isinstance(value, dict) and get_origin(hint) is UnionType:
+        hint = next((option for option in get_args(hint) if is_dataclass(option)), hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else config_from_dict(value, hint, where, partial=partial)
+    if isinstance(value, list | tuple) and get_origin(hint) is tuple:
+        return tuple(_convert(item, get_args(hint)[0], where, partial) for item in value)
+    if _fits(value, hint):
+        return value
+    raise UserError(f"setting {where} is {value!r}; it must be {hint.__name__ if isinstance(hint, type) else hint}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (int, str, bool, NoneType):
+        return type(value) is hint
+    return False

@@ -11,7 +11,7 @@ from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.training.config import AlignConfig, DoveTrainConfig, PrefixLossConfig, TokenizerTrainConfig, VQGANTrainConfig
 from dove.training.presets import PRESETS
 
-BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
+BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 VQGAN = VQGANConfig(
     image_size=16,
     patch_size=2,

@@ -6,10 +6,11 @@ import pytest
 
 from dove.baselines.alit import ALIT
 from dove.training.baseline_config import ALITCodesTrainConfig, ALITPixelsTrainConfig
-from dove.training.bench_presets import BENCH, IMAGES
+from dove.training.presets import PRESETS
 from dove.training.recipes import RECIPES
 
-SIZE = 1_500_000
+SIZE, IMAGES = 1_500_000, 200_000
+BENCH = [config for name, config in PRESETS.items() if name.endswith("-bench")]
 
 
 def parameters(config) -> int:

@@ -41,7 +41,7 @@ VQGAN = VQGANConfig(
     image_size=16, patch_size=2, block_out_channels=(8, 16), layers_per_block=1, latent_channels=8, codebook_size=16,
     norm_groups=4,
 )  # fmt: skip
-BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64)
+BACKBONE = BackboneConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 MODEL = QDoveConfig(
     vqgan=VQGAN,
     generator=BACKBONE,

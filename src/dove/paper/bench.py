@@ -1,6 +1,6 @@
 """The bench as data: every system of the paper at one small size, by one trainer on equal data. Imports no torch.
 
-``bench.yaml`` lists the rows, ``dove.training.bench_presets`` has their settings.
+``bench.yaml`` lists the rows, ``dove/configs`` has the settings of their trainings.
 """
 
 from collections.abc import Sequence

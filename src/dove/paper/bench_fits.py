@@ -1,6 +1,7 @@
 """Rows of the bench that nothing is trained for."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -9,9 +10,11 @@ from dove.baselines.flat_colour import FlatColour, FlatColourConfig
 from dove.checkpoint import write_files
 from dove.data.images import open_images
 from dove.processor import ImageProcessor
-from dove.training.bench_presets import DOVE, bench_run
+from dove.training.presets import PRESETS
 from dove.training.setup import sample_images, split_holdout
 
+BENCH: Any = PRESETS["dove-bench"]
+DOVE = BENCH.model
 SIZE = DOVE.vqgan.image_size
 
 
@@ -30,7 +33,7 @@ def fit_row(kind: str, data: str, folder: Path) -> None:
         FlatColour(FlatColourConfig(image_size=SIZE)).save_pretrained(folder)
         return
     images = sample_images(
-        split_holdout(open_images(data, on_error="skip"), bench_run().holdout)[0], ImageProcessor(SIZE)
+        split_holdout(open_images(data, on_error="skip"), BENCH.run.holdout)[0], ImageProcessor(SIZE)
     )
     config = CosinesConfig(image_size=SIZE, max_tokens=DOVE.max_tokens, token_dim=DOVE.token_dim, quality_target=20.0)
     Cosines.fit(config, images).save_pretrained(folder)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from dove.config import added
 from dove.errors import UserError
-from dove.training.config import OptimConfig, RunConfig, TrainConfig
+from dove.training.config import TrainConfig
+from dove.training.presets import load_presets
 
 PROMPTS = ("plain", "vicuna", "chat")
 QUERIES = ("null", "question")
@@ -145,29 +146,5 @@ def require_known(setting: str, value: str, known: tuple[str, ...]) -> None:
         raise UserError(f"{setting}={value!r} is unknown; pass one of {', '.join(known)}")
 
 
-LLAVA = VLMTrainConfig(
-    preset="llava",
-    tokenizer="dove-base",
-    language_model="lmsys/vicuna-7b-v1.5",
-    prompt="vicuna",
-    cache_tokens=False,
-    optim=OptimConfig(lr=2e-5, warmup_steps=250, betas=(0.9, 0.999), weight_decay=0.01, clip_norm=1.0, ema_decay=0.0),
-    connector_lr=2e-4,
-    run=RunConfig(steps=5000, batch_size=8, holdout=0, sample_every=1000, checkpoint_every=500),
-)
-"""Table 8, on the LLaVA 665K mixture."""
-
-VLM_TINY = VLMTrainConfig(
-    preset="vlm-tiny",
-    num_tokens=("auto", "auto", "64"),
-    views=ViewsConfig(count=4, symmetries=True, zoom_out=1.25),
-    questions_per_image=8,
-    optim=OptimConfig(lr=1e-3, warmup_steps=100, betas=(0.9, 0.98), ema_decay=0.995),
-    connector_lr=1e-3,
-    run=RunConfig(
-        steps=1200, batch_size=32, holdout=40, log_every=50, sample_every=200, checkpoint_every=200, threads=1
-    ),
-)
-"""A language model of a million parameters, from random weights, behind a frozen tokenizer."""
-
-VLM_PRESETS: dict[str, VLMTrainConfig] = {"vlm-tiny": VLM_TINY, "llava": LLAVA}
+VLM_PRESETS = load_presets("vlm.yaml", {"vlm": VLMTrainConfig})
+"""Every preset of ``dove vlm train`` by name."""
