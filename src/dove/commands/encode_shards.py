@@ -29,7 +29,7 @@ class EncodeOptions:
     num_tokens: str = "auto"
     """A number, auto, auto+2 (2 dB less on dove-tiny), "max 32", ..."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the tokens of every image shall describe first, for a Q-DOVE; null asks for the whole image."""
+    """Subject that a Q-DOVE's tokens of every image describe first; null asks for the whole image."""
     batch_size: int = 64
     """Images at a time."""
     shard_size: int = 4096
@@ -37,7 +37,7 @@ class EncodeOptions:
     dtype: Literal["fp16", "fp32"] = "fp16"
     """Precision of the stored values."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What the model computes in; bf16 is several times faster on GPUs and on CPUs with bf16 matrix units."""
+    """Number format of the computation; bf16 is several times faster on GPUs and on CPUs with bf16 matrix units."""
     image_column: str = "image"
     """Column of parquet files and hub datasets that holds the images."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None

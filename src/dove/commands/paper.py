@@ -68,7 +68,7 @@ class TrainOptions:
     images: int = FULL
     """Images that each training sees, repetitions included."""
     seed: int = 0
-    """Of every training; give another --output, too."""
+    """Seed of every training; give another --output, too."""
     dry_run: bool = False
     """Print the commands without running them."""
 

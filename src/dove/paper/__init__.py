@@ -10,7 +10,7 @@ import yaml
 from dove.errors import UserError
 
 KINDS = ("table", "figure", "anchors")
-"""How names of experiments begin."""
+"""First parts of the names of experiments."""
 REMARKS = {
     "table1": "the training loop, as pseudocode: dove train --preset dove-base",
     "table8": "settings of the language model's training: dove vlm train --preset llava",
@@ -23,7 +23,7 @@ REMARKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How an experiment is run at one scale.
+    """Commands of an experiment at one scale.
 
     Placeholders in arguments: {data} the user's folder, {output} the folder for results, {model} the checkpoint, the name of
     one of ``models`` its folder, and what ``each`` names. The argument {models} alone stands for LABEL=FOLDER of all of
@@ -34,9 +34,9 @@ class Plan:
     commands: list[list[str | list[str]]]
     """Arguments of ``dove``, one list for each command."""
     data: dict[str, str] = field(default_factory=dict)
-    """What has to lie under which name in {data}; the empty name is {data} itself."""
+    """Data sets that {data} must hold, by name; the empty name is {data} itself."""
     models: list[str] = field(default_factory=list)
-    """Of ``models.yaml``, made first if need be; {model} is the first of them."""
+    """Entries of ``models.yaml``, made first if need be; {model} is the first of them."""
     model: str = "dove-tiny"
     """Without ``models``, what {model} is, unless the user names another."""
     train: list[list[str | list[str]]] = field(default_factory=list)
@@ -54,13 +54,13 @@ class Experiment:
     name: str
     title: str
     paper: dict[str, Any]
-    """What the paper reports, and how."""
+    """Values in the paper, and their unit."""
     source: str = "the paper"
-    """Who reports it."""
+    """Publication that reports them."""
     also: list[str] = field(default_factory=list)
     """Names of experiments whose values are printed beside these."""
     not_yet: list[str] = field(default_factory=list)
-    """What cannot be run at any scale, each with the reason."""
+    """Parts that cannot be run at any scale, each with the reason."""
     scales: dict[str, Plan]
     """Plans by scale: "paper" and "tiny"."""
 

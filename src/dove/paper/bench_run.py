@@ -16,7 +16,7 @@ FULL = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRun:
-    """What is trained, of what, and where.
+    """Settings of the bench's trainings.
 
     Attributes:
         data: source of the training images.
@@ -99,7 +99,7 @@ def make_row(row: Row, run: BenchRun, *, dry_run: bool) -> str | None:
 
 
 def told_left(rows: Sequence[Row], run: BenchRun, failed: set[str]) -> str:
-    """How much of all rows is left, in a line."""
+    """Describe in a line how much of all rows is left."""
     states = [row.progress(run.bench, run.share) for row in rows if row.name not in failed]
     done = sum(state.done for state in states)
     left = seconds_left(states)

@@ -1,4 +1,4 @@
-"""What can be told before anything is run: data that are missing, and images that a model was trained on."""
+"""Checks before anything is run: data that are missing, and images that a model was trained on."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def refuse_training_images(steps: Sequence[Step]) -> None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two sources are the same path, or one lies in the other."""
+    """Tell whether two sources are the same path, or one lies in the other."""
     first, second = Path(one), Path(other)
     if not (first.exists() and second.exists()):
         return one == other and "/" in one
@@ -66,7 +66,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def _of_models(arguments: Sequence[str]) -> Iterator[str]:
-    """What the models among a command's arguments were trained on, where their settings lie beside them."""
+    """List the training data of the models among a command's arguments, where their settings lie beside them."""
     for argument in arguments:
         file = Path(argument.rpartition("=")[2]).parent / CONFIG
         if not argument.startswith("--") and file.is_file():

@@ -16,7 +16,7 @@ ALL_MODELS = "{models}"
 
 @dataclass(frozen=True)
 class Places:
-    """Where things lie.
+    """Places of data, models and results.
 
     Attributes:
         data: the user's folder, if there is one.
@@ -34,7 +34,7 @@ class Places:
 
 
 def training_steps(plan: Plan, places: Places) -> list[Step]:
-    """What makes the models of a plan; nothing where the user names models."""
+    """List the commands that make the models of a plan; none where the user names models."""
     if places.models:
         return []
     if not plan.models:
@@ -44,7 +44,7 @@ def training_steps(plan: Plan, places: Places) -> list[Step]:
 
 
 def evaluation_steps(plan: Plan, places: Places) -> list[Step]:
-    """What measures them. Where the user names models, what is measured of others than the first of the plan falls away."""
+    """List the commands that measure them. Where the user names models, only those about the plan's first model stay."""
     values, models = _values(plan, places), load_models()
     labelled = places.models or [f"{models[name].label}={models[name].folder(places.output)}" for name in plan.models]
     others = plan.models[1:] if places.models else []

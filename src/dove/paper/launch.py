@@ -37,7 +37,7 @@ def arguments_of(step: Step, processes: int) -> tuple[int, list[str]]:
 
 
 def command_line(step: Step, processes: int) -> str:
-    """What one would type."""
+    """Compose the command line that a user would type."""
     shared, arguments = arguments_of(step, processes)
     launcher = f"torchrun --standalone --nproc-per-node {shared} -m dove" if shared > 1 else "dove"
     return f"{launcher} {shlex.join(arguments)}"

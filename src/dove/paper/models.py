@@ -76,7 +76,7 @@ def with_needs(names: Sequence[str], data: Path | None) -> list[Model]:
 
 
 def needed_data(models: Sequence[Model], data: Path | None) -> dict[str, str]:
-    """What has to lie in the data folder to make models, by name."""
+    """Describe the data that the data folder must hold to make models, by name."""
     found: dict[str, str] = {}
     for model in models:
         if not model.published(data):
@@ -85,7 +85,7 @@ def needed_data(models: Sequence[Model], data: Path | None) -> dict[str, str]:
 
 
 def published_weights(models: Sequence[Model]) -> Mapping[str, str]:
-    """Where published weights of these models are looked for, by label."""
+    """Find the files with published weights of these models, by label."""
     return {model.label: model.weights for model in models if model.weights}
 
 

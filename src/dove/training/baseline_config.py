@@ -45,7 +45,7 @@ class TiTokTrainConfig(QuantizedTrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageTrainConfig(TrainConfig):
-    """What the first stages have."""
+    """Settings of first stages."""
 
     loss: CodesLossConfig = field(default_factory=CodesLossConfig)
     vqgan_checkpoint: str = ""
@@ -74,7 +74,7 @@ class ALITCodesTrainConfig(TwoStageTrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PaintingTrainConfig(TrainConfig):
-    """What the second stages have: pixels as targets; the encoder, the codebooks and so the tokens stay as they are."""
+    """Settings of second stages: pixels as targets; the encoder, the codebooks and so the tokens stay as they are."""
 
     loss: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
     stage_one: str = ""

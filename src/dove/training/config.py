@@ -39,7 +39,7 @@ class ReconstructionLossConfig(ReconstructionWeights):
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookLossConfig:
-    """What trainings with a codebook in the data path have."""
+    """Settings of trainings with a codebook in the data path."""
 
     codebook: float = 1.0
     """Weight of the codebook and commitment loss."""
@@ -186,19 +186,19 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long, how large, how often."""
+    """Length, batch and intervals of a run."""
 
     steps: int = 100_000
     """Updates of the whole run; 0 where ``epochs`` says how long it is."""
     epochs: float = 0.0
-    """How often every training image comes, from which follow the steps: with the images of a batch, the batches of a step
+    """Passes over the training images, from which follow the steps: with the images of a batch, the batches of a step
     and the number of processes. 0 where ``steps`` says how long the run is."""
     batch_size: int = 24
     """Images of one forward pass on one process."""
     accumulate: int = 1
     """Batches of a step; their gradients are averaged, so that n batches equal one n times as large."""
     sharding: Literal["none", "fsdp"] = added("none")
-    """Whether every process holds everything (DDP), or weights, gradients and the optimizer's state are cut up between the
+    """none: every process holds everything (DDP); fsdp: weights, gradients and the optimizer's state are cut up between the
     processes (FSDP2), for models that are too large to hold."""
     activation_checkpointing: bool = added(False)
     """Keep of every block of the transformers and the VQGAN its input alone, and compute the block again in the backward pass:
@@ -216,7 +216,7 @@ class RunConfig:
     holdout: int = 256
     """Images at the end of the source that are kept out of training, for the curves and sample pictures."""
     log: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
-    """What shows the curves; metrics.jsonl and sample pictures are written in any case. wandb stays offline unless the
+    """Viewer of the curves; metrics.jsonl and sample pictures are written in any case. wandb stays offline unless the
     environment's WANDB_MODE says otherwise."""
     log_every: int = 20
     """Steps between lines of metrics."""
@@ -227,7 +227,7 @@ class RunConfig:
     keep_checkpoints: int = 2
     """Checkpoints kept for resuming."""
     non_finite: Literal["stop", "skip"] = "stop"
-    """What an infinite or undefined loss or gradient does: stop the run, or leave out that update and count it. Either way
+    """Reaction to an infinite or undefined loss or gradient: stop the run, or leave out that update and count it. Either way
     the batch is named in the output folder."""
 
     def __post_init__(self) -> None:
@@ -247,7 +247,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every training has."""
+    """Settings of every training."""
 
     preset: str
     """Name of the preset that the other settings started from."""

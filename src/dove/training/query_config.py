@@ -19,7 +19,7 @@ NOT_AUGMENTED = AugmentConfig(crop_probability=0.0, grayscale_probability=0.0, f
 
 @dataclass(frozen=True, kw_only=True)
 class QueryDataConfig:
-    """Where queries and their boxes come from."""
+    """Source of queries and their boxes."""
 
     kind: Literal["annotated", "mosaics", "scenes"] = "annotated"
     """Parquet that ``dove data convert`` wrote; scenes made of photos of single named objects; or captioned cut-outs laid on
@@ -58,7 +58,7 @@ class QueryPrefixLossConfig(QueryLossConfig, PrefixLossConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QueryTrainConfig(TokenizerTrainConfig):
-    """What all trainings with queries have."""
+    """Settings of all trainings with queries."""
 
     model: QDoveConfig = field(default_factory=QDoveConfig)
     loss: QueryLossConfig

@@ -1,4 +1,4 @@
-"""Where curves and sample pictures go beside metrics.jsonl: TensorBoard, Weights & Biases, trackio, or nowhere."""
+"""Viewers of curves and sample pictures beside metrics.jsonl: TensorBoard, Weights & Biases, trackio, or none."""
 
 import os
 from importlib import import_module
@@ -15,7 +15,7 @@ PROJECT = "dove"
 
 @runtime_checkable
 class Tracker(Protocol):
-    """What shows curves."""
+    """Viewer of curves and sample pictures."""
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
         """Scalars of a step."""

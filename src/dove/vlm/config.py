@@ -59,12 +59,12 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VLMConfig:
-    """What a saved vision-language model consists of."""
+    """Settings of a saved vision-language model."""
 
     tokenizer: str
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` for a model that sees no image."""
     tokenizer_sha256: str | None
-    """Of the image tokenizer that the connector was trained for."""
+    """SHA-256 of the image tokenizer that the connector was trained for."""
     token_dim: int
     """Width D of its tokens."""
     max_tokens: int
@@ -78,7 +78,7 @@ class VLMConfig:
     num_tokens: str = "auto"
     """The length policy where the caller names none."""
     query: str = "null"
-    """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
+    """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class VLMConfig:
 
     @property
     def blind(self) -> bool:
-        """Whether images are left out."""
+        """True where images are left out."""
         return self.tokenizer == BLIND
 
 
@@ -97,23 +97,23 @@ class VLMTrainConfig(TrainConfig):
     images: str = ""
     """Folder below which a conversation file's image paths lie."""
     on_missing: str = added("refuse")
-    """What happens to conversations whose images are not there: ``refuse`` the training, or ``skip`` and count them."""
+    """Reaction to conversations whose images are not there: ``refuse`` the training, or ``skip`` and count them."""
     tokenizer: str = "dove-tiny"
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
     num_tokens: tuple[str, ...] = ("auto",)
     """Length policies; each image of each step draws one. ``prefix`` is a random number of tokens."""
     query: str = "null"
-    """What a query-conditioned tokenizer is asked for: ``null`` (the whole image) or ``question``."""
+    """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     cache_tokens: bool = True
     """Encode all images once before the first step and keep their tokens in memory."""
     token_cache: str = ""
     """File for these tokens (.safetensors), made where it is missing, so that further runs need not encode again."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Of the training images; each image of each step draws one of them."""
+    """Views of the training images; each image of each step draws one of them."""
     questions_per_image: int | None = None
     """At most so many of an image's independent questions in one step, drawn at random; None for all."""
     answer_balance: float = added(0.0)
-    """How far ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
+    """Strength with which ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
     power of minus this. 0 treats all questions alike, 1 all answers."""
     language_model: str | None = None
     """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model

@@ -21,7 +21,7 @@ MAX_ANSWER_WORDS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What a model said."""
+    """Answer of a model."""
 
     key: str
     question: str
@@ -30,7 +30,7 @@ class Answered:
     length: int
     """Tokens of the image; 0 for a blind model."""
     index: int
-    """Of the image in its source."""
+    """Key of the image in its source."""
 
 
 @torch.no_grad()

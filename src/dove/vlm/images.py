@@ -112,7 +112,7 @@ def load_view(
 
 
 def takes_queries(tokenizer: Tokenizer) -> bool:
-    """Whether ``encode`` of this tokenizer can be asked for a part of the image."""
+    """Tell whether ``encode`` of this tokenizer takes a query."""
     return "query" in inspect.signature(tokenizer.encode).parameters
 
 

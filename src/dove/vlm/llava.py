@@ -47,7 +47,7 @@ def missing_images(paths: Iterable[str], folder: Path) -> list[str]:
 
 
 def describe_missing(missing: Sequence[str], folder: Path) -> str:
-    """How many images are missing, and the names of the first."""
+    """Count the missing images and list the names of the first."""
     named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
     return f"{len(missing)} images are not in {folder}: {named}"
 

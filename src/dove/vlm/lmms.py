@@ -64,7 +64,7 @@ class DoveVlm(lmms):
 
 
 def manifest() -> Any:
-    """What lmms-eval's entry point ``lmms_eval.models`` asks for."""
+    """Make the manifest that lmms-eval's entry point ``lmms_eval.models`` asks for."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="dove_vlm", simple_class_path="dove.vlm.lmms.DoveVlm")

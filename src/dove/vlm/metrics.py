@@ -61,7 +61,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Whether it is one of the answers, but for case, outer spaces and a full stop (GQA)."""
+    """Score 1 for one of the answers, but for case, outer spaces and a full stop (GQA)."""
 
     def plain(text: str) -> str:
         return text.strip().removesuffix(".").lower()
@@ -94,7 +94,7 @@ def anls(prediction: str, answers: Sequence[str]) -> float:
 
 
 def relaxed_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Whether a number is within 5% of the answer, or a word the same but for case (ChartQA)."""
+    """Score 1 for a number within 5% of the answer, or the same word but for case (ChartQA)."""
 
     def number(text: str) -> float | None:
         try:
@@ -120,7 +120,7 @@ def option_letter(prediction: str) -> str | None:
 
 
 def option_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Whether it names the letter of the answer (ScienceQA)."""
+    """Score 1 for the letter of the answer (ScienceQA)."""
     return float(option_letter(prediction) in [answer.strip().upper() for answer in answers])
 
 

@@ -98,7 +98,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the weights."""
         return self.connector[0].weight.device  # type: ignore[return-value]
 
     def embed(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P H"]:

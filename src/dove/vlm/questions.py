@@ -27,14 +27,14 @@ LETTER = "Answer with the option's letter from the given choices directly."
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """How a data set asks and counts (Table 9)."""
+    """Prompt and metric of a data set (Table 9)."""
 
     split: str
     """The part of it that the paper reports."""
     metric: str
     """A name in ``METRICS``."""
     prompt: str = ""
-    """What is said behind every question."""
+    """Text behind every question."""
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -80,7 +80,7 @@ class Questions:
 
     @property
     def sha256(self) -> str:
-        """Of the questions, their answers and the numbers of their images."""
+        """SHA-256 of the questions, their answers and the numbers of their images."""
         text = json.dumps([[item.text, item.answers, item.glimpse.index] for item in self.items])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a training step gets: conversations with the images, lengths and questions that chance chose for them."""
+"""Samples of a training step: conversations with randomly chosen views, lengths and questions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class Draw:
     request: str
     """The length policy."""
     view: int
-    """Which view of the image."""
+    """Index of the image's view."""
     share: float
     """In [0, 1): which prefix, where the policy is a random one."""
 

@@ -151,7 +151,7 @@ class AnswerTrainer(Trainer):
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """What the trainer writes at a checkpoint."""
+    """Write the files of a checkpoint."""
     assert isinstance(model, VisionLanguageModel)
     model.save_pretrained(folder)
 

@@ -42,9 +42,9 @@ class ProbeOptions(EvaluationOptions):
     """With --kind linear: hidden layers by number, all of them, the VQGAN's latents, tokens; by default all. Models
     without hidden layers are probed on their tokens."""
     image_column: str | None = None
-    """Of parquet and hub data; by default image."""
+    """Column of the images in parquet and hub data; by default image."""
     label_column: str | None = None
-    """Likewise; by default label. Class folders need none."""
+    """Column of the labels; by default label. Class folders need none."""
 
 
 def run(options: ProbeOptions) -> None:

@@ -168,7 +168,7 @@ def metrics_at_hand(image_size: int) -> set[str]:
 
 
 def describe_comparison(compared: dict[str, Any]) -> str:
-    """What an adaptive policy gains over one length for all, in one line."""
+    """Describe in one line an adaptive policy's gain over one length for all."""
     ratio = compared["psnr_std_ratio"]
     evenness = "has no deviation to compare" if ratio is None else f"has {ratio:.3f} of its PSNR deviation"
     return (

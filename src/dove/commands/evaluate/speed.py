@@ -42,7 +42,7 @@ class SpeedOptions(EvaluationOptions):
     repetitions: int = 7
     """Measurements of each model and length, after a warm-up; the median is reported."""
     text_tokens: int = 112
-    """Of a question to the language model."""
+    """Text tokens of a question to the language model."""
     count_only: bool = False
     """Count operations without running anything: needs no memory, so any preset goes."""
 

@@ -22,7 +22,7 @@ class AskOptions:
     model: str
     """A folder of dove vlm train, or a hub id."""
     tokenizer: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Where the model's image tokenizer is, if not where it was in training."""
+    """Place of the model's image tokenizer, if not where it was in training."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ()
     """Image tokens: numbers, auto, ...; one answer for each. None: the model's own choice."""
     device: str = "auto"

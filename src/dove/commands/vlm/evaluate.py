@@ -33,7 +33,7 @@ class VlmOptions(EvaluationOptions):
     images: str = ""
     """Folder that image paths start from; the file's own by default."""
     tokenizer: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Where the models' image tokenizer is, if not where it was in training."""
+    """Place of the models' image tokenizer, if not where it was in training."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """At most so many questions, drawn at random by the seed."""
     shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
