@@ -61,11 +61,7 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Compute the SHA-256 of a checkpoint's config and weights, one after the other.
-
-    Raises:
-        UserError: If one of them is missing.
-    """
+    """Compute the SHA-256 of a checkpoint's config and weights, one after the other."""
     digest = hashlib.sha256()
     for path in (folder / CONFIG_FILE, *weight_files(folder)):
         try:
@@ -119,11 +115,7 @@ def model_type(kind: type) -> str:
 
 
 def read_model_type(folder: Path) -> str:
-    """Read the model type of a checkpoint folder; "Dove" where the config has none.
-
-    Raises:
-        UserError: If there is no readable config.
-    """
+    """Read the model type of a checkpoint folder; "Dove" where the config has none."""
     file = folder / CONFIG_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -76,12 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Find the command, parse its options, run it.
-
-    Raises:
-        UserError: if there is no such command, or from the command itself.
-        SystemExit: from the parser, after a help text (0).
-    """
+    """Find the command, parse its options, run it."""
     name = next((name for name in COMMANDS if arguments[: name.count(" ") + 1] == name.split()), None)
     if name is not None:
         return run_command(name, arguments[name.count(" ") + 1 :])
@@ -100,11 +95,7 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def run_command(name: str, arguments: list[str]) -> int:
-    """Import a command's module, parse ``arguments`` into its options and run it.
-
-    Raises:
-        UserError: for a file whose name begins like a flag, or from the command itself.
-    """
+    """Import a command's module, parse ``arguments`` into its options and run it."""
     import tyro
 
     from dove.flags import parse_flags

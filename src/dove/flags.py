@@ -19,15 +19,8 @@ RULE = re.compile(r"[─-]{5,}")
 def parse_flags(options: Any, *, prog: str, arguments: Sequence[str], **settings: Any) -> Any:
     """Parse a command line into a dataclass, or one of a union of them.
 
-    Args:
-        options: what ``tyro.cli`` takes as its first argument.
-        prog: name of the command in messages.
-        arguments: command line without the name of the command.
-        settings: further arguments of ``tyro.cli``.
-
     Raises:
         UserError: for an unknown flag, with the nearest one there is; for a missing or wrong value.
-        SystemExit: after a help text.
     """
     box = io.StringIO()
     try:

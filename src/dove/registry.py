@@ -34,11 +34,7 @@ def find_class(model_type: str) -> Callable[..., Any] | None:
 
 
 def require_known_type(folder: Path, known: Iterable[str]) -> str:
-    """Read the model type of a checkpoint folder, which must be a known one.
-
-    Raises:
-        UserError: If there is no readable config, or it describes a kind that is not among ``known``.
-    """
+    """Read the model type of a checkpoint folder, which must be a known one."""
     kind = read_model_type(folder)
     if kind not in known:
         raise UserError(f"{folder} holds a model of type {kind!r}; the known types are {', '.join(known)}")

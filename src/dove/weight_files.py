@@ -29,10 +29,6 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
 def weight_files(folder: Path, stem: str = STEM) -> list[Path]:
     """List the file with the weights, or the shards in the order of their names.
 
-    Args:
-        folder: checkpoint folder.
-        stem: name of the file without its suffix.
-
     Raises:
         UserError: If one is missing, or the index is damaged or leads out of the folder.
     """

@@ -28,11 +28,7 @@ class FlatColourConfig:
 
 
 class FlatColour(FixedLength):
-    """Tokenizer whose only token is the mean colour, the best constant for the squared error.
-
-    Args:
-        config: the size of the images.
-    """
+    """Tokenizer whose only token is the mean colour, the best constant for the squared error."""
 
     def __init__(self, config: FlatColourConfig):
         super().__init__()

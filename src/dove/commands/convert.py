@@ -43,11 +43,7 @@ class ConvertOptions:
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert, save, and say what became of every name.
-
-    Raises:
-        UserError: if the file cannot be read, its parts are not found or fit twice, or the folder cannot be written.
-    """
+    """Convert, save, and say what became of every name."""
     if options.kind != "dove":
         from dove.integrations.rivals import convert_rival
 

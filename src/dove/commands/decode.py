@@ -33,11 +33,7 @@ class DecodeOptions:
 
 
 def run(options: DecodeOptions) -> None:
-    """Decode every record.
-
-    Raises:
-        UserError: if the tokens are damaged, unfinished or another checkpoint's.
-    """
+    """Decode every record."""
     import io
 
     from tqdm import tqdm

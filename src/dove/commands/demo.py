@@ -38,11 +38,7 @@ class DemoOptions:
 
 
 def run(options: DemoOptions) -> None:
-    """Serve the page until it is interrupted.
-
-    Raises:
-        UserError: if gradio is missing, a checkpoint cannot be loaded, or the address is taken.
-    """
+    """Serve the page until it is interrupted."""
     require_gradio()
     from dove.checkpoint import shipped_checkpoints
     from dove.demo.page import Demo, scratch_folder, serve
@@ -57,11 +53,7 @@ def run(options: DemoOptions) -> None:
 
 
 def load_for_page(source: str, device: str) -> "Tokenizer":
-    """Load a tokenizer of any kind onto a device.
-
-    Raises:
-        UserError: if there is no such checkpoint or device.
-    """
+    """Load a tokenizer of any kind onto a device."""
     from torch import nn
 
     from dove.registry import load_tokenizer
@@ -74,11 +66,7 @@ def load_for_page(source: str, device: str) -> "Tokenizer":
 
 
 def require_gradio() -> None:
-    """Check that the packages of the page are installed.
-
-    Raises:
-        UserError: if gradio, matplotlib or scikit-image is not installed.
-    """
+    """Check that the packages of the page are installed."""
     from importlib.util import find_spec
 
     missing = [
@@ -93,11 +81,7 @@ def require_gradio() -> None:
 
 
 def parse_compared(entries: Sequence[str]) -> dict[str, str]:
-    """Parse entries LABEL=CHECKPOINT to checkpoints by label.
-
-    Raises:
-        UserError: for an entry of another form, or a label that comes twice.
-    """
+    """Parse entries LABEL=CHECKPOINT to checkpoints by label."""
     compared: dict[str, str] = {}
     for entry in entries:
         label, separator, source = entry.partition("=")

@@ -131,11 +131,7 @@ def weights() -> list[Finding]:
 
 
 def try_tokenizer(name: str) -> float:
-    """Measure the PSNR in dB of a ramp rebuilt from all tokens of a tokenizer.
-
-    Raises:
-        UserError: if it cannot be loaded.
-    """
+    """Measure the PSNR in dB of a ramp rebuilt from all tokens of a tokenizer."""
     import torch
 
     from dove.metrics import psnr

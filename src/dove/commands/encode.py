@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 def run(options: EncodeOptions) -> None:
-    """Encode what is not encoded yet.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all others are done.
-    """
+    """Encode what is not encoded yet."""
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable, summarise_unreadable
@@ -44,11 +40,7 @@ def run(options: EncodeOptions) -> None:
 
 
 def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
-    """Open the store that the options describe, new or unfinished, and make the encoder that fills it.
-
-    Raises:
-        UserError: for options that cannot work, or a folder with other tokens.
-    """
+    """Open the store that the options describe, new or unfinished, and make the encoder that fills it."""
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
     from dove.data.names import readable
     from dove.store import Manifest, TokenStore

@@ -17,12 +17,7 @@ from dove.store import TokenStore
 
 
 class ShardActor:
-    """A model on one device of the cluster; Ray makes as many as there is room for.
-
-    Args:
-        options: of the command, with the device of this actor.
-        folder: the one that the command was called in, from which its paths start.
-    """
+    """A model on one device of the cluster; Ray makes as many as there is room for."""
 
     def __init__(self, options: EncodeOptions, folder: str):
         import torch
@@ -44,11 +39,7 @@ class ShardActor:
 
 
 def encode_on_cluster(options: EncodeOptions, store: TokenStore, missing: Sequence[int], progress: Any) -> None:
-    """Write the missing shards on all machines of the cluster that ``RAY_ADDRESS`` names, or on this one.
-
-    Raises:
-        UserError: without Ray, or for the first shard that failed, after the others are done.
-    """
+    """Write the missing shards on all machines of the cluster that ``RAY_ADDRESS`` names, or on this one."""
     try:
         import ray
         import ray.data

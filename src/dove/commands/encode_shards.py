@@ -58,14 +58,7 @@ class EncodeOptions:
 
 
 class ShardEncoder:
-    """A model and the images it turns into shards.
-
-    Args:
-        options: of the command.
-
-    Raises:
-        UserError: for a model, images or a number of tokens that don't do.
-    """
+    """A model and the images it turns into shards."""
 
     def __init__(self, options: EncodeOptions):
         from dove.data.images import open_images

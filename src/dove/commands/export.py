@@ -18,11 +18,7 @@ class ExportOptions:
 
 
 def run(options: ExportOptions) -> None:
-    """Write the file.
-
-    Raises:
-        UserError: for a model that cannot be exported, or a file that cannot be written.
-    """
+    """Write the file."""
     from dove.integrations.onnx import export_encoder
     from dove.tokenizer import Dove
 

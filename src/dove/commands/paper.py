@@ -134,11 +134,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> int:
-    """List the experiments, run one, train or measure what they compare, or write down what came out.
-
-    Raises:
-        UserError: if there is no such experiment, it cannot be run yet, or data are missing.
-    """
+    """List the experiments, run one, train or measure what they compare, or write down what came out."""
     if isinstance(options, RunOptions):
         return run_experiment(options)
     if isinstance(options, TrainOptions):
@@ -177,11 +173,7 @@ def squeezenet_file(given: Path | None) -> Path | None:
 
 
 def train_bench(options: TrainOptions) -> int:
-    """Make what the bench lacks and return 1 if a row fails, else 0.
-
-    Raises:
-        UserError: without data or network weights, or for unknown names.
-    """
+    """Make what the bench lacks and return 1 if a row fails, else 0."""
     squeezenet = squeezenet_file(options.squeezenet)
     load_rows(options.only)
     if not options.data or not squeezenet:
@@ -198,11 +190,7 @@ def train_bench(options: TrainOptions) -> int:
 
 
 def evaluate_bench(options: EvaluateOptions) -> int:
-    """Make the reports that the bench lacks and return 1 if one fails, else 0.
-
-    Raises:
-        UserError: without images, for unknown names, or if nothing is trained.
-    """
+    """Make the reports that the bench lacks and return 1 if one fails, else 0."""
     from dove.cli import main
     from dove.paper.bench_curves import write_curves
     from dove.paper.bench_reports import BenchReports, measure_bench
@@ -225,11 +213,7 @@ def evaluate_bench(options: EvaluateOptions) -> int:
 
 
 def write_claims(options: ClaimsOptions) -> int:
-    """Judge the claims by the reports, write the page and print the verdicts.
-
-    Raises:
-        UserError: for reports that cannot be read, or if the page cannot be written.
-    """
+    """Judge the claims by the reports, write the page and print the verdicts."""
     from dove.paper.claims import judge, load_claims
     from dove.paper.claims_page import write_page
     from dove.paper.reports import read_reports
@@ -247,11 +231,7 @@ def write_claims(options: ClaimsOptions) -> int:
 
 
 def run_experiment(options: RunOptions) -> int:
-    """Run the commands one after the other and return the exit status of the first that fails, or 0.
-
-    Raises:
-        UserError: before anything is run, if it cannot work.
-    """
+    """Run the commands one after the other and return the exit status of the first that fails, or 0."""
     experiment = load_experiment(options.name)
     plan = experiment.scales[options.scale]
     places = Places(options.data, options.output, options.model, options.bench, options.squeezenet)
@@ -272,11 +252,7 @@ def run_experiment(options: RunOptions) -> int:
 
 
 def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
-    """Print and run commands up to the first that fails, and return its exit status, or 0.
-
-    Raises:
-        UserError: if there are to be less than one process.
-    """
+    """Print and run commands up to the first that fails, and return its exit status, or 0."""
     from dove.cli import main
 
     if options.processes is not None and options.processes < 1:

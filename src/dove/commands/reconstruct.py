@@ -62,12 +62,7 @@ class ReconstructOptions:
 
 
 def run(options: ReconstructOptions) -> None:
-    """Rebuild every readable image and write what was asked for.
-
-    Raises:
-        UserError: for options that cannot work, before anything is computed; for unreadable images, after all others
-            are done.
-    """
+    """Rebuild every readable image and write what was asked for."""
     import torch
 
     from dove.commands.reconstruct_tiles import OVERLAP, reconstruct_tiles

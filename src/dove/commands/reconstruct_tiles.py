@@ -25,11 +25,7 @@ MOST_TILED_ROWS = 8
 
 
 def require_plots() -> None:
-    """Check that the picture can be drawn.
-
-    Raises:
-        UserError: if matplotlib is not installed.
-    """
+    """Check that the picture can be drawn."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -44,16 +40,7 @@ def reconstruct_tiles(
     overlap: int,
     max_side: int | None = None,
 ) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr.
-
-    Args:
-        model: the tokenizer.
-        dataset: the photos.
-        policies: one for each reconstruction.
-        query: subject that the tokens of every tile describe first.
-        overlap: pixels that neighbouring tiles share at least.
-        max_side: photos with a longer side are scaled down to it; None to take them as they are.
-    """
+    """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr."""
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable

@@ -25,17 +25,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 
 def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], command: str) -> Settings:
-    """Parse settings from the preset, then ``--config`` files, then flags; the last value given wins.
-
-    Args:
-        arguments: what stands behind the command.
-        presets: by name; help without a preset is that of dove-tiny, else of the first.
-        command: the command itself, for messages.
-
-    Raises:
-        UserError: for an unknown preset, an unreadable file, or flags that don't exist or don't fit.
-        SystemExit: from the parser, after a help text.
-    """
+    """Parse settings from the preset, then ``--config`` files, then flags; the last value given wins."""
     preset, flags = _take(list(arguments), "--preset")
     files: list[str] = []
     while "--config" in flags or any(flag.startswith("--config=") for flag in flags):

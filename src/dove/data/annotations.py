@@ -46,12 +46,7 @@ class Conversion:
     """Text that names an example, by reason."""
 
     def skip(self, reason: str, example: str = "") -> None:
-        """Count something that is left out.
-
-        Args:
-            reason: Plural noun phrase under which it is counted.
-            example: Name of what was left out, for the summary; empty for none.
-        """
+        """Count something that is left out."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
         if example:
             self.examples.setdefault(reason, f" (such as {example})")

@@ -59,11 +59,7 @@ class TarImages(ImageDataset):
         return self._starts
 
     def raw(self, index: int) -> RawRecord:
-        """See `ImageDataset.raw`.
-
-        Raises:
-            UserError: If the shard cannot be read, or the picture's metadata are damaged.
-        """
+        """See `ImageDataset.raw`."""
         picture = self.pictures[index]
         name = f"{readable(picture.path)} sample {picture.key}"
         metadata: dict[str, Any] = {}

@@ -60,12 +60,6 @@ class TrainingImages(Dataset[Tensor]):
     """Augmented pictures, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
 
     Where the source skips unreadable pictures, the next readable one takes the place and a warning is logged.
-
-    Args:
-        dataset: the pictures.
-        image_size: side of the result, in pixels.
-        config: augmentation.
-        seed: seed that, with the pair, decides every random choice.
     """
 
     def __init__(
@@ -82,11 +76,7 @@ class TrainingImages(Dataset[Tensor]):
         return self.dataset.raw(index).key
 
     def __getitem__(self, sample: tuple[int, int]) -> Float[Tensor, "3 S S"]:
-        """Read and augment one picture; float32 in [-1, 1].
-
-        Raises:
-            UserError: If the picture cannot be read and the source raises, or ``MAX_UNREADABLE_RUN`` in a row cannot.
-        """
+        """Read and augment one picture; float32 in [-1, 1]."""
         epoch, index = sample
         # One more than the index: epochs' permutations are drawn from [seed, epoch, 0].
         rng = np.random.default_rng([self.seed, epoch, index + 1])
@@ -123,10 +113,7 @@ class ResumableSampler(Sampler[tuple[int, int]]):
     the same number of images per step.
 
     Args:
-        num_samples: size of the dataset.
-        seed: seed of the permutations.
         rank: index of this process, 0 to ``world_size - 1``.
-        world_size: number of processes.
         start: number of pairs that this rank has had, ``steps * batch_size``.
         blocks: boundaries of the runs of records that are read together, from 0 to ``num_samples``; None for one run.
         window: blocks that are shuffled together, in a random order of the blocks; 0 for all.

@@ -40,11 +40,7 @@ def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Ima
 
 
 def _apply(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Convert a picture to sRGB; return None where its numbers are sRGB already.
-
-    Raises:
-        OSError, ValueError, ImageCms.PyCMSError: if the profile is damaged or does not fit the picture.
-    """
+    """Convert a picture to sRGB; return None where its numbers are sRGB already."""
     mode = _profile_mode(profile)
     if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode not in _GREY_MODES):
         raise ValueError(f"a profile for {mode}, a picture in {image.mode}")

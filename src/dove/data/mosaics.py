@@ -45,9 +45,6 @@ class Mosaics(Dataset[QueryExample]):
 
     Args:
         photos: pictures of one object each, with the object's ``name`` in the metadata.
-        image_size: side S of a scene, in pixels.
-        config: composition of the scenes.
-        seed: seed that, with the pair, decides every random choice.
         whole: photos with ``name`` and ``bbox`` that make a scene alone, for ``config.whole_share`` of the scenes.
 
     Raises:

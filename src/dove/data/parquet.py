@@ -56,7 +56,6 @@ class ParquetImages(ImageDataset):
     Row groups are read through a memory map when one of their rows is asked for, and the most recent are kept.
 
     Args:
-        paths: the files.
         image_column: encoded bytes, a path of an image file below the folder of the parquet file, a struct
             ``{bytes, path}`` of them, or a list of these, each image of which is a record.
         columns: other columns that become metadata; None for all.
@@ -94,11 +93,7 @@ class ParquetImages(ImageDataset):
         return list(dict.fromkeys(self._starts))
 
     def raw(self, index: int) -> RawRecord:
-        """See `ImageDataset.raw`.
-
-        Raises:
-            UserError: If the row group is damaged, or the image's path leads out of the table's folder.
-        """
+        """See `ImageDataset.raw`."""
         number = bisect_right(self._starts, index) - 1
         group, table = self._groups[number], self._table(number)
         offset, place = group.locate(index - self._starts[number])
@@ -143,11 +138,7 @@ class ParquetImages(ImageDataset):
 
 
 def require_columns(source: str, present: Sequence[str], wanted: Sequence[str]) -> None:
-    """Make sure that a table has its columns.
-
-    Raises:
-        UserError: If columns are missing; the message gives the first one and those that exist.
-    """
+    """Make sure that a table has its columns."""
     missing = [name for name in wanted if name not in present]
     if missing:
         raise UserError(f"{source}: has no column '{missing[0]}'; its columns are {', '.join(present)}")
@@ -216,11 +207,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _beside(table: str, path: str, name: str) -> Path:
-    """Find the image file that a cell names.
-
-    Raises:
-        UserError: If it is not below the folder of the table: data must not choose which files are read.
-    """
+    """Find the image file that a cell names."""
     folder = os.path.abspath(os.path.dirname(table))
     found = os.path.normpath(os.path.join(folder, path))
     if os.path.commonpath([folder, found]) != folder:

@@ -40,10 +40,6 @@ class Annotation:
 def read_annotations(path: str | Path, skip: Skip = lambda _reason: None) -> list[Annotation]:
     """Read all entries of a reference annotation file; only checks that need the images are left out.
 
-    Args:
-        path: the file.
-        skip: called with the reason for every box that is left out.
-
     Raises:
         UserError: If the file is not readable or an entry is wrong; the message gives the entry and the field.
     """
@@ -73,11 +69,6 @@ def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
 
 def check_entry(entry: Any, where: str, skip: Skip = lambda _reason: None) -> Annotation:
     """Check an entry and convert it to an annotation; boxes that are null are left out.
-
-    Args:
-        entry: an object with ``KEYS``.
-        where: name of the entry in messages.
-        skip: called with the reason for every box that is left out.
 
     Raises:
         UserError: If a field is missing or wrong; the message gives the field.
@@ -118,11 +109,7 @@ def _check_box(box: Any, where: str) -> Box:
 
 
 def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> None:
-    """Make sure that boxes lie in an image of a size (width, height).
-
-    Raises:
-        UserError: If one does not; the message gives the first.
-    """
+    """Make sure that boxes lie in an image of a size (width, height)."""
     for place, (x, y, width, height) in enumerate(boxes):
         if min(x, y) < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK:
             raise UserError(
@@ -136,10 +123,6 @@ class AnnotatedImages(Dataset[QueryExample]):
 
     The central square of a picture is taken with its boxes, and never mirrored, since a query may say "left". Queries
     without any box left in the square are counted in ``left_out``; a picture without queries gets the query "null".
-
-    Args:
-        dataset: the pictures.
-        image_size: side of the result, in pixels.
     """
 
     collate = staticmethod(QueryBatch.collate)
@@ -174,11 +157,7 @@ class AnnotatedImages(Dataset[QueryExample]):
 
 
 def queries_of(record: Record) -> list[Ask]:
-    """Read the queries about a record, in pixels of its image.
-
-    Raises:
-        UserError: If there are none or one is wrong; the message gives the record and the field.
-    """
+    """Read the queries about a record, in pixels of its image."""
     if "queries" in record.metadata:
         entries = record.metadata["queries"]
     elif "names" in record.metadata and "bboxes" in record.metadata:

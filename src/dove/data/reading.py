@@ -173,11 +173,7 @@ def _read_open(source: BinaryFile, name: str) -> bytes:
 
 
 def check_size(size: int, name: str, limit: int | None = None) -> None:
-    """Refuse sizes that would fill the memory.
-
-    Raises:
-        UserError: If there are more than ``limit`` bytes (None: ``MAX_BYTES``).
-    """
+    """Refuse sizes that would fill the memory."""
     limit = MAX_BYTES if limit is None else limit
     if size > limit:
         raise UserError(f"{name}: {size} bytes are more than the {limit} accepted; leave it out or make it smaller")

@@ -81,18 +81,7 @@ def load_cutouts(source: str) -> list[CutOut]:
 
 
 class Scenes(Dataset[QueryExample]):
-    """Endless scenes, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
-
-    Args:
-        photos: backgrounds.
-        cutouts: things to lay on them.
-        image_size: side S of a scene, in pixels.
-        config: composition of the scenes.
-        seed: seed that, with the pair, decides every random choice.
-
-    Raises:
-        UserError: for cut-outs of fewer than two captions.
-    """
+    """Endless scenes, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields."""
 
     collate = staticmethod(QueryBatch.collate)
 

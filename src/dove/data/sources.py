@@ -53,11 +53,7 @@ class TableImages(ImageDataset):
         return len(self.rows)
 
     def raw(self, index: int) -> RawRecord:
-        """See `ImageDataset.raw`.
-
-        Raises:
-            UserError: If the image's path leads out of the download folders.
-        """
+        """See `ImageDataset.raw`."""
         row = dict(self.rows[index])
         cell, name = row.pop(self.image_column) or {}, f"{self.name} row {index}"
         source = cell.get("bytes")
@@ -90,11 +86,7 @@ def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | No
 
 
 def _downloaded(path: str, name: str) -> Path:
-    """Find a picture that the dataset holds as a file.
-
-    Raises:
-        UserError: If it lies elsewhere: a dataset must not choose which files are read.
-    """
+    """Find a picture that the dataset holds as a file."""
     real = Path(path).resolve()
     if not any(real.is_relative_to(folder.resolve()) for folder in _hub_folders()):
         raise UserError(f"{name}: its path leads to {path}, outside what was downloaded; leave it out")

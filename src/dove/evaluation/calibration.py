@@ -59,11 +59,7 @@ def calibrate(
     budgets: Sequence[float],
     batch_size: int,
 ) -> Calibration:
-    """Encode every image once; decode it at fixed lengths and at those that each policy chooses.
-
-    Raises:
-        UserError: If the model predicts no quality, lengths do not fit it, or there are fewer than two images.
-    """
+    """Encode every image once; decode it at fixed lengths and at those that each policy chooses."""
     model = subject.tokenizer
     if not isinstance(model, Dove) or model.config.eos_head != "quality":
         raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")

@@ -51,11 +51,7 @@ def make_slug(name: str) -> str:
 
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
-    """Load the models of an evaluation, each once.
-
-    Raises:
-        UserError: If there is none, or one cannot be loaded.
-    """
+    """Load the models of an evaluation, each once."""
     if not names:
         raise UserError("no model is given; pass --model dove-tiny, checkpoint folders or hub ids")
     target = select_device(device)

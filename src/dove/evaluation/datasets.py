@@ -88,15 +88,6 @@ def locate(
 
     A known name is first looked up in the folder that the environment variable DOVE_DATA names, else in ``data``: NAME-train
     and NAME-test as parquet or folders, or the folders NAME/train and NAME/test. Only then it means the hub.
-
-    Args:
-        sources: sources as the user wrote them.
-        role: "train" or "test".
-        image_column: column of the images in parquet and hub data; None for the usual one.
-        label_column: column of the labels; None for the usual one.
-
-    Raises:
-        UserError: If a single word is neither a path nor a known name.
     """
     columns = {"image_column": image_column or "image", "label_column": label_column or "label"}
     word = sources[0] if len(sources) == 1 else ""
@@ -112,11 +103,7 @@ def locate(
 
 
 def known_name(word: str) -> str:
-    """Find the known dataset of a name; hyphens, underscores and capitals don't matter.
-
-    Raises:
-        UserError: If there is none, listing all.
-    """
+    """Find the known dataset of a name; hyphens, underscores and capitals don't matter."""
     plain = {re.sub(r"[-_]", "", name): name for name in KNOWN}
     wanted = re.sub(r"[-_]", "", word.lower())
     if wanted in plain:
@@ -148,17 +135,7 @@ def _local(name: str, role: str) -> str | None:
 
 
 def load_labelled(location: Location, role: str, *, limit: int | None = None, seed: int = 0) -> LabelledImages:
-    """Open a source and read its labels.
-
-    Args:
-        location: source to open.
-        role: "train" or "test".
-        limit: greatest number of images, drawn at random; None for all.
-        seed: seed of the draw.
-
-    Raises:
-        UserError: If it cannot be opened, is empty, or lacks labels.
-    """
+    """Open a source and read its labels."""
     try:
         images = Images(location.sources, limit=limit, seed=seed, image_column=location.image_column)
     except UserError as error:
@@ -175,11 +152,7 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
 
 
 def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
-    """Read the class of every record by its key. In class folders it is the name of the folder.
-
-    Raises:
-        UserError: If records have none.
-    """
+    """Read the class of every record by its key. In class folders it is the name of the folder."""
     base = dataset.dataset if isinstance(dataset, ImageSubset) else dataset
     folders = isinstance(base, FileImages)
     classes: dict[str, str] = {}
@@ -211,11 +184,7 @@ def _class(value: Any, where: str) -> str:
 
 
 def require_learnable(classes: Sequence[str]) -> None:
-    """Make sure that a classifier can be trained and validated on images of these classes.
-
-    Raises:
-        UserError: If there is a single class, there are too few images, or a class has one image.
-    """
+    """Make sure that a classifier can be trained and validated on images of these classes."""
     counts = Counter(classes)
     if len(counts) < 2:
         raise UserError(f"train: all {len(classes)} images are of one class; a probe needs at least 2 classes")
@@ -236,9 +205,6 @@ def require_same_classes(train: LabelledImages, test: LabelledImages) -> None:
     """Make sure that training and test images are of the same classes, and not the same images.
 
     A random part of the test images may lack some classes.
-
-    Raises:
-        UserError: If they differ; the message gives the difference.
     """
     if train.images.sha256 == test.images.sha256:
         raise UserError("train and test are the same images; a probe is tested on images that it was not trained on")

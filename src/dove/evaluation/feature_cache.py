@@ -60,12 +60,7 @@ class PooledFeatures:
 
 
 def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B 2*F"]:
-    """Concatenate mean and maximum over the vectors of each image.
-
-    Args:
-        values: vectors.
-        mask: True where a vector counts, at least once per image; None for all.
-    """
+    """Concatenate mean and maximum over the vectors of each image."""
     if mask is None:
         return torch.cat([values.mean(1), values.amax(1)], dim=1)
     dropped = ~mask[..., None]
@@ -77,11 +72,7 @@ def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None
 def extract(
     subject: Subject, sources: Sequence[FeatureSource], pixels: Float[Tensor, "B 3 S S"]
 ) -> dict[FeatureSource, tuple[Tensor, Tensor]]:
-    """Compute pooled features (B, F) and the number of pooled vectors (B,), by source, on the CPU.
-
-    Raises:
-        UserError: If some features are not finite.
-    """
+    """Compute pooled features (B, F) and the number of pooled vectors (B,), by source, on the CPU."""
     model, pixels = subject.tokenizer, pixels.to(subject.device)
     found: dict[FeatureSource, tuple[Tensor, Tensor]] = {}
     policies = {source: source.num_tokens for source in sources if source.num_tokens is not None}
@@ -110,11 +101,6 @@ class FeatureCache:
     A file's path follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
     source), the model's image size and the source of the features. An interrupted run continues behind its last file, and
     a run with one more length extracts that one alone.
-
-    Args:
-        subject: the model.
-        images: the images.
-        batch_size: images at a time.
     """
 
     def __init__(self, subject: Subject, images: Images, batch_size: int):
@@ -122,15 +108,7 @@ class FeatureCache:
         self._folder: Path | None = cache_folder("features")
 
     def collect(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
-        """Load or extract the features of all readable images, by source.
-
-        Args:
-            sources: features to collect.
-            role: role of the images, for the progress bar.
-
-        Raises:
-            UserError: If no image is readable, or some features are not finite.
-        """
+        """Load or extract the features of all readable images, by source."""
         parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
         description = f"{self.subject.name}: features of {role}"
         with tqdm(total=len(self.images), desc=description, unit="image", disable=None, leave=False) as progress:

@@ -12,10 +12,6 @@ def hidden_grid_features(model: Dove, images: Float[Tensor, "B 3 S S"]) -> Float
     """Compute the output of each of the token generator's L blocks at the N grid positions (row by row).
 
     Grid positions don't see timestamps, so none are run with them.
-
-    Args:
-        model: the tokenizer.
-        images: pixels in [-1, 1], on the model's device.
     """
     prefix = model.generator.embed(model.vqgan.encode(images))
     found: list[Tensor] = []

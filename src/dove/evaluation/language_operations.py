@@ -28,13 +28,6 @@ def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
 
     This is the prefill of a question: every position is read once, in parallel, and no answer is generated. The layer that
     projects tokens to the language model's width is left out; it is a thousandth of one position's work.
-
-    Args:
-        model: The language model, on the meta device.
-        positions: Number of vectors, 1 or more.
-
-    Raises:
-        UserError: If there is less than one position.
     """
     if positions < 1:
         raise UserError(f"a language model cannot read {positions} positions; pass at least 1")

@@ -52,11 +52,7 @@ def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
 def study_lengths(
     subject: Subject, images: Images, num_tokens: str, fixed: Sequence[int], batch_size: int
 ) -> LengthStudy:
-    """Encode every image once; decode it at each of the fixed lengths.
-
-    Raises:
-        UserError: If a length does not fit the model, or there are fewer than two images.
-    """
+    """Encode every image once; decode it at each of the fixed lengths."""
     tokenizer = subject.tokenizer
     lengths: list[int] = []
     complexity: list[float] = []

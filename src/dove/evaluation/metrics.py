@@ -82,11 +82,7 @@ class FeatureStatistics:
         self._root: NDArray[np.float64] | None = None
 
     def update(self, features: Float[Tensor, "B F"]) -> None:
-        """Add a batch of feature vectors.
-
-        Raises:
-            UserError: If features are not finite.
-        """
+        """Add a batch of feature vectors."""
         batch = features.double().cpu().numpy()
         if not np.isfinite(batch).all():
             raise UserError("some features of the images are not finite; check the network's weights and the model")
@@ -101,11 +97,7 @@ class FeatureStatistics:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Sample covariance (divided by n - 1), (F, F).
-
-        Raises:
-            UserError: If there are fewer than two vectors.
-        """
+        """Sample covariance (divided by n - 1), (F, F)."""
         if self.count < 2:
             raise UserError(f"a covariance needs at least 2 images, not {self.count}")
         return self._scatter / (self.count - 1)
@@ -131,11 +123,7 @@ class FeatureStatistics:
 
 
 def require_enough_images(count: int, width: int, name: str) -> None:
-    """Refuse a Frechet distance whose covariances would be singular.
-
-    Raises:
-        UserError: If there are no more images than features.
-    """
+    """Refuse a Frechet distance whose covariances would be singular."""
     if count <= width:
         raise UserError(
             f"{name} of {count} images says little: its {width} features need at least {width + 1} images; "

@@ -70,10 +70,6 @@ class FeatureMetric(NetworkMetric):
     """Distance of unit-normalised maps of a frozen network, and its last map averaged over positions.
 
     Images pass the network at their own size, so numbers of different image sizes do not compare.
-
-    Args:
-        network: Gives the maps.
-        device: Device to compute on.
     """
 
     def __init__(self, network: FrozenNetwork, device: torch.device) -> None:
@@ -101,18 +97,7 @@ class FeatureMetric(NetworkMetric):
 def fit_metric(
     metric: NetworkMetric, image_size: int, images: int, optional: set[str], *, allow_few_images: bool
 ) -> None:
-    """Check a metric against the images; take an optional Frechet distance away that they are too few for, said on stderr.
-
-    Args:
-        metric: Metric to check.
-        image_size: Side of the smallest images, in pixels.
-        images: Number of images.
-        optional: Columns that may be taken away.
-        allow_few_images: Keep Frechet distances of fewer images than features.
-
-    Raises:
-        UserError: If the images are too small, or too few for a Frechet distance that is not optional.
-    """
+    """Check a metric against the images; take an optional Frechet distance away that they are too few for, said on stderr."""
     columns = {name for name in (metric.distance_name, metric.frechet_name) if name}
     if image_size < metric.min_image_size:
         raise UserError(

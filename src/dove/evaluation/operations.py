@@ -64,10 +64,6 @@ def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
     """Count the operations that convert the tokens of one image to pixels.
 
     Without a prior a ``Dove``'s token decoder always sees K positions, zeros where tokens were cut.
-
-    Args:
-        tokenizer: see ``encode_operations``.
-        positions: number of tokens of the image.
     """
     if isinstance(tokenizer, Dove):
         model = on_meta(tokenizer)

@@ -41,11 +41,7 @@ class Segmentation:
 
 
 def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Collect pixels (B, 3, S, S) and, by source, features (B, N, width) of all readable images, on the CPU.
-
-    Raises:
-        UserError: If there is only one image, or the model has no hidden layers over a grid.
-    """
+    """Collect pixels (B, 3, S, S) and, by source, features (B, N, width) of all readable images, on the CPU."""
     model = subject.tokenizer
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no token generator over a grid; pass DOVE checkpoints")
@@ -62,11 +58,7 @@ def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple
 
 
 def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
-    """Make sure that images have components: directions in which they differ from each other and within themselves.
-
-    Raises:
-        UserError: If there is a single image, or each image has one colour alone.
-    """
+    """Make sure that images have components: directions in which they differ from each other and within themselves."""
     if len(pixels) < 2:
         raise UserError("one image is too few for principal components over images; pass at least 2")
     if bool((pixels.flatten(2).amax(-1) - pixels.flatten(2).amin(-1) == 0).all()):
@@ -78,9 +70,6 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
 
     Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
     means the same in each of them.
-
-    Raises:
-        UserError: If the features are not finite, too narrow or all equal.
     """
     flat = features.flatten(0, 1).double().numpy()
     if not np.isfinite(flat).all():
@@ -118,17 +107,7 @@ def picture_rows(
 def evaluate_pca(
     subject: Subject, images: Images, *, batch_size: int, shown: int
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
-    """Compute one row of numbers for each source of features, and the picture's rows.
-
-    Args:
-        subject: the model.
-        images: images over which the components are computed.
-        batch_size: images at a time.
-        shown: images in the picture.
-
-    Raises:
-        UserError: If images or features have no components.
-    """
+    """Compute one row of numbers for each source of features, and the picture's rows."""
     pixels, features = collect_features(subject, images, batch_size)
     require_contrast(pixels)
     segmentations = [segment(source, values) for source, values in features.items()]

@@ -50,10 +50,6 @@ class Problem:
 def fit_mlp(problem: Problem, seed: int) -> dict[str, Any]:
     """Train an MLP with one hidden layer on standardised features; it stops early by a part of the training images.
 
-    Args:
-        problem: the data.
-        seed: seed of the weights, the split and the order of the images.
-
     Returns:
         ``top1`` in percent of the test images, ``top1_stderr`` and ``epochs``.
     """
@@ -76,10 +72,6 @@ def fit_linear(problem: Problem, seed: int) -> dict[str, Any]:
 
     The strength C of its L2 penalty is the one that does best on a stratified fifth of the training images, after
     training on the rest; the layer is then trained on all of them. Of equals the smallest C is taken.
-
-    Args:
-        problem: the data.
-        seed: seed of the split.
 
     Returns:
         ``top1`` in percent of the test images, ``top1_stderr``, ``val_top1`` of the fifth, ``C`` and whether the solver
@@ -136,9 +128,6 @@ def feature_sources(
         kind: "mlp" probes tokens, "linear" hidden layers, or tokens where there are none.
         num_tokens: lengths; none for powers of two and auto ("mlp") or all tokens ("linear").
         layers: for "linear": numbers from 1, "latents", "tokens", "all" for all numbers; none for "all".
-
-    Raises:
-        UserError: If the model doesn't have a length or a layer.
     """
     model = subject.tokenizer
     if kind == "mlp":
@@ -169,9 +158,6 @@ def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
 
     A model with a few possible lengths is probed at the requested ones among them, or at all if none is, so that one
     command serves models of different lengths.
-
-    Raises:
-        UserError: If a request is no length, or too long.
     """
     capacity, counts = model.max_tokens, model.token_counts
     if len(counts) == 1 or len(counts) < capacity:
@@ -186,11 +172,7 @@ def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
 def make_problem(
     train: LabelledImages, test: LabelledImages, train_features: PooledFeatures, test_features: PooledFeatures
 ) -> Problem:
-    """Join features with classes.
-
-    Raises:
-        UserError: If too few of the training images were readable, or a test class has lost all its training images.
-    """
+    """Join features with classes."""
     learned, asked = train.of(train_features.keys), test.of(test_features.keys)
     require_learnable(learned)
     names, numbers = np.unique(learned, return_inverse=True)
@@ -210,21 +192,7 @@ def evaluate_probe(
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Probe each length (kind "mlp") or layer (kind "linear") of a model; one row for each.
-
-    Args:
-        subject: the model.
-        train: images to train on.
-        test: images to test on.
-        kind: "mlp" or "linear".
-        num_tokens: see ``feature_sources``.
-        layers: see ``feature_sources``.
-        batch_size: images at a time, in the model.
-        seed: seed of the classifiers.
-
-    Raises:
-        UserError: If lengths, layers, images or features don't fit.
-    """
+    """Probe each length (kind "mlp") or layer (kind "linear") of a model; one row for each."""
     sources = feature_sources(subject, kind, num_tokens, layers)
     train_features = FeatureCache(subject, train.images, batch_size).collect(sources, "train")
     test_features = FeatureCache(subject, test.images, batch_size).collect(sources, "test")

@@ -100,12 +100,7 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
 
 
 def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> Int[Tensor, " Q"]:
-    """Choose a wrong query for each of the Q answered ones of the same image: an unanswered one, else the next; -1 without.
-
-    Args:
-        image_of: image of each of N queries.
-        answered: True for the Q queries that have boxes.
-    """
+    """Choose a wrong query for each of the Q answered ones of the same image: an unanswered one, else the next; -1 without."""
     found = []
     for query in answered.nonzero()[:, 0].tolist():
         same = (image_of == image_of[query]).nonzero()[:, 0].tolist()

@@ -88,20 +88,7 @@ def rate_of_tokens(
     batch_size: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Measure bits and PSNR of a model by number of tokens and by fineness of the levels.
-
-    Args:
-        subject: a DOVE.
-        training: images that the quantizer is fitted to.
-        images: images that are measured.
-        lengths: numbers of tokens.
-        fineness: sizes of a level's step in the picture, in root summed squared pixels ([-1, 1]).
-        batch_size: images at a time.
-        seed: seed of the directions in which sensitivity is measured.
-
-    Raises:
-        UserError: If the model is of another kind, or lengths don't fit it.
-    """
+    """Measure bits and PSNR of a model by number of tokens and by fineness of the levels."""
     model = subject.tokenizer
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no continuous tokens to round; pass a DOVE checkpoint")

@@ -123,15 +123,7 @@ class Meter:
 
 
 class Recorder:
-    """Measurement of one model against the originals, in as many passes over the images as needed.
-
-    Args:
-        subject: the model.
-        images: the images.
-        metrics: metrics by networks, beside PSNR and SSIM.
-        batch_size: images at a time.
-        pictures: folder that gets every reconstruction, by model and length; None for no pictures.
-    """
+    """Measurement of one model against the originals, in as many passes over the images as needed."""
 
     def __init__(
         self,
@@ -230,11 +222,7 @@ def default_requests(token_counts: Sequence[int]) -> list[str]:
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:
-    """Select the requested policies that a model can follow; the others are reported on stderr.
-
-    Raises:
-        UserError: If a request is not understood, or none can be followed.
-    """
+    """Select the requested policies that a model can follow; the others are reported on stderr."""
     counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
     fitting: list[LengthPolicy] = []
     left_out: list[LengthPolicy] = []
@@ -268,19 +256,8 @@ def evaluate_reconstruction(
     Each adaptive policy is followed by a row ``fixed@POLICY-mean``: one length for all images, the policy's own mean
     length, rounded. That length is known only after the first pass; such rows take a second pass together.
 
-    Args:
-        subject: the model.
-        images: the images.
-        num_tokens: policies; none for ``default_requests``.
-        metrics: metrics by networks, beside PSNR and SSIM.
-        batch_size: images at a time.
-        pictures: folder for all reconstructions; None for none.
-
     Returns:
         The rows, and the comparison of each adaptive policy with its fixed length.
-
-    Raises:
-        UserError: If the policies don't fit the model.
     """
     counts = subject.tokenizer.token_counts
     policies = fitting_policies(subject, num_tokens or default_requests(counts))

@@ -33,14 +33,7 @@ def cache_folder(name: str) -> Path:
 
 
 def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: int, started: float) -> dict[str, Any]:
-    """Describe the origin of a report's numbers as a JSON object.
-
-    Args:
-        subjects: the models.
-        data: the images, by their role.
-        seed: seed of the run.
-        started: ``time.time()`` at its beginning.
-    """
+    """Describe the origin of a report's numbers as a JSON object."""
     return {
         "command": shlex.join(["dove", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -84,9 +84,6 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tupl
     Args:
         names: checkpoints, or presets that are no checkpoints: those get random weights.
         device: device of the models; the meta device to count the operations of presets alone.
-
-    Raises:
-        UserError: If there is none, or one cannot be loaded.
     """
     if not names:
         raise UserError("no model is given; pass --model with checkpoints or presets")
@@ -111,11 +108,7 @@ def is_preset(name: str) -> bool:
 
 
 def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
-    """Make an untrained tokenizer of a preset's sizes: it is as fast as a trained one.
-
-    Raises:
-        UserError: If the preset is neither of a DOVE nor of a VQGAN.
-    """
+    """Make an untrained tokenizer of a preset's sizes: it is as fast as a trained one."""
     config: object = getattr(PRESETS[preset], "model", None)
     with torch.device(device):
         if type(config) is DoveConfig:  # not one with queries, which is another class
@@ -133,9 +126,6 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
         weights: origin of its weights.
         num_tokens: numbers of tokens and forms of ``auto``; none for an eighth, a quarter, a half and all of its capacity.
             A model that has one number of tokens for every image has a row of that one whatever is asked.
-
-    Raises:
-        UserError: If the model does not have a policy, or the policy's cost depends on the content of the images.
     """
     tokenizer = subject.tokenizer
     capacity = tokenizer.max_tokens
@@ -159,11 +149,7 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
 def speed_images(
     images: Images | None, entries: Sequence[Entry], batch_size: int, seed: int
 ) -> dict[int, Float[Tensor, "B 3 _ _"]]:
-    """Make a batch in [-1, 1] for every image size among the entries, from given images or else of noise.
-
-    Raises:
-        UserError: If none of the images is readable, or lengths depend on them and none are given.
-    """
+    """Make a batch in [-1, 1] for every image size among the entries, from given images or else of noise."""
     batches: dict[int, Tensor] = {}
     for entry in entries:
         side = entry.subject.tokenizer.image_size
@@ -224,12 +210,6 @@ def evaluate_speed(
 
     ``lm_flops`` are those of the encoder and of a language model that reads the image's tokens and the text, without an
     answer; ``lm_multiply_adds`` are half as many.
-
-    Args:
-        entries: models and lengths.
-        timings: timing of each entry; None where nothing was run.
-        language_model: language model on the meta device.
-        text_tokens: number of text tokens beside the image's tokens.
     """
     rows = []
     for entry, timing in tqdm(

@@ -21,7 +21,6 @@ class FrozenNetwork(nn.Module, ABC):
     It stays in eval mode whatever mode its parent is put into, and gradients flow to the images alone.
 
     Args:
-        name: Name of the network.
         mean: Mean of red, green and blue that the network expects, for pixels in [0, 1].
         std: Their standard deviations.
     """
@@ -71,11 +70,7 @@ class FrozenNetwork(nn.Module, ABC):
         return [features.float() for features in self._features(pixels)]
 
     def pooled(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B F"]:
-        """Average the last map over its positions.
-
-        Args:
-            maps: Result of `maps`.
-        """
+        """Average the last map over its positions."""
         return maps[-1].mean(dim=(2, 3))
 
     def sha256(self) -> str:

@@ -30,10 +30,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not finite.
-
-    Raises:
-        UserError: If some are not.
-    """
+    """Refuse weights that are not finite."""
     if not all(value.isfinite().all() for value in state.values()):
         raise UserError(f"{path} is damaged: some of its weights are not finite; download it again")

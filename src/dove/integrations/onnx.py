@@ -22,11 +22,7 @@ image's own EOS, (B,), as ``encode(images, "auto")`` gives; and the margin of EO
 
 
 class Encoder(nn.Module):
-    """Module from images to tokens as plain tensors.
-
-    Args:
-        model: the tokenizer.
-    """
+    """Module from images to tokens as plain tensors."""
 
     def __init__(self, model: Dove):
         super().__init__()

@@ -106,11 +106,7 @@ def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
 def read_config(
     tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer], pixel_range: PixelRange
 ) -> DoveConfig:
-    """Read sizes from the shapes; those that shapes do not show are the paper's: 16 x 16 latents, norm groups, heads.
-
-    Raises:
-        UserError: if a size cannot be determined.
-    """
+    """Read sizes from the shapes; those that shapes do not show are the paper's: 16 x 16 latents, norm groups, heads."""
     try:
         generator = _read_backbone(tensors, layout.generator)
         decoder = _read_backbone(tensors, layout.decoder)

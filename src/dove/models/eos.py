@@ -110,7 +110,6 @@ class QualityEosHead(nn.Module):
     ``eos_bias`` of 2 asks for 2 dB less.
 
     Args:
-        width: of the hidden states.
         target: PSNR in dB at which a sequence ends.
         outputs: 1 for the PSNR alone, 2 for the perceptual distance beside it.
     """

@@ -163,11 +163,7 @@ def vqmodel_settings(config: VQGANConfig) -> dict[str, Any]:
 
 
 def fetch(source: str | Path, kind: str) -> Path:
-    """Find a folder, or download a hub id's config and safetensors.
-
-    Raises:
-        UserError: if there is neither.
-    """
+    """Find a folder, or download a hub id's config and safetensors."""
     if Path(source).is_dir():
         return Path(source)
     try:
@@ -181,11 +177,7 @@ def fetch(source: str | Path, kind: str) -> Path:
 
 
 def read_settings(folder: Path, source: str | Path, kind: str) -> dict[str, Any]:
-    """Read a config.json.
-
-    Raises:
-        UserError: if there is none, or it is no table.
-    """
+    """Read a config.json."""
     if not (folder / "config.json").is_file():
         raise UserError(
             f"cannot load {kind} from the folder {str(source)!r}: it has no config.json; pass a complete one"
@@ -197,11 +189,7 @@ def read_settings(folder: Path, source: str | Path, kind: str) -> dict[str, Any]
 
 
 def check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str | Path) -> None:
-    """Compare settings, as some differences, such as another number of heads, do not show in shapes.
-
-    Raises:
-        UserError: if some differ; the message lists them.
-    """
+    """Compare settings, as some differences, such as another number of heads, do not show in shapes."""
     differing = [
         f"{name} {theirs.get(name)} (configured: {ours[name]})" for name in ours if ours[name] != theirs.get(name)
     ]

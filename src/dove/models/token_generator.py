@@ -40,8 +40,6 @@ class GeneratorOutput:
     """Tokens of the first k timestamps, before any cut.
 
     Attributes:
-        values: the tokens.
-        eos: EOS scores of their positions.
         grid: last hidden states of the N grid positions.
         hidden: last hidden states of the k timestamps.
     """

@@ -60,12 +60,7 @@ class KVCache:
 
 
 def rotary_angles(positions: Int[Tensor, "#B S"], width: int) -> Rotation:
-    """Compute cosines and sines of the rotation angles (Su et al., "RoFormer", 2021).
-
-    Args:
-        positions: of the sequence.
-        width: r, the rotated dimensions of each head.
-    """
+    """Compute cosines and sines of the rotation angles (Su et al., "RoFormer", 2021)."""
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
     angles = positions[:, None, :, None].float() * ROTARY_BASE**-exponents
     angles = torch.cat([angles, angles], dim=-1)
@@ -148,11 +143,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of GPT-NeoX blocks and the final layer norm.
-
-    Args:
-        config: sizes of the blocks.
-    """
+    """A stack of GPT-NeoX blocks and the final layer norm."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()

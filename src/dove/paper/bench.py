@@ -84,9 +84,6 @@ def load_rows(only: Sequence[str] = ()) -> list[Row]:
 
     Args:
         only: names of those that are wanted; none for all.
-
-    Raises:
-        UserError: for unknown names, listing the known ones.
     """
     rows = [Row(**row) for row in yaml.safe_load((files("dove.paper") / "bench.yaml").read_text(encoding="utf-8"))]
     names = [row.name for row in rows]

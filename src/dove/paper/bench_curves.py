@@ -36,12 +36,7 @@ def at_most_tokens(line: Mapping[str, int | float]) -> float | None:
 
 
 def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | None) -> bytes:
-    """Plot a panel for each training on equal axes, with the flat colour as a grey line.
-
-    Args:
-        curves: by label, images seen with PSNR in dB.
-        flat: PSNR of the flat colour in dB; None where it has not been measured.
-    """
+    """Plot a panel for each training on equal axes, with the flat colour as a grey line."""
     values = [psnr for curve in curves.values() for _, psnr in curve] + ([flat] if flat is not None else [])
     with style():
         figure, axes = panels(-(-len(curves) // COLUMNS), min(COLUMNS, len(curves)), height=2.8)
@@ -67,11 +62,7 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | Non
 
 
 def write_curves(bench: Path, reports: Path) -> None:
-    """Write training.png to a folder of reports, if a training has got far enough to have a curve.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Write training.png to a folder of reports, if a training has got far enough to have a curve."""
     if curves := read_curves(bench):
         flat = read_reports([reports]).values("reconstruction", FLAT, "psnr", {}) if reports.is_dir() else []
         save_outputs({reports / "training.png": plot_curves(curves, flat[0] if flat else None)})

@@ -25,9 +25,6 @@ def fit_row(kind: str, data: str, folder: Path) -> None:
         kind: flat-colour, or cosines with as many numbers a token as the DOVE beside it.
         data: source of training images, of which the trainings' held-out ones are left out here, too.
         folder: the checkpoint's.
-
-    Raises:
-        UserError: for images that cannot be read or are too few.
     """
     if kind == "flat-colour":
         FlatColour(FlatColourConfig(image_size=SIZE)).save_pretrained(folder)

@@ -130,15 +130,7 @@ def mean_length(reports: BenchReports) -> float | None:
 
 
 def measure_bench(reports: BenchReports, run: Callable[[list[str]], int]) -> int:
-    """Make the reports that are not there, past those that fail, and return 1 if one does, else 0.
-
-    Args:
-        reports: what is measured.
-        run: runs arguments of ``dove`` and returns the exit status.
-
-    Raises:
-        UserError: if nothing is trained, or a row was trained on the images that it would be measured on.
-    """
+    """Make the reports that are not there, past those that fail, and return 1 if one does, else 0."""
     failed, count = [], 0
     for evaluation in list_evaluations(reports):
         count += 1

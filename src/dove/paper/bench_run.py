@@ -48,13 +48,6 @@ def run_bench(run: BenchRun, *, dry_run: bool = False) -> int:
     """Make the rows that are not there and return 1 if one fails, else 0.
 
     A row that fails is told in a line, rows that need it are left out, and the others go on.
-
-    Args:
-        run: what is trained.
-        dry_run: print the commands without running them.
-
-    Raises:
-        UserError: for unknown names of rows, or images that cannot be read.
     """
     rows = load_rows(run.only)
     failed: dict[str, str] = {}

@@ -13,16 +13,7 @@ CONFIG = "config.yaml"
 
 
 def check_data(what: str, needed: dict[str, str], data: Path | None) -> None:
-    """Find the data that a plan reads.
-
-    Args:
-        what: the plan, for messages.
-        needed: what has to lie under which name, a dot being the folder itself.
-        data: the user's folder.
-
-    Raises:
-        UserError: naming what is missing and what it should be.
-    """
+    """Find the data that a plan reads."""
     if not needed:
         return
     if data is None:
@@ -38,9 +29,6 @@ def refuse_training_images(steps: Sequence[Step]) -> None:
     """Refuse to measure a model on the images that it was trained on.
 
     What a model was trained on say the commands among ``steps`` that train it, or else the settings beside its folder.
-
-    Raises:
-        UserError: naming the source.
     """
     trained = [source for step in steps if "train" in step.arguments[:2] for source in sources(step.arguments)]
     for step in steps:

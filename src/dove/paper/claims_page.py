@@ -44,14 +44,7 @@ TABLE_COLUMNS = {
 def write_page(
     claims: Sequence[Claim], columns: Mapping[str, Column], outcomes: Sequence[Outcome], reports: Reports
 ) -> str:
-    """Write the page.
-
-    Args:
-        claims: what the page has lines for.
-        columns: margins of the rules' columns.
-        outcomes: verdicts on the claims, in their order.
-        reports: what was measured; may be empty.
-    """
+    """Write the page."""
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
     lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
     parts = [INTRODUCTION, markdown_table(heads, lines)]

@@ -47,11 +47,6 @@ def run_step(step: Step, processes: int, here: Callable[[list[str]], int]) -> in
     """Run a step to its end and return its exit status.
 
     A training that may be spread gets processes of its own: it leaves threads, seeds and an accelerator's settings behind.
-
-    Args:
-        step: the command.
-        processes: that a training may have.
-        here: runs any other command in this process.
     """
     shared, arguments = arguments_of(step, processes)
     if step.images is None:

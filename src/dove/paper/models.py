@@ -61,12 +61,7 @@ def load_models() -> dict[str, Model]:
 
 
 def with_needs(names: Sequence[str], data: Path | None) -> list[Model]:
-    """Models and what they are made from, in an order in which they can be made.
-
-    Args:
-        names: of models.
-        data: folder in which published weights may lie, whose models need no others.
-    """
+    """Models and what they are made from, in an order in which they can be made."""
     models = load_models()
     wanted = set(names)
     for name in reversed(models):

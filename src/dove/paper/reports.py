@@ -97,11 +97,7 @@ def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool
 
 
 def read_reports(folders: Sequence[Path]) -> Reports:
-    """Read all reports below some folders, each of which holds one seed.
-
-    Raises:
-        UserError: for a folder that is not there, or a report that cannot be read.
-    """
+    """Read all reports below some folders, each of which holds one seed."""
     found: list[Found] = []
     origins: list[Mapping[str, Any]] = []
     for seed, folder in enumerate(folders):

@@ -116,11 +116,6 @@ def _draw_map(axes: Axes, row: TiledRow, lengths: NDArray[np.int64], scale: Norm
 def borders(edges: Sequence[int], tile: int, length: int) -> NDArray[np.float64]:
     """Compute the borders of the tiles' cells along one axis, in the middle of what two tiles share.
 
-    Args:
-        edges: First pixels of the n tiles.
-        tile: Side of a tile, in pixels.
-        length: Length of the axis, in pixels.
-
     Returns:
         (n + 1,) from 0 to ``length``.
     """

@@ -83,11 +83,7 @@ class QueryTokenizer:
             raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
 
     def __call__(self, queries: Sequence[str | None]) -> QueryTokens:
-        """Convert queries to word ids, padded to the longest query and cut at ``max_length``.
-
-        Raises:
-            UserError: for an empty query.
-        """
+        """Convert queries to word ids, padded to the longest query and cut at ``max_length``."""
         rows = [self._null() if is_null(query) else self._words(str(query)) for query in queries]
         width = max(map(len, rows), default=0)
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], dtype=torch.long).view(len(rows), width)

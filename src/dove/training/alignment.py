@@ -46,12 +46,7 @@ class NoAlignment(Alignment):
 
 
 class NetworkAlignment(Alignment):
-    """Linear heads that predict a frozen network's features from hidden states and from tokens.
-
-    Args:
-        config: settings of the alignment.
-        model: settings of the tokenizer.
-    """
+    """Linear heads that predict a frozen network's features from hidden states and from tokens."""
 
     def __init__(self, config: AlignConfig, model: DoveConfig):
         super().__init__()

@@ -19,13 +19,6 @@ class Batches:
     Args:
         examples: asked for as ``(epoch, index)`` pairs, with a ``collate`` where they are no tensors and, for messages,
             ``key(index)``.
-        run: batch size, batches per step, seed.
-        rank: of this process.
-        world_size: number of processes.
-        workers: loader processes of this process; 0 loads here.
-
-    Raises:
-        UserError: if shards are to be shuffled and there are none.
     """
 
     def __init__(self, examples: Any, run: RunConfig, *, rank: int = 0, world_size: int = 1, workers: int = 0):
@@ -37,11 +30,7 @@ class Batches:
             raise UserError("run.shuffle_blocks is for images in shards; these examples have none, pass 0")
 
     def from_step(self, start: int) -> Iterator[list[Any]]:
-        """Iterate over the ``run.accumulate`` batches of step ``start``, of the next one, and so on without end.
-
-        Raises:
-            UserError: if the data give out, or a loader process is lost.
-        """
+        """Iterate over the ``run.accumulate`` batches of step ``start``, of the next one, and so on without end."""
         loader = DataLoader(
             self.examples,
             batch_size=self.run.batch_size,

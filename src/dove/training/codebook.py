@@ -17,7 +17,6 @@ class Restarts:
     that the codebook stays the same on all.
 
     Args:
-        size: entries V.
         patience: steps without use after which an entry moves; 0 never moves any.
     """
 

@@ -15,13 +15,6 @@ def draw_lengths(
 
     Every length is as likely for every image, but those of a step lie evenly within the range: they never all happen to be
     short.
-
-    Args:
-        count: number of images.
-        capacity: K, which no length exceeds.
-        caps: greatest lengths, one of which is drawn.
-        shares: probability of each cap.
-        draws: source of the random numbers.
     """
     chosen = int(torch.multinomial(torch.tensor(shares), 1, generator=draws))
     cap = min(caps[chosen], capacity)

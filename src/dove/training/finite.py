@@ -24,10 +24,8 @@ class FiniteGuard:
     Asking a GPU for a number makes the training wait for it, so what a step gave is only kept; ``settle`` looks at it.
 
     Args:
-        policy: "stop" or "skip".
         output: folder of the run; the batches at fault are named in ``non-finite/`` below it.
         records: gives the records that this rank had at a step.
-        rank: of this process.
     """
 
     def __init__(self, policy: str, output: Path, records: Callable[[int], list[dict[str, Any]]], rank: int):
@@ -37,21 +35,11 @@ class FiniteGuard:
         self._pending: list[tuple[int, Float[Tensor, ""], dict[str, Tensor]]] = []
 
     def watch(self, step: int, left_out: Float[Tensor, ""], values: dict[str, Tensor]) -> None:
-        """Keep the values of a step for :meth:`settle`.
-
-        Args:
-            step: counted from 0.
-            left_out: above 0 where the update was left out, on all ranks alike.
-            values: what may be at fault, by name, in the order in which they were computed.
-        """
+        """Keep the values of a step for :meth:`settle`."""
         self._pending.append((step, left_out.detach(), {name: value.detach() for name, value in values.items()}))
 
     def settle(self) -> None:
-        """Check the values of the steps since the last call.
-
-        Raises:
-            UserError: by the policy "stop", for the first update that was left out.
-        """
+        """Check the values of the steps since the last call."""
         pending, self._pending = self._pending, []
         if not pending or not bool(torch.stack([left_out for _, left_out, _ in pending]).any()):
             return

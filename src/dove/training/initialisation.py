@@ -59,11 +59,7 @@ def initialise_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
 
 
 def require_pixel_range(config: TokenizerTrainConfig) -> None:
-    """Refuse to give the "amused" VQGAN pixels that it was not trained on.
-
-    Raises:
-        UserError: naming the setting.
-    """
+    """Refuse to give the "amused" VQGAN pixels that it was not trained on."""
     if config.pretrained_vqgan == AMUSED and config.model.vqgan.pixel_range != "0..1":
         raise UserError(
             f"{AMUSED} was trained on pixels in [0, 1], and model.vqgan.pixel_range={config.model.vqgan.pixel_range} would "
@@ -72,11 +68,7 @@ def require_pixel_range(config: TokenizerTrainConfig) -> None:
 
 
 def require_vqgan(model: Dove) -> VQGAN:
-    """Give a tokenizer's VQGAN.
-
-    Raises:
-        UserError: if it has patches instead.
-    """
+    """Give a tokenizer's VQGAN."""
     if not isinstance(model.vqgan, VQGAN):
         raise UserError("a pretrained VQGAN needs --model.autoencoder vqgan; this model has patches")
     return model.vqgan
@@ -84,11 +76,7 @@ def require_vqgan(model: Dove) -> VQGAN:
 
 @torch.no_grad()
 def fit_prior(model: Dove, prior: CosinePrior, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Fit the prior to images in [-1, 1], and set the last layers to zero that would disturb it at first.
-
-    Raises:
-        UserError: for too few images.
-    """
+    """Fit the prior to images in [-1, 1], and set the last layers to zero that would disturb it at first."""
     prior.fit(images)
     added = model.vqgan.decoder.conv_out if isinstance(model.vqgan, VQGAN) else model.vqgan.conv_out
     for last in (model.generator.token_projection, added):
@@ -102,9 +90,6 @@ def initialise_from_checkpoint(model: Dove, source: str) -> None:
     """Take over the weights of another tokenizer; those it lacks, such as another EOS head's, stay as they are.
 
     From a head that predicts a perceptual distance beside the PSNR, a model that predicts the PSNR alone takes that part.
-
-    Raises:
-        UserError: if there is no such checkpoint, or it has weights that ``model`` has no place for.
     """
     if not source:
         raise UserError("start=checkpoint needs --checkpoint with a model folder or a shipped name")
@@ -172,11 +157,7 @@ def initialise_alit_pixels(config: PaintingTrainConfig, _sample: Sample) -> ALIT
 
 
 def load_teacher(source: str, expected: MaskgitVQGANConfig) -> MaskgitVQGAN:
-    """Load the VQGAN that a two-stage model learns from.
-
-    Raises:
-        UserError: if none is named, or it has other sizes.
-    """
+    """Load the VQGAN that a two-stage model learns from."""
     if not source:
         raise UserError("stage one needs --vqgan-checkpoint with the model folder of a trained maskgit-vqgan preset")
     tokenizer = MaskgitTokenizer(expected)
@@ -185,11 +166,7 @@ def load_teacher(source: str, expected: MaskgitVQGANConfig) -> MaskgitVQGAN:
 
 
 def load_stage(model: torch.nn.Module, expected: Any, source: str) -> None:
-    """Copy the weights of an earlier stage's model folder.
-
-    Raises:
-        UserError: if none is named, or that stage had other sizes.
-    """
+    """Copy the weights of an earlier stage's model folder."""
     if not source:
         raise UserError("the second stage needs --stage-one with the model folder of the first")
     folder = resolve_checkpoint(source)

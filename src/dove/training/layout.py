@@ -19,11 +19,7 @@ from dove.training.state import copy_around, map_tensors, module_on_cpu, named_t
 
 
 class Replicated:
-    """Every process holds everything, and gradients are averaged (DDP).
-
-    Args:
-        accelerator: knows the processes.
-    """
+    """Every process holds everything, and gradients are averaged (DDP)."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
@@ -72,9 +68,6 @@ class Sharded(Replicated):
     its model, a discriminator and fixed networks, is small and whole on every process.
 
     This calls torch itself, as accelerate shards one model with one optimizer, and an objective has two of each.
-
-    Args:
-        accelerator: knows the processes.
     """
 
     def __init__(self, accelerator: Accelerator):
@@ -151,11 +144,7 @@ class Sharded(Replicated):
 
 
 def make_layout(config: TrainConfig, objective: Objective[Any], accelerator: Accelerator) -> Replicated:
-    """Make the layout that ``run.sharding`` names.
-
-    Raises:
-        UserError: for a training that cannot be sharded.
-    """
+    """Make the layout that ``run.sharding`` names."""
     if config.run.sharding == "none":
         return Replicated(accelerator)
     if accelerator.num_processes == 1:

@@ -20,9 +20,6 @@ def checkpoint_activations(model: nn.Module) -> None:
     """Make every block of a model keep its input alone for the backward pass, in which it is computed again.
 
     Blocks are what stands in lists of modules and has no such list inside. Gradients stay the same.
-
-    Raises:
-        UserError: if the model has no blocks.
     """
     found = list(innermost_blocks(model))
     if not found:
@@ -55,11 +52,7 @@ def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def memory_watched(run: RunConfig) -> Iterator[None]:
-    """Name the settings that need less memory where it runs out.
-
-    Raises:
-        UserError: if it did.
-    """
+    """Name the settings that need less memory where it runs out."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError

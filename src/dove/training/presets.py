@@ -61,11 +61,7 @@ PRESETS: dict[str, TrainConfig] = {**load_presets("dove.yaml", RECIPES), **load_
 
 
 def get_preset(name: str) -> TrainConfig:
-    """Give the preset of a name.
-
-    Raises:
-        UserError: for an unknown name, listing the known ones.
-    """
+    """Give the preset of a name."""
     if name not in PRESETS:
         raise UserError(f"no preset {name!r}; the presets are {', '.join(PRESETS)}")
     return PRESETS[name]

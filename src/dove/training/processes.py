@@ -12,14 +12,7 @@ MOST_LOADERS = 8
 
 
 def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
-    """Make sure that this process was launched as one of several in full, or not at all.
-
-    Args:
-        environment: variables, of which torchrun and accelerate launch set ``RANKS`` and ``ADDRESS``.
-
-    Raises:
-        UserError: if a few of them are left over from something else, or are no ranks.
-    """
+    """Make sure that this process was launched as one of several in full, or not at all."""
     stray = [name for name in RANKS if name in environment]
     if not stray:
         return
@@ -36,15 +29,7 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def check_devices(gpus: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Make sure that every process of this machine has a GPU of its own, where there are any.
-
-    Args:
-        gpus: GPUs of this machine.
-        environment: variables, of which a launcher sets ``LOCAL_RANK``.
-
-    Raises:
-        UserError: if there are fewer GPUs than processes.
-    """
+    """Make sure that every process of this machine has a GPU of its own, where there are any."""
     if 0 < gpus <= int(environment.get("LOCAL_RANK", 0)):
         raise UserError(
             f"this machine has fewer GPUs ({gpus}) than processes were started on it "
@@ -54,13 +39,7 @@ def check_devices(gpus: int, environment: Mapping[str, str] = os.environ) -> Non
 
 
 def loader_processes(asked: int | None, *, gpu: bool, environment: Mapping[str, str] = os.environ) -> int:
-    """Loader processes of each training process.
-
-    Args:
-        asked: ``run.workers``; None to choose.
-        gpu: whether this process trains on a GPU, which would otherwise wait for pictures.
-        environment: variables, of which a launcher sets ``LOCAL_WORLD_SIZE``.
-    """
+    """Loader processes of each training process."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,9 +27,6 @@ def last_numbers(output: Path) -> dict[str, Any]:
 def images_seen(model: Path) -> int | None:
     """Images that a training has shown its model, and those that it builds on.
 
-    Args:
-        model: the folder of a model, beside which the training's files lie.
-
     Returns:
         Their number, repetitions included; None where one of these trainings cannot be found.
     """

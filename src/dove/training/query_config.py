@@ -91,11 +91,7 @@ class QueryPrefixTrainConfig(QueryTrainConfig, PrefixTrainConfig):
 
 
 def check_queries(config: QueryTrainConfig) -> None:
-    """Refuse a share of null queries that is none, and pictures that would be changed under their queries.
-
-    Raises:
-        UserError: for a number that is not from 0 to 1, any augmentation, or scenes without cut-outs.
-    """
+    """Refuse a share of null queries that is none, and pictures that would be changed under their queries."""
     if not 0 <= config.loss.null <= 1:
         raise UserError(f"loss.null={config.loss.null} is a share of the queries; pass a number from 0 to 1")
     if config.augment != NOT_AUGMENTED:

@@ -15,11 +15,7 @@ from dove.training.query_config import QueryTrainConfig
 def query_examples(
     config: QueryTrainConfig, dataset: ImageDataset, image_size: int
 ) -> AnnotatedImages | Mosaics | Scenes:
-    """Annotated images, mosaics of photos of single objects, or cut-outs on photos.
-
-    Raises:
-        UserError: if the data have no queries or names, or there are no cut-outs.
-    """
+    """Annotated images, mosaics of photos of single objects, or cut-outs on photos."""
     settings = config.queries
     if settings.kind == "annotated":
         return AnnotatedImages(dataset, image_size)
@@ -35,11 +31,7 @@ def query_examples(
 def prepare_queries(
     config: QueryTrainConfig, dataset: ImageDataset, model: QDove
 ) -> AnnotatedImages | Mosaics | Scenes:
-    """Make the examples, and write the words of scenes' queries into the model's settings.
-
-    Raises:
-        UserError: see `query_examples`.
-    """
+    """Make the examples, and write the words of scenes' queries into the model's settings."""
     examples = query_examples(config, dataset, model.image_size)
     if isinstance(examples, Scenes):
         model.config = replace(model.config, query=replace(model.config.query, known=examples.words))

@@ -14,11 +14,6 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
     It warms up linearly from 0, stays at its peak, and falls as a cosine to ``config.final_lr`` over the last
     ``config.decay_share`` of the run.
-
-    Args:
-        config: peak, end and how long warm-up and decay take.
-        step: counted from 0.
-        steps: of the whole run.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -33,13 +28,7 @@ def images_per_step(run: RunConfig, processes: int) -> int:
 
 
 def in_steps(config: Settings, images: int, processes: int) -> Settings:
-    """Give the same settings with ``run.steps`` in the place of ``run.epochs``.
-
-    Args:
-        config: settings of a training.
-        images: that an epoch has.
-        processes: that share the training.
-    """
+    """Give the same settings with ``run.steps`` in the place of ``run.epochs``."""
     run = config.run
     if not run.epochs:
         return config

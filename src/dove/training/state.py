@@ -29,11 +29,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write the checkpoint of a step and then remove all but the ``keep`` newest.
-
-    Raises:
-        UserError: if the disk is full or not writable; earlier checkpoints stay whole.
-    """
+    """Write the checkpoint of a step and then remove all but the ``keep`` newest."""
     final = folder / f"{PREFIX}{step:08d}"
     scratch = folder / f".{final.name}"
     try:
@@ -66,11 +62,7 @@ def remove_scraps(folder: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint back. One without a manifest, from before there were any, is read unverified.
-
-    Raises:
-        UserError: naming the file that is damaged or of a later format.
-    """
+    """Read a checkpoint back. One without a manifest, from before there were any, is read unverified."""
     file = checkpoint / STATE_FILE
     try:
         _verify(checkpoint)

@@ -84,16 +84,7 @@ TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio
 
 
 def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
-    """The tracker of that name, None for "none".
-
-    Args:
-        name: a key of ``TRACKERS``, or "none".
-        output: folder of the training.
-        start: the step it goes on from.
-
-    Raises:
-        UserError: for another name, or where its package is not installed.
-    """
+    """The tracker of that name, None for "none"."""
     if name == "none":
         return None
     if name not in TRACKERS:

@@ -298,9 +298,6 @@ def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """Make the update of an exponential moving average that forgets the first weights soon.
 
     After n updates the decay is at most (1 + n) / (10 + n), so a short run is not dominated by random weights.
-
-    Args:
-        decay: of later updates.
     """
 
     @torch.no_grad()

@@ -74,20 +74,7 @@ def open_cache(
     seed: int = 0,
     file: str = "",
 ) -> TokenCache:
-    """The tokens from a file, or made now (and then written there).
-
-    Args:
-        subject: the image tokenizer, frozen.
-        images: the source.
-        glimpses: what to encode.
-        requests: length policies.
-        views: how many views of every glimpse; the first is the picture itself.
-        seed: of the views.
-        file: path of a .safetensors file; empty for none.
-
-    Raises:
-        UserError: for unreadable images, policies that don't fit, or a file made for other images or settings.
-    """
+    """The tokens from a file, or made now (and then written there)."""
     capacity = subject.tokenizer.max_tokens
     wanted = list(dict.fromkeys(glimpses))
     names = list(dict.fromkeys(stored_name(request, capacity) for request in requests))
@@ -151,17 +138,7 @@ def _encode(
 def sample_tokens(
     tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], request: str
 ) -> Float[Tensor, "n D"]:
-    """Kept tokens of some images from all over the source.
-
-    Args:
-        tokenizer: of the images.
-        images: the source.
-        glimpses: at least one.
-        request: length policy.
-
-    Raises:
-        UserError: for unreadable images or a policy that does not fit.
-    """
+    """Kept tokens of some images from all over the source."""
     some = list(dict.fromkeys(glimpses))
     some = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
     pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in some])

@@ -40,15 +40,7 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
 
 
 def load_language_model(kind: "type[VisionLanguageModel]", name: str) -> tuple[Any, Any]:
-    """A language model of transformers and its text tokenizer, in fp32.
-
-    Args:
-        kind: class of vision-language models.
-        name: a folder or a hub id, or the folder of a vision-language model, whose language model is taken.
-
-    Raises:
-        UserError: if they cannot be loaded.
-    """
+    """A language model of transformers and its text tokenizer, in fp32."""
     if (Path(name) / LANGUAGE_MODEL_FOLDER).is_dir():
         seeing = load_vlm(kind, name, device="cpu")
         return seeing.language_model.train(), seeing.text_tokenizer
@@ -60,11 +52,7 @@ def load_language_model(kind: "type[VisionLanguageModel]", name: str) -> tuple[A
 
 
 def add_lora(language_model: Any, config: LoraConfig) -> Any:
-    """The language model with low-rank adapters, which alone learn.
-
-    Raises:
-        UserError: without peft.
-    """
+    """The language model with low-rank adapters, which alone learn."""
     try:
         from peft import LoraConfig as Adapters
         from peft import get_peft_model

@@ -113,8 +113,8 @@ class VLMTrainConfig(TrainConfig):
     questions_per_image: int | None = None
     """At most so many of an image's independent questions in one step, drawn at random; None for all."""
     answer_balance: float = added(0.0)
-    """Strength with which ``questions_per_image`` prefers questions with rare answers: an answer's chance goes with its frequency to the
-    power of minus this. 0 treats all questions alike, 1 all answers."""
+    """Preference of ``questions_per_image`` for rare answers: an answer's chance goes with its frequency to the power of minus
+    this. 0 treats all questions alike, 1 all answers."""
     language_model: str | None = None
     """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
     goes on with a new connector; None builds ``scratch`` from random weights."""

@@ -64,11 +64,7 @@ class Conversations:
         return {answer: count**-balance for answer, count in counts.items()}
 
     def split(self, holdout: int) -> "tuple[Conversations, Conversations]":
-        """All but the last ``holdout`` conversations, and those.
-
-        Raises:
-            UserError: if nothing is left.
-        """
+        """All but the last ``holdout`` conversations, and those."""
         if not 0 <= holdout < len(self):
             raise UserError(f"run.holdout={holdout} leaves nothing of {len(self)} conversations; lower it")
         cut = len(self) - holdout
@@ -86,14 +82,7 @@ class Conversations:
 
 
 def some_questions(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> Conversation:
-    """At most so many of a conversation's independent questions.
-
-    Args:
-        item: the conversation; one whose turns follow each other stays whole.
-        most: how many to keep; None for all.
-        weights: each answer's, in proportion to which its questions are drawn.
-        seed: of the draw.
-    """
+    """At most so many of a conversation's independent questions."""
     if item.follows or most is None or len(item.turns) <= most:
         return item
     chances = np.array([weights[turn.answer or ""] for turn in item.turns])

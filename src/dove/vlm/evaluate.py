@@ -42,18 +42,7 @@ def answer_questions(
     prompt: str = "",
     batch_size: int = 64,
 ) -> dict[str, list[Answered]]:
-    """Answers to all questions at each length policy; every image is encoded once for all of them.
-
-    Args:
-        model: the model.
-        questions: what to ask.
-        requests: length policies; a blind model is asked once, under the name ``none``.
-        prompt: said behind every question.
-        batch_size: questions at a time.
-
-    Raises:
-        UserError: for unreadable images, unknown policies or questions longer than the context.
-    """
+    """Answers to all questions at each length policy; every image is encoded once for all of them."""
     blind = model.config.blind
     found: dict[str, list[Answered]] = {request: [] for request in (["none"] if blind else requests)}
     with tqdm(total=len(questions), desc="answers", unit="question", disable=None, leave=False) as progress:
@@ -108,9 +97,6 @@ def summarise(
     """One row for each length policy: model, tokenizer, policy, mean tokens per image and the mean score.
 
     The mean length is over questions, as the cost of answering them is.
-
-    Raises:
-        UserError: for an unknown metric.
     """
     score = get_metric(metric)
     return [

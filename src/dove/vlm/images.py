@@ -83,18 +83,7 @@ def load_pixels(
     views: ViewsConfig | None = None,
     draw: Sequence[int] = (0, 0),
 ) -> Float[Tensor, "3 S S"]:
-    """One picture of a source, padded to a square and scaled, in [-1, 1].
-
-    Args:
-        images: the source.
-        index: of the picture.
-        image_size: side S in pixels.
-        views: random views; None for the picture itself.
-        draw: seed and number of the view.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """One picture of a source, padded to a square and scaled, in [-1, 1]."""
     record = images[index]
     if not isinstance(record, Record):
         raise UserError(record.reason)
@@ -122,11 +111,7 @@ def encode_glimpses(
     requests: Sequence[str],
     queries: Sequence[str | None] | None = None,
 ) -> list[Tokens]:
-    """Tokens by each of the length policies; by the queries where the tokenizer takes them.
-
-    Raises:
-        UserError: for policies that don't fit the tokenizer.
-    """
+    """Tokens by each of the length policies; by the queries where the tokenizer takes them."""
     wanted = [str(tokenizer.max_tokens) if request == PREFIX else request for request in requests]
     if queries is not None and all(queries) and takes_queries(tokenizer):
         return [tokenizer.encode(pixels, request, query=list(queries)) for request in wanted]  # type: ignore[call-arg]

@@ -30,11 +30,7 @@ class ChatRecord:
 
 
 def read_chats(file: Path) -> list[ChatRecord]:
-    """All records of a .json file (a list) or a .jsonl file (one on each line).
-
-    Raises:
-        UserError: if it cannot be read, or naming the record that does not do.
-    """
+    """All records of a .json file (a list) or a .jsonl file (one on each line)."""
     records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
     if not isinstance(records, list) or not records:
         raise UserError(f"{file} must hold a list of conversations; see LLaVA's instruction data")

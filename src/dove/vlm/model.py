@@ -43,9 +43,6 @@ class Connector(nn.Sequential):
 
         What all images share and what tells a token's place fill a few dimensions with large values, in which the
         differences between images would drown.
-
-        Args:
-            tokens: of some images.
         """
         deviation = tokens.std(0)
         self.mean.copy_(tokens.mean(0))
@@ -81,11 +78,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The image tokenizer.
-
-        Raises:
-            UserError: for a model that has none.
-        """
+        """The image tokenizer."""
         (found,) = self._frozen
         if found is None:
             raise UserError("this model has no image tokenizer; it answers without looking")
@@ -102,12 +95,7 @@ class VisionLanguageModel(nn.Module):
         return self.connector[0].weight.device  # type: ignore[return-value]
 
     def embed(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P H"]:
-        """Word embeddings with the connected image tokens in their places.
-
-        Args:
-            layout: where the words and images are.
-            tokens: of all images, in the order of their places; None where there is no image.
-        """
+        """Word embeddings with the connected image tokens in their places."""
         words: Tensor = self.language_model.get_input_embeddings()(layout.ids.clamp(min=0))
         if tokens is None:
             return words
@@ -207,9 +195,5 @@ class VisionLanguageModel(nn.Module):
         return load_vlm(cls, name, tokenizer=tokenizer, device=device)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None) -> None:
-        """Write settings, weights (without the image tokenizer's) and the text tokenizer.
-
-        Raises:
-            UserError: if the folder cannot be written.
-        """
+        """Write settings, weights (without the image tokenizer's) and the text tokenizer."""
         save_vlm(self, folder, dtype=dtype, card=card)

@@ -26,12 +26,6 @@ def questions_picture(
     """Draw a PNG with a row for each of some questions.
 
     A row holds the image with the question, then for each number of tokens the image that these tokens hold, with the answer.
-
-    Args:
-        model: the model; of a blind one the answers stand below the image itself.
-        questions: that were asked.
-        answers: by length policy.
-        count: questions shown.
     """
     blind = model.config.blind
     size = model.config.image_size if not blind else 64

@@ -56,10 +56,8 @@ class Question:
     """A question about one image.
 
     Attributes:
-        key: names it.
         text: without image marks.
         answers: all that are accepted.
-        glimpse: the image.
     """
 
     key: str
@@ -85,11 +83,7 @@ class Questions:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def draw(self, limit: int | None, seed: int) -> "Questions":
-        """At most so many, drawn at random, in their order.
-
-        Raises:
-            UserError: for a limit below 1.
-        """
+        """At most so many, drawn at random, in their order."""
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
@@ -99,11 +93,7 @@ class Questions:
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
-
-    Raises:
-        UserError: for an unknown name, listing the known ones.
-    """
+    """The benchmark of that name."""
     if name not in BENCHMARKS:
         raise UserError(f"no benchmark {name!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
@@ -168,11 +158,7 @@ def _some(questions: Questions, source: str) -> Questions:
 
 
 def _questions(record: dict[str, Any], glimpse: Glimpse, key: str) -> list[Question]:
-    """The questions of one record.
-
-    Raises:
-        UserError: naming it, where something is missing.
-    """
+    """The questions of one record."""
     if "questions" in record:
         asked, given = list(record["questions"] or []), list(record.get("answers") or [])
         if len(asked) != len(given):

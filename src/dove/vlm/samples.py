@@ -68,10 +68,6 @@ class Collator:
     """Conversations and their seeds to a batch.
 
     Args:
-        config: of the training.
-        writer: of the prompts.
-        conversations: with the source of the images.
-        image_size: side S in pixels.
         cache: tokens made ahead; None to load pixels.
     """
 
@@ -119,13 +115,7 @@ class Collator:
 
 
 class Samples(Dataset[tuple[Conversation, int]]):
-    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``.
-
-    Args:
-        conversations: to learn from.
-        seed: of the training.
-        collate: makes a batch of items.
-    """
+    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``."""
 
     def __init__(
         self, conversations: Conversations, seed: int, collate: Callable[[Sequence[tuple[Conversation, int]]], Any]

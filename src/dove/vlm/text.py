@@ -55,9 +55,6 @@ def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     Args:
         texts: to learn merges from.
         vocab_size: at least 259: the bytes and the special words.
-
-    Raises:
-        UserError: for a vocabulary without room for all bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -81,11 +78,7 @@ def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 
 
 def place_images(question: str, count: int, key: str) -> str:
-    """The question with one ``<image>`` for each image: its own, or in front where it has none.
-
-    Raises:
-        UserError: naming the sample, where it has another number.
-    """
+    """The question with one ``<image>`` for each image: its own, or in front where it has none."""
     found = question.count(IMAGE)
     if found == 0:
         return f"{IMAGE}\n" * count + question
@@ -104,10 +97,8 @@ class PromptWriter:
     """Writes conversations the way a language model expects them.
 
     Args:
-        text_tokenizer: of the language model (transformers).
         style: ``plain``, ``vicuna`` or ``chat``.
         blind: leave images out.
-        name: of the language model, for messages.
 
     Raises:
         UserError: for ``chat`` where the text tokenizer has no chat template, or a text tokenizer without an end word.
@@ -123,11 +114,7 @@ class PromptWriter:
         self.text_tokenizer, self.style, self.blind, self.name = text_tokenizer, style, blind, name
 
     def conversation(self, turns: Sequence[Turn], key: str) -> Encoded:
-        """A conversation whose turns follow one another; the last answer may be missing.
-
-        Raises:
-            UserError: naming the sample, for a chat template that rewrites earlier turns.
-        """
+        """A conversation whose turns follow one another; the last answer may be missing."""
         parts: list[tuple[str, bool]] = []
         written = ""
         for count, turn in enumerate(turns, 1):
@@ -144,11 +131,7 @@ class PromptWriter:
         return Encoded(ids=tuple(ids), learned=tuple(learned), segments=(0,) * len(ids))
 
     def questions(self, turns: Sequence[Turn], key: str) -> Encoded:
-        """Questions about the same images that don't know each other: what stands up to the last image comes once.
-
-        Raises:
-            UserError: naming the sample, where the questions differ before their last image.
-        """
+        """Questions about the same images that don't know each other: what stands up to the last image comes once."""
         ids: list[int] = []
         learned: list[bool] = []
         segments: list[int] = []

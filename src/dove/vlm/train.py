@@ -44,11 +44,7 @@ NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", 
 
 
 class AnswerObjective(Objective[AnswerBatch]):
-    """Cross entropy of the answers' words, averaged over all of them in the batches of all processes.
-
-    Args:
-        model: the vision-language model.
-    """
+    """Cross entropy of the answers' words, averaged over all of them in the batches of all processes."""
 
     model: VisionLanguageModel
 
@@ -56,11 +52,7 @@ class AnswerObjective(Objective[AnswerBatch]):
         super().__init__(model, NO_IMAGES)
 
     def forward(self, batch: AnswerBatch, step: Step) -> StepResult:
-        """Loss of a batch.
-
-        Raises:
-            UserError: naming a conversation that is longer than the context.
-        """
+        """Loss of a batch."""
         tokens = batch.tokens if batch.pixels is None else self._encode(batch, batch.pixels)
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
@@ -92,9 +84,6 @@ class AnswerTrainer(Trainer):
     """The tokenizer's loop over conversations.
 
     Args:
-        config: settings.
-        objective: the model with its loss.
-        samples: training conversations and what makes batches of them.
         holdout: conversations whose answers are counted every ``run.sample_every`` steps.
     """
 
@@ -174,16 +163,7 @@ def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.
 
 
 def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence[str]) -> VisionLanguageModel:
-    """The model at its start.
-
-    Args:
-        config: of the training.
-        subject: the image tokenizer; None for a blind model.
-        texts: what a text tokenizer of its own is learned from.
-
-    Raises:
-        UserError: for a language model that cannot be loaded.
-    """
+    """The model at its start."""
     if config.language_model is None:
         text_tokenizer = train_text_tokenizer(texts, config.scratch.vocab_size)
         language_model = small_language_model(config.scratch, text_tokenizer)

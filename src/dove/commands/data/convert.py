@@ -35,11 +35,7 @@ class DataConvertOptions:
 
 
 def run(options: DataConvertOptions) -> None:
-    """Convert and say how much.
-
-    Raises:
-        UserError: for files that do not fit.
-    """
+    """Convert and say how much."""
     from dove.data.annotations import convert
     from dove.data.stamps import convert_stamps
 

@@ -37,11 +37,7 @@ class CalibrationOptions(EvaluationOptions):
 
 
 def run(options: CalibrationOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all others are done.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.calibration import calibrate, plot_calibration, summarise
     from dove.evaluation.report import evaluate, rows_to_text
 

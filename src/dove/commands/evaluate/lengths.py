@@ -28,11 +28,7 @@ class LengthsOptions(EvaluationOptions):
 
 
 def run(options: LengthsOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all others are done.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.lengths import picture_extremes, plot_lengths, study_lengths, summarise
     from dove.evaluation.report import evaluate, rows_to_text
 

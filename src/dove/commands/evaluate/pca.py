@@ -35,11 +35,7 @@ class PcaOptions(EvaluationOptions):
 
 
 def run(options: PcaOptions) -> None:
-    """Compute the components and write the report.
-
-    Raises:
-        UserError: for options that cannot work, or images or features without components.
-    """
+    """Compute the components and write the report."""
     from dove.evaluation.pca import evaluate_pca
     from dove.evaluation.report import evaluate, rows_to_text
     from dove.photos.picture import encode_picture, side_by_side

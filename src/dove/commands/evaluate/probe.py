@@ -48,11 +48,7 @@ class ProbeOptions(EvaluationOptions):
 
 
 def run(options: ProbeOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options, images or features that cannot work; for unreadable images, after all others are done.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.common import load_subjects, set_seed
     from dove.evaluation.datasets import require_learnable, require_same_classes
     from dove.evaluation.report import provenance, rows_to_text, write_report
@@ -104,11 +100,7 @@ def measure(
 
 
 def load_data(options: ProbeOptions) -> "tuple[LabelledImages, LabelledImages]":
-    """Training and test images.
-
-    Raises:
-        UserError: if they cannot be opened or lack labels, or no training images are named.
-    """
+    """Training and test images."""
     from dove.evaluation.datasets import known_name, load_labelled, locate
 
     columns = (options.image_column, options.label_column)
@@ -127,11 +119,7 @@ def load_data(options: ProbeOptions) -> "tuple[LabelledImages, LabelledImages]":
 
 
 def check_num_tokens(options: ProbeOptions, subjects: "list[Subject]") -> None:
-    """Refuse lengths where no tokens are probed, and lengths and layers that no model has, before images are read.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuse lengths where no tokens are probed, and lengths and layers that no model has, before images are read."""
     from dove.evaluation.feature_cache import TOKENS
     from dove.evaluation.probe import feature_sources
 

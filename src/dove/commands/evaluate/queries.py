@@ -44,11 +44,7 @@ class QueriesOptions(EvaluationOptions):
 
 
 def run(options: QueriesOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options that cannot work, or a model without queries.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.common import Images, load_subjects, set_seed
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
     from dove.evaluation.report import provenance, rows_to_text, write_report
@@ -85,11 +81,7 @@ def run(options: QueriesOptions) -> None:
 
 
 def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":
-    """Make the scenes to evaluate on, by kind.
-
-    Raises:
-        UserError: for a table of cut-outs, or images, that do not do.
-    """
+    """Make the scenes to evaluate on, by kind."""
     from dove.data.config import MosaicConfig, SceneConfig
     from dove.data.mosaics import Mosaics
     from dove.data.queries import AnnotatedImages, has_queries

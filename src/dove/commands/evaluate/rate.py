@@ -43,11 +43,7 @@ class RateOptions(EvaluationOptions):
 
 
 def run(options: RateOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all others are done.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.common import Images
     from dove.evaluation.rate import plot_rate, rate_of_files, rate_of_tokens
     from dove.evaluation.report import evaluate, rows_to_text

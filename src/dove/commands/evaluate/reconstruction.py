@@ -64,11 +64,7 @@ class ReconstructionOptions(EvaluationOptions):
 
 
 def run(options: ReconstructionOptions) -> None:
-    """Evaluate and write the report.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all others are done.
-    """
+    """Evaluate and write the report."""
     from dove.evaluation.facts import add_facts, mark_learned
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
@@ -102,12 +98,7 @@ def run(options: ReconstructionOptions) -> None:
 
 
 def make_metrics(options: ReconstructionOptions, images: int, subjects: "list[Subject]") -> "list[NetworkMetric]":
-    """Load the networks that the options ask for, or that are at hand, and check them against the images.
-
-    Raises:
-        UserError: If weights that are asked for cannot be had, or the images are too small for a network or too few for a
-            Frechet distance that is asked for.
-    """
+    """Load the networks that the options ask for, or that are at hand, and check them against the images."""
     from dove.evaluation.networks import fit_metric
 
     asked: set[str] = {*options.metrics} or given_metrics(options)

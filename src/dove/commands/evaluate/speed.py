@@ -48,11 +48,7 @@ class SpeedOptions(EvaluationOptions):
 
 
 def run(options: SpeedOptions) -> None:
-    """Measure, count and write the report.
-
-    Raises:
-        UserError: for options that cannot work; for unreadable images, after all else is done.
-    """
+    """Measure, count and write the report."""
     refuse_unusable(options)
 
     import time
@@ -97,11 +93,7 @@ def run(options: SpeedOptions) -> None:
 
 
 def refuse_unusable(options: SpeedOptions) -> None:
-    """Complain about numbers out of range, before anything is loaded.
-
-    Raises:
-        UserError: for the first of them.
-    """
+    """Complain about numbers out of range, before anything is loaded."""
     if options.repetitions < 1:
         raise UserError(f"--repetitions {options.repetitions} measures nothing; pass at least 1")
     if options.text_tokens < 0:

@@ -30,11 +30,7 @@ class AskOptions:
 
 
 def run(options: AskOptions) -> None:
-    """Print the answer, or for several length policies one line each.
-
-    Raises:
-        UserError: for an empty question, or a picture or model that cannot be read.
-    """
+    """Print the answer, or for several length policies one line each."""
     if not options.question.strip():
         raise UserError("the question is empty; ask something")
     from dove.vlm.model import VisionLanguageModel

@@ -48,11 +48,7 @@ class VlmOptions(EvaluationOptions):
 
 
 def run(options: VlmOptions) -> None:
-    """Answer, count and write.
-
-    Raises:
-        UserError: for options that cannot work, or a model or data that cannot be read.
-    """
+    """Answer, count and write."""
     import time
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint

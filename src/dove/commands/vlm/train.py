@@ -7,21 +7,12 @@ from dove.vlm.config import VLM_PRESETS, VLMTrainConfig
 
 
 def parse(arguments: Sequence[str]) -> VLMTrainConfig:
-    """Settings from the preset, then ``--config`` files, then flags; the last value given wins.
-
-    Raises:
-        UserError: for an unknown preset or an unreadable file.
-        SystemExit: from the parser, with status 2, for flags that don't exist or don't fit.
-    """
+    """Settings from the preset, then ``--config`` files, then flags; the last value given wins."""
     return parse_settings(arguments, VLM_PRESETS, "dove vlm train")
 
 
 def run(config: VLMTrainConfig) -> int:
-    """Train and say where the model is.
-
-    Raises:
-        UserError: for settings, data or folders that don't do.
-    """
+    """Train and say where the model is."""
     from dove.vlm.train import run_vlm_training
 
     report_model(run_vlm_training(config))
