@@ -12,8 +12,7 @@ import tyro
 
 from dove.errors import UserError
 
-RULE = re.compile(r"[─-]{5,}")
-"""Rule between the texts of the box that tyro draws, which is of ASCII on some terminals."""
+RULE = re.compile(r"[─-]{5,}")  # Rule between the texts of the box that tyro draws, which is of ASCII on some terminals
 
 
 def parse_flags(options: Any, *, prog: str, arguments: Sequence[str], **settings: Any) -> Any:

@@ -18,8 +18,7 @@ MODELS = {
     "Cosines": ("dove.baselines.cosines:CosinesConfig", "dove.baselines.cosines:Cosines"),
     "FlatColour": ("dove.baselines.flat_colour:FlatColourConfig", "dove.baselines.flat_colour:FlatColour"),
     "MaskgitVQGAN": ("dove.baselines.config:MaskgitVQGANConfig", "dove.baselines.vqgan:MaskgitTokenizer"),
-}
-"""Settings, and what makes a model: a class with ``from_pretrained``, or a class or function that takes the settings."""
+}  # Settings, and what makes a model: a class with ``from_pretrained``, or a class or function that takes the settings
 
 
 def find_settings(model_type: str) -> type:

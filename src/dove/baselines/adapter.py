@@ -19,8 +19,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 TRAINING_ONLY = ("gan_losses.", "criterion.", "loss.")
 """Prefixes of the names of tensors that checkpoints hold for training alone."""
-AVERAGED = "ema."
-"""Prefix of the names of the averaged weights, where a checkpoint holds a whole training state."""
+AVERAGED = "ema."  # Prefix of the names of the averaged weights, where a checkpoint holds a whole training state
 
 
 def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 3 S S"]:
@@ -50,12 +49,9 @@ class FixedLength(nn.Module):
     Subclasses define the tokens; this class is the protocol around them.
     """
 
-    image_size: int
-    """Side S of the images, in pixels."""
-    max_tokens: int
-    """Tokens K of every image."""
-    token_dim: int
-    """Width D of a token."""
+    image_size: int  # Side S of the images, in pixels
+    max_tokens: int  # Tokens K of every image
+    token_dim: int  # Width D of a token
 
     @property
     def token_counts(self) -> tuple[int, ...]:

@@ -26,8 +26,7 @@ from dove.lengths import Fixed, LengthPolicy, Trial, parse_length_policy
 from dove.models.eos import EosScores
 from dove.tokens import Tokens
 
-PUBLISHED_VQGAN = "base_tokenizer.vqgan."
-"""Prefix of the VQGAN's parameters in the published checkpoints."""
+PUBLISHED_VQGAN = "base_tokenizer.vqgan."  # Prefix of the VQGAN's parameters in the published checkpoints
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from dove.baselines.config import TransformerConfig
 from dove.models.transformer import attend
 
-COMMITMENT = 0.25
-"""Weight of the commitment loss beside the codebook loss."""
+COMMITMENT = 0.25  # Weight of the commitment loss beside the codebook loss
 
 
 class Attention(nn.Module):

@@ -130,8 +130,7 @@ TITOKS: dict[str, TiTokConfig] = {
     "titok-l32": TiTokConfig(transformer=TITOK_LARGE, num_tokens=32),
     "titok-b64": TiTokConfig(transformer=TITOK_BASE, num_tokens=64),
     "titok-s128": TiTokConfig(transformer=TITOK_SMALL, num_tokens=128),
-}
-"""Every TiTok by name: the published two-stage models."""
+}  # Every TiTok by name: the published two-stage models
 
 ALITS: dict[str, ALITConfig] = {
     "alit-small": ALITConfig(transformer=TransformerConfig(width=1024, num_layers=8, num_heads=8)),

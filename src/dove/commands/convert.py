@@ -11,8 +11,7 @@ from dove.errors import UserError
 if TYPE_CHECKING:
     from dove.integrations.convert import Conversion
 
-MOST_NAMES = 40
-"""Largest number of names listed one by one; the rest is counted."""
+MOST_NAMES = 40  # Largest number of names listed one by one; the rest is counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "scale": ("ray", "duckdb"),
     "demo": ("gradio",),
 }
-HUB_TIMEOUT = 3.0
-"""Seconds to wait for the hub."""
+HUB_TIMEOUT = 3.0  # Seconds to wait for the hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,7 @@ class Finding(NamedTuple):
     """One line of the report."""
 
     name: str
-    ok: bool | None
-    """None for something missing that only some commands need."""
+    ok: bool | None  # None for something missing that only some commands need
     text: str
 
 

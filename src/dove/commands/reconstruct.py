@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from dove.tokenizer import Dove
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MOST_ROWS = 64
-"""Largest number of images in the picture; the table and the JSON file have all."""
+MOST_ROWS = 64  # Largest number of images in the picture; the table and the JSON file have all
 
 
 @dataclass(frozen=True, kw_only=True)

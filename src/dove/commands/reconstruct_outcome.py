@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 class Outcome:
     """Results for the images of a source."""
 
-    results: list[dict[str, Any]] = field(default_factory=list)
-    """Objects of the JSON file."""
-    rows: "list[list[Cell]]" = field(default_factory=list)
-    """First ``MOST_ROWS`` rows of the picture."""
-    tiled_rows: "list[TiledRow]" = field(default_factory=list)
-    """Rows of the picture for photos in tiles."""
+    results: list[dict[str, Any]] = field(default_factory=list)  # Objects of the JSON file
+    rows: "list[list[Cell]]" = field(default_factory=list)  # First ``MOST_ROWS`` rows of the picture
+    tiled_rows: "list[TiledRow]" = field(default_factory=list)  # Rows of the picture for photos in tiles
     unreadable: "list[Unreadable]" = field(default_factory=list)
 
     @property

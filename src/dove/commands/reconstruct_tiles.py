@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from dove.tokenizer import Dove
 
 OVERLAP = 8
-MANY_TILES = 1000
-"""Number of tiles from which a photo's plan is printed before its reconstruction."""
-MOST_TILED_ROWS = 8
-"""Largest number of photos in the picture; they are larger there than whole images are."""
+MANY_TILES = 1000  # Number of tiles from which a photo's plan is printed before its reconstruction
+MOST_TILED_ROWS = 8  # Largest number of photos in the picture; they are larger there than whole images are
 
 
 def require_plots() -> None:

@@ -15,8 +15,7 @@ from dove.training.config import TrainConfig
 from dove.training.presets import PRESETS
 
 Settings = TypeVar("Settings", bound=TrainConfig)
-LENGTHS = ("--run.steps", "--run.epochs")
-"""Flags for the length of a run, of which one is given."""
+LENGTHS = ("--run.steps", "--run.epochs")  # Flags for the length of a run, of which one is given
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

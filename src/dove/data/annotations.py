@@ -29,10 +29,8 @@ SCHEMA = pa.schema(
     }
 )
 ROWS_PER_GROUP = 256
-TEST_EVERY = 50
-"""Number of images of which one belongs to the part for tests."""
-RELATIVE = 1.0
-"""Scale of boxes that are in pixels of the image already."""
+TEST_EVERY = 50  # Number of images of which one belongs to the part for tests
+RELATIVE = 1.0  # Scale of boxes that are in pixels of the image already
 
 
 @dataclass
@@ -42,8 +40,7 @@ class Conversion:
     images: int = 0
     queries: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-    """Text that names an example, by reason."""
+    examples: dict[str, str] = field(default_factory=dict)  # Text that names an example, by reason
 
     def skip(self, reason: str, example: str = "") -> None:
         """Count something that is left out."""

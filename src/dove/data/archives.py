@@ -12,8 +12,7 @@ from dove.data.names import readable, readable_keys
 from dove.data.reading import SUFFIXES, check_size
 from dove.errors import UserError, one_line
 
-Place = tuple[int, int]
-"""Offset and size of a member in its shard, in bytes."""
+Place = tuple[int, int]  # Offset and size of a member in its shard, in bytes
 _METADATA = ("json", "cls", "txt")
 
 
@@ -24,8 +23,7 @@ class _Picture:
     path: str
     key: str
     place: Place
-    metadata: dict[str, Place]
-    """Places of the members, by kind: json, cls, txt."""
+    metadata: dict[str, Place]  # Places of the members, by kind: json, cls, txt
 
 
 class TarImages(ImageDataset):

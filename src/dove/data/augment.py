@@ -18,8 +18,7 @@ from dove.processor import central_square, pil_to_tensor, resize_box
 
 MAX_UNREADABLE_RUN = 100
 """Number of consecutive unreadable pictures that stops a training, because then the source itself is broken."""
-NEIGHBOURS = 8
-"""Number of consecutive pictures that are tried before random ones."""
+NEIGHBOURS = 8  # Number of consecutive pictures that are tried before random ones
 
 _logger = logging.getLogger(__name__)
 

@@ -9,10 +9,8 @@ from PIL import Image, ImageCms
 
 from dove.errors import one_line
 
-PROFILE = "icc_profile"
-"""Key of the profile in the ``info`` of a Pillow image."""
-_CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Pillow's mode for each kind of profile that photos come with."""
+PROFILE = "icc_profile"  # Key of the profile in the ``info`` of a Pillow image
+_CHANNELS = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode for each kind of profile that photos come with
 _GREY_MODES = ("1", "L", "LA")
 
 _logger = logging.getLogger(__name__)

@@ -36,8 +36,7 @@ SYNONYMS = {
     "ship": ("boat",),
     "truck": ("lorry",),
 }
-Placement = tuple[int, int, int]
-"""Left, upper, side of a square, in pixels."""
+Placement = tuple[int, int, int]  # Left, upper, side of a square, in pixels
 
 
 class Mosaics(Dataset[QueryExample]):

@@ -5,10 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-MOST_BYTES = 240
-"""Limit for one part of a path; file systems take 255, and suffixes and numbers are added."""
-MOST_PATH_BYTES = 2000
-"""Limit for a path within an output folder; systems take 4096 for the whole path."""
+MOST_BYTES = 240  # Limit for one part of a path; file systems take 255, and suffixes and numbers are added
+MOST_PATH_BYTES = 2000  # Limit for a path within an output folder; systems take 4096 for the whole path
 
 
 def readable(name: str) -> str:

@@ -19,10 +19,8 @@ from dove.data.names import readable
 from dove.data.reading import ImageSource, check_size
 from dove.errors import UserError, one_line
 
-PARQUET_CACHE_BYTES = 1 << 30
-"""Size of the decompressed row groups that one process keeps, in any order of access."""
-MAX_GROUP_BYTES = 8 << 30
-"""Limit for the decompressed size of a row group, by its footer; larger ones are refused."""
+PARQUET_CACHE_BYTES = 1 << 30  # Size of the decompressed row groups that one process keeps, in any order of access
+MAX_GROUP_BYTES = 8 << 30  # Limit for the decompressed size of a row group, by its footer; larger ones are refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +28,8 @@ class _Group:
     """A row group."""
 
     path: str
-    number: int
-    """Index within its file."""
-    first: int
-    """First row within the file."""
+    number: int  # Index within its file
+    first: int  # First row within the file
     rows: int
     ends: NDArray[np.int64] | None = None
     """Cumulative number of records by row, where the column holds lists of images; None elsewhere."""

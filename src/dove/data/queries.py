@@ -23,8 +23,7 @@ from dove.processor import central_square, pil_to_tensor, resize_box
 KEYS = ("image_id", "question", "answer", "bounding_box")
 NULL_BOX = "boxes that are null"
 Skip = Callable[[str], object]
-SLACK = 0.5
-"""Pixels that a box may reach over the image's edge: annotations round."""
+SLACK = 0.5  # Pixels that a box may reach over the image's edge: annotations round
 
 
 @dataclass(frozen=True)

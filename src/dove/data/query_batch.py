@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Box = tuple[float, float, float, float]
-"""x, y, width, height in pixels of the image it belongs to."""
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the image it belongs to
 
 
 @dataclass(frozen=True)

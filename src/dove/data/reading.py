@@ -16,15 +16,13 @@ from dove.errors import UserError, one_line
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused before they are decoded (the bound at which Pillow calls them a bomb)."""
-MAX_BYTES = 512 << 20
-"""Encoded pictures of more bytes are refused before they are read."""
+MAX_BYTES = 512 << 20  # Encoded pictures of more bytes are refused before they are read
 
 # A closed list: Pillow would otherwise offer the file to plugins that run other programs (EPS) or accept anything.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()
-)
-"""Suffixes by which a file of a folder or of a tar counts as an image."""
+)  # Suffixes by which a file of a folder or of a tar counts as an image
 
 
 @runtime_checkable

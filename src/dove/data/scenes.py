@@ -22,15 +22,11 @@ from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.query.words import split_words
 
 COLOURS = frozenset("red yellow green blue purple pink brown black white silver golden gray grey".split())
-MOST_WORDS = 6
-"""Words of a caption that a query takes at most."""
-HELD_OUT_EVERY = 8
-"""Number of captions of which one is kept apart from training."""
+MOST_WORDS = 6  # Words of a caption that a query takes at most
+HELD_OUT_EVERY = 8  # Number of captions of which one is kept apart from training
 SCENES_PER_EPOCH = 10_000
-ATTEMPTS = 30
-"""Draws of a place before a cut-out is left out of its scene."""
-Place = tuple[int, int, int, int]
-"""Left, upper, right, lower, in pixels."""
+ATTEMPTS = 30  # Draws of a place before a cut-out is left out of its scene
+Place = tuple[int, int, int, int]  # Left, upper, right, lower, in pixels
 
 
 @dataclass(frozen=True, eq=False)

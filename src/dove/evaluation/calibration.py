@@ -29,12 +29,9 @@ class Calibration:
     """Predicted and measured quality of every image for one model."""
 
     model: str
-    lengths: list[int]
-    """Numbers of tokens at which the reconstructions were measured."""
-    predicted: Curves
-    """(images, K): PSNR in dB that the model expects of every number of tokens."""
-    measured: Curves
-    """(images, lengths): mean squared error ([0, 1] pixels)."""
+    lengths: list[int]  # Numbers of tokens at which the reconstructions were measured
+    predicted: Curves  # (images, K): PSNR in dB that the model expects of every number of tokens
+    measured: Curves  # (images, lengths): mean squared error ([0, 1] pixels)
     policies: "list[Outcome]"
 
 
@@ -44,10 +41,8 @@ class Outcome:
 
     policy: str
     lengths: NDArray[np.int64]
-    errors: Curves
-    """(images,): mean squared error ([0, 1] pixels)."""
-    seconds: float
-    """Seconds of choosing, without the encoding and the final decoding."""
+    errors: Curves  # (images,): mean squared error ([0, 1] pixels)
+    seconds: float  # Seconds of choosing, without the encoding and the final decoding
 
 
 def calibrate(

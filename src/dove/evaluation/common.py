@@ -28,12 +28,10 @@ from dove.training.progress import images_seen
 class Subject:
     """A model under evaluation."""
 
-    name: str
-    """Name that the user gave."""
+    name: str  # Name that the user gave
     tokenizer: Tokenizer
     device: torch.device
-    sha256: str
-    """Hash of the checkpoint's config and weights."""
+    sha256: str  # Hash of the checkpoint's config and weights
     loss_networks: str | None = None
     """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
     images_seen: int | None = None

@@ -14,10 +14,8 @@ from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.evaluation.common import Images
 
-MIN_PER_CLASS = 2
-"""Training images of a class: one to learn from and one to validate on."""
-LISTED = 5
-"""Greatest number of classes listed in a message."""
+MIN_PER_CLASS = 2  # Training images of a class: one to learn from and one to validate on
+LISTED = 5  # Greatest number of classes listed in a message
 TEST_NAMES = ("test", "val", "validation")
 
 
@@ -26,10 +24,8 @@ class HubDataset:
     """Place of a known dataset on the Hugging Face hub."""
 
     identity: str
-    train: str = "train"
-    """Split for training."""
-    test: str = "test"
-    """Split for testing."""
+    train: str = "train"  # Split for training
+    test: str = "test"  # Split for testing
     image_column: str = "image"
     label_column: str = "label"
 
@@ -52,29 +48,22 @@ KNOWN = {
 class Location:
     """Resolved source of labelled images."""
 
-    sources: tuple[str, ...]
-    """Sources for ``open_images``."""
+    sources: tuple[str, ...]  # Sources for ``open_images``
     image_column: str
     label_column: str
-    name: str
-    """Name of the dataset in the rows of a report."""
-    known: str | None = None
-    """Key in ``KNOWN`` of a dataset on the hub; None for local data and other hub ids."""
+    name: str  # Name of the dataset in the rows of a report
+    known: str | None = None  # Key in ``KNOWN`` of a dataset on the hub; None for local data and other hub ids
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledImages:
     """Images with a class each."""
 
-    name: str
-    """Name of the dataset."""
-    role: str
-    """"train" or "test"; for messages."""
+    name: str  # Name of the dataset
+    role: str  # "train" or "test"; for messages
     images: Images
-    classes: Mapping[str, str]
-    """Class of each record, by the record's key."""
-    drawn: bool
-    """True where the images are a random part of their source."""
+    classes: Mapping[str, str]  # Class of each record, by the record's key
+    drawn: bool  # True where the images are a random part of their source
 
     def of(self, keys: Sequence[str]) -> list[str]:
         """Look up the classes of records."""

@@ -26,10 +26,8 @@ from dove.protocol import encode_each
 from dove.runtime import save_outputs
 from dove.tokenizer import Dove
 
-SHARD = 512
-"""Number of images per file, and the most that an interrupted run loses."""
-VERSION = 1
-"""Version of the features, increased with every change, so that old files are no longer found."""
+SHARD = 512  # Number of images per file, and the most that an interrupted run loses
+VERSION = 1  # Version of the features, increased with every change, so that old files are no longer found
 TOKENS, LATENTS = "tokens", "latents"
 
 
@@ -37,10 +35,8 @@ TOKENS, LATENTS = "tokens", "latents"
 class FeatureSource:
     """Choice of the vectors of a model that are pooled."""
 
-    layer: int | str
-    """Block of the token generator, from 1; or "latents", the VQGAN's; or "tokens"."""
-    num_tokens: str | None = None
-    """Length policy of tokens; None for everything else."""
+    layer: int | str  # Block of the token generator, from 1; or "latents", the VQGAN's; or "tokens"
+    num_tokens: str | None = None  # Length policy of tokens; None for everything else
 
     def __str__(self) -> str:
         if self.num_tokens is not None:
@@ -52,11 +48,9 @@ class FeatureSource:
 class PooledFeatures:
     """One vector for each readable image."""
 
-    keys: list[str]
-    """Keys of the images' records."""
+    keys: list[str]  # Keys of the images' records
     values: Float[np.ndarray, "n F"]
-    lengths: Int[np.ndarray, " n"]
-    """Number of vectors that were pooled."""
+    lengths: Int[np.ndarray, " n"]  # Number of vectors that were pooled
 
 
 def pool(values: Float[Tensor, "B S F"], mask: Bool[Tensor, "B S"] | None = None) -> Float[Tensor, "B 2*F"]:

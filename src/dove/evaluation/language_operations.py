@@ -13,8 +13,7 @@ VICUNA_7B = LlamaConfig(
     num_hidden_layers=32,
     num_attention_heads=32,
     num_key_value_heads=32,
-)
-"""Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters."""
+)  # Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters
 
 
 def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:

@@ -35,12 +35,10 @@ class LengthStudy:
     model: str
     max_tokens: int
     lengths: NDArray[np.int64]
-    complexity: NDArray[np.float64]
-    """Laplacian variance of the grey image, levels 0 to 255."""
+    complexity: NDArray[np.float64]  # Laplacian variance of the grey image, levels 0 to 255
     losses: dict[int, NDArray[np.float64]]
     """Mean squared error ([0, 1] pixels) of every image, by fixed number of tokens."""
-    extremes: list[list[Cell]]
-    """The least and the most complex images with their lengths."""
+    extremes: list[list[Cell]]  # The least and the most complex images with their lengths
 
 
 def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:

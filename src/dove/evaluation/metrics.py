@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from dove.errors import UserError
 
-SMALLEST_MSE = 1e-10
-"""Lower bound on mean squared errors: 100 dB, so that means and deviations over images stay finite."""
+SMALLEST_MSE = 1e-10  # Lower bound on mean squared errors: 100 dB, so that means and deviations over images stay finite
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5

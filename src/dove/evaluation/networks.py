@@ -25,23 +25,17 @@ from dove.losses.perceptual import LpipsPerceptual, map_distance
 class ImageFeatures:
     """Output of a network for a batch of images, kept so that originals pass it once for all lengths."""
 
-    maps: Sequence[Tensor] = ()
-    """Tensors that the distance compares."""
-    pooled: Float[Tensor, "B F"] | None = None
-    """One vector per image, for the Frechet distance."""
+    maps: Sequence[Tensor] = ()  # Tensors that the distance compares
+    pooled: Float[Tensor, "B F"] | None = None  # One vector per image, for the Frechet distance
 
 
 class NetworkMetric(ABC):
     """Distance and Frechet distance by one network. A column that it does not offer has no name."""
 
-    distance_name: str | None = None
-    """Column of its distance between two images."""
-    frechet_name: str | None = None
-    """Column of the Frechet distance of its features."""
-    width: int = 0
-    """Features per image."""
-    min_image_size: int = 1
-    """Side in pixels below which the network cannot be used."""
+    distance_name: str | None = None  # Column of its distance between two images
+    frechet_name: str | None = None  # Column of the Frechet distance of its features
+    width: int = 0  # Features per image
+    min_image_size: int = 1  # Side in pixels below which the network cannot be used
 
     network: torch.nn.Module
 

@@ -21,8 +21,7 @@ from dove.tokenizer import Dove
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COMPONENTS = 3
-"""Number of components: one each for red, green and blue."""
+COMPONENTS = 3  # Number of components: one each for red, green and blue
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
 LATENTS = "VQGAN"
@@ -32,12 +31,9 @@ LATENTS = "VQGAN"
 class Segmentation:
     """Colours of one source of features."""
 
-    source: str
-    """"VQGAN" for its latents, "layer 1", ... for the generator's blocks."""
-    colours: Float[np.ndarray, "B h w 3"]
-    """Colours in [0, 1]."""
-    explained_variance: list[float]
-    """Share of the features' variance along each of the three components."""
+    source: str  # "VQGAN" for its latents, "layer 1", ... for the generator's blocks.
+    colours: Float[np.ndarray, "B h w 3"]  # Colours in [0, 1]
+    explained_variance: list[float]  # Share of the features' variance along each of the three components
 
 
 def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:

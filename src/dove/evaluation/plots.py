@@ -66,8 +66,7 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) 
 
 LONGEST_LABEL = 28
 LEGEND_SIZE = 8.5
-LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19
-"""Inches that an entry of a legend of such letters takes."""
+LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19  # Inches that an entry of a legend of such letters takes
 
 
 def short_name(name: str) -> str:

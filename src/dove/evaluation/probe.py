@@ -24,14 +24,12 @@ from dove.lengths import parse_length_policy
 from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
 
-HIDDEN = 512
-"""Units of the MLP's one hidden layer."""
+HIDDEN = 512  # Units of the MLP's one hidden layer
 EPOCHS = 200
 """Greatest number of epochs; training stops after 10 epochs without a better accuracy on its validation images."""
 STRENGTHS = tuple(10.0**power for power in range(-5, 2))
 """Values of C (the inverse of the L2 penalty's weight) that a linear probe chooses from."""
-ITERATIONS = 1000
-"""Greatest number of iterations of the linear probe's solver."""
+ITERATIONS = 1000  # Greatest number of iterations of the linear probe's solver
 ALL = "all"
 
 Fit = Callable[["Problem", int], dict[str, Any]]

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from dove.lengths import LengthPolicy
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256)
-GAIN_TOKENS = 8
-"""Number of tokens at which the summary compares a query with null and with a wrong one."""
+GAIN_TOKENS = 8  # Number of tokens at which the summary compares a query with null and with a wrong one
 KINDS = ("query", "null", "wrong")
 
 

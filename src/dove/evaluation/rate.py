@@ -23,8 +23,7 @@ from dove.tokens import Tokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-START_OF_SCAN = b"\xff\xda"
-"""Marker between the tables of a JPEG file and its coded picture."""
+START_OF_SCAN = b"\xff\xda"  # Marker between the tables of a JPEG file and its coded picture
 
 
 @dataclass(frozen=True, eq=False)

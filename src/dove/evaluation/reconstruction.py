@@ -208,8 +208,7 @@ def picture_name(number: int, key: str) -> str:
     return f"{number:06d}-{Path(key).stem}.png"
 
 
-FEW_LENGTHS = 8
-"""Greatest number of lengths that are all measured; of more, the powers of two."""
+FEW_LENGTHS = 8  # Greatest number of lengths that are all measured; of more, the powers of two
 
 
 def default_requests(token_counts: Sequence[int]) -> list[str]:

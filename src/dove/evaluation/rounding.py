@@ -7,8 +7,7 @@ from torch import Tensor
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
-PROBES = 4
-"""Number of random directions in image space that estimate a decoder's sensitivity, for every batch."""
+PROBES = 4  # Number of random directions in image space that estimate a decoder's sensitivity, for every batch
 
 
 def token_sensitivity(

@@ -30,10 +30,8 @@ from dove.training.presets import PRESETS
 
 RANDOM, CHECKPOINT = "random weights", "checkpoint"
 META = torch.device("meta")
-PAPER_TOLERANCE = 0.03
-"""Relative difference from the paper's operations up to which a row counts as equal."""
-VQGAN_SUFFIX = " VQGAN"
-"""Suffix of a model's name for its VQGAN alone."""
+PAPER_TOLERANCE = 0.03  # Relative difference from the paper's operations up to which a row counts as equal
+VQGAN_SUFFIX = " VQGAN"  # Suffix of a model's name for its VQGAN alone
 TIMED = ("encode_images_per_second", "encode_spread", "decode_images_per_second", "decode_spread")
 """Columns that are empty where nothing was run."""
 
@@ -61,10 +59,8 @@ class Entry:
 class Timing:
     """Seconds that an entry takes for a batch, by repetition."""
 
-    images: int
-    """Number of images in the batch."""
-    mean_length: float
-    """Mean number of tokens per image."""
+    images: int  # Number of images in the batch
+    mean_length: float  # Mean number of tokens per image
     encode: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
 

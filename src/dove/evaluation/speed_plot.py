@@ -11,8 +11,7 @@ PANELS = {
     "encode_images_per_second": ("Encoding", "images per second", 1.0),
     "decode_images_per_second": ("Decoding", "images per second", 1.0),
     "lm_multiply_adds": ("Encoder and language model", "multiply-adds of one image in tera", 1e12),
-}
-"""Column: title, axis label and unit."""
+}  # Column: title, axis label and unit
 
 
 def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -32,11 +32,9 @@ class EfficientNetLite0(FrozenNetwork):
     """
 
     width = 1280
-    min_image_size = 32
-    """Side in pixels of one position of the last map."""
+    min_image_size = 32  # Side in pixels of one position of the last map
 
-    _taps = (0, 2, 4, 10)
-    """Indices of the last blocks at strides 2, 4, 8 and 16."""
+    _taps = (0, 2, 4, 10)  # Indices of the last blocks at strides 2, 4, 8 and 16
 
     def __init__(self) -> None:
         # Pixels of 0 to 255 are shifted by 127 and divided by 128.

@@ -35,11 +35,9 @@ class MobileNetV2(FrozenNetwork):
     """
 
     width = 1280
-    min_image_size = 32
-    """Side in pixels of one position of the last map."""
+    min_image_size = 32  # Side in pixels of one position of the last map
 
-    _taps = (1, 3, 6, 13, 18)
-    """Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution."""
+    _taps = (1, 3, 6, 13, 18)  # Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution
 
     def __init__(self) -> None:
         super().__init__("mobilenet-v2")

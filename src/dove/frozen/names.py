@@ -4,8 +4,7 @@ from dove.errors import UserError
 
 BUILT_IN = ("squeezenet", "efficientnet-lite0", "mobilenet-v2")
 PREFIXES = ("timm:", "transformers:")
-WITH_FILE = ("squeezenet", "lpips")
-"""Distances whose network is read from a weights file that the user names."""
+WITH_FILE = ("squeezenet", "lpips")  # Distances whose network is read from a weights file that the user names
 
 KNOWN_NETWORKS = f"{', '.join(BUILT_IN)}, timm:MODEL or transformers:MODEL"
 

@@ -25,10 +25,8 @@ class FrozenNetwork(nn.Module, ABC):
         std: Their standard deviations.
     """
 
-    width: int
-    """Channels F of the last map."""
-    min_image_size: int
-    """Side in pixels below which the network cannot be used."""
+    width: int  # Channels F of the last map
+    min_image_size: int  # Side in pixels below which the network cannot be used
     mean: Tensor
     std: Tensor
 

@@ -12,8 +12,7 @@ from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork, outputs_at
 from dove.frozen.weights import check_finite, read_weights
 
-SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"
-"""Environment variable that names the SqueezeNet file where no path is given."""
+SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"  # Environment variable that names the SqueezeNet file where no path is given
 
 
 def squeezenet_at_hand() -> bool:
@@ -36,11 +35,9 @@ class SqueezeNet(FrozenNetwork):
     """
 
     width = 512
-    min_image_size = 21
-    """Side in pixels below which the last pooling has nothing left."""
+    min_image_size = 21  # Side in pixels below which the last pooling has nothing left
 
-    _taps = (1, 5, 10, 12)
-    """Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``."""
+    _taps = (1, 5, 10, 12)  # Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__("squeezenet")

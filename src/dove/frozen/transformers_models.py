@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork
 
-DEPTHS = 4
-"""Number of maps, at equal distances in depth; the last is the model's output."""
+DEPTHS = 4  # Number of maps, at equal distances in depth; the last is the model's output
 
 
 class TransformersNetwork(FrozenNetwork):

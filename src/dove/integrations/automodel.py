@@ -51,10 +51,8 @@ class QDoveAutoConfig(DoveAutoConfig):
 class TokensOutput(ModelOutput):
     """Tokens under the names that transformers uses."""
 
-    last_hidden_state: Float[Tensor, "B K D"] | None = None
-    """The tokens, zero behind each image's length."""
-    attention_mask: Bool[Tensor, "B K"] | None = None
-    """True where a token is kept."""
+    last_hidden_state: Float[Tensor, "B K D"] | None = None  # The tokens, zero behind each image's length
+    attention_mask: Bool[Tensor, "B K"] | None = None  # True where a token is kept
 
 
 class DoveModel(nn.Module):

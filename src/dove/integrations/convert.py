@@ -45,12 +45,9 @@ class Conversion:
 
     model: Dove
     layout: Layout
-    matched: dict[str, str]
-    """Layers of ``Dove`` outside the transformers and the VQGAN, and the file's names for them."""
-    zeroed: tuple[str, ...]
-    """Weights of ``Dove`` that the file lacks and that are set to zero, which changes nothing."""
-    unused: tuple[str, ...]
-    """Names in the file that are not used."""
+    matched: dict[str, str]  # Layers of ``Dove`` outside the transformers and the VQGAN, and the file's names for them
+    zeroed: tuple[str, ...]  # Weights of ``Dove`` that the file lacks and that are set to zero, which changes nothing
+    unused: tuple[str, ...]  # Names in the file that are not used
 
 
 def convert(

@@ -13,8 +13,7 @@ from dove.errors import UserError
 from dove.tokenizer import Dove
 
 SUFFIXES = (".onnx", ".pt2")
-MOST_IMAGES = 1 << 16
-"""Upper bound of the batch, which the exporter needs."""
+MOST_IMAGES = 1 << 16  # Upper bound of the batch, which the exporter needs
 OUTPUTS = ("values", "lengths", "margin")
 """Outputs of the program: all K tokens, (B, K, D), of which the first n are the encoding to n tokens; lengths up to each
 image's own EOS, (B,), as ``encode(images, "auto")`` gives; and the margin of EOS over the best other choice at each position,

@@ -18,8 +18,7 @@ VQGAN_PARTS = (
     r"encoder\.(conv_in|down_blocks|mid_block|conv_norm_out|conv_out)"
     r"|decoder\.(conv_in|up_blocks|mid_block|conv_norm_out|conv_out)|quantize|quant_conv|post_quant_conv"
 )
-PYTHIA_HEADS = {128: 4, 512: 8, 768: 12}
-"""Attention heads by width (14M, 70M, 160M), which shapes do not show."""
+PYTHIA_HEADS = {128: 4, 512: 8, 768: 12}  # Attention heads by width (14M, 70M, 160M), which shapes do not show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,7 @@ class Layer:
     """A layer, or a parameter that belongs to none, and the names of its tensors."""
 
     name: str
-    side: str | None
-    """Either generator or decoder; None where the name does not tell."""
+    side: str | None  # Either generator or decoder; None where the name does not tell
     weight: str
     bias: str | None
 

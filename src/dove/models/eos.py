@@ -114,10 +114,8 @@ class QualityEosHead(nn.Module):
         outputs: 1 for the PSNR alone, 2 for the perceptual distance beside it.
     """
 
-    scale, centre = 10.0, 20.0
-    """Unit and origin of the layers, in dB: bels around 20 dB keep weights of order one."""
-    distance_centre = -1.0
-    """Decimal logarithm of the distance that the second output stands for at 0."""
+    scale, centre = 10.0, 20.0  # Unit and origin of the layers, in dB: bels around 20 dB keep weights of order one
+    distance_centre = -1.0  # Decimal logarithm of the distance that the second output stands for at 0
 
     def __init__(self, width: int, target: float, outputs: int = 1):
         super().__init__()

@@ -15,8 +15,7 @@ from dove.models.token_generator import GeneratorOutput, TokenGenerator
 INITIAL_LOG_VARIANCE = -6.0
 """Log-variance at initialisation: tokens are nearly certain (standard deviation 0.05), so that a model with the weights of a
 plain DOVE begins with its quality."""
-LOG_VARIANCE_LIMITS = (-12.0, 4.0)
-"""Range that predicted log-variances are clamped to."""
+LOG_VARIANCE_LIMITS = (-12.0, 4.0)  # Range that predicted log-variances are clamped to
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,9 @@ from dove.config import VQGANConfig
 COMMITMENT = 0.25
 """Weight of the commitment loss (van den Oord et al., "Neural discrete representation learning", Eq. 3)."""
 NORM_EPSILON = 1e-6
-WIDE = 2**20
-"""Activations of one image above which a level is wide."""
+WIDE = 2**20  # Activations of one image above which a level is wide
 
-PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}
-"""Factor and summand that take pixels in [-1, 1] into a range."""
+PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}  # Factor and summand that take pixels in [-1, 1] into a range
 
 
 def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 192
-"""Least side of an image in the picture, in pixels; smaller images are enlarged by a whole factor."""
+CELL = 192  # Least side of an image in the picture, in pixels; smaller images are enlarged by a whole factor
 MARGIN, GAP, CAPTION = 24, 16, 36
 FONT_SIZE, LEAST_FONT_SIZE = 15, 11
 INK, PAPER = "#222222", "#ffffff"

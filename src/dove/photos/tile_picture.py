@@ -18,11 +18,9 @@ from dove.photos.picture import INK, PAPER
 from dove.photos.tiling import Tiling
 
 DPI = 150
-PANEL = 480
-"""Longer side of a photo in the picture, in pixels."""
+PANEL = 480  # Longer side of a photo in the picture, in pixels
 MARGIN, GAP, CAPTION = 36, 24, 84
-NARROWEST = 300
-"""Least width of a column, in pixels, so that its captions have room."""
+NARROWEST = 300  # Least width of a column, in pixels, so that its captions have room
 HEAT: Colormap = LinearSegmentedColormap.from_list("tokens", ["#fff7e6", "#fbb55a", "#e2603b", "#a01f4b", "#3b0f4f"])
 
 
@@ -32,11 +30,9 @@ class TiledRow:
 
     photo: Image.Image
     rebuilt: list[Image.Image]
-    captions: list[tuple[str, str]]
-    """Two lines below the photo, then two below each reconstruction."""
+    captions: list[tuple[str, str]]  # Two lines below the photo, then two below each reconstruction
     tiling: Tiling
-    lengths: list[NDArray[np.int64]]
-    """Tokens of every tile, (rows, columns), for each reconstruction."""
+    lengths: list[NDArray[np.int64]]  # Tokens of every tile, (rows, columns), for each reconstruction
 
 
 def shrink(photo: Image.Image) -> Image.Image:

@@ -24,20 +24,16 @@ CPU_PIXELS = 2**16
 MOST_PIXELS = 2**22
 BYTES_A_PIXEL = 6000
 """Memory of the model's activations per pixel; 5400 at most with the VQGAN of the base size in fp32."""
-SAMPLE = 3
-"""Tiles along each side of the crop on which the time is measured."""
+SAMPLE = 3  # Tiles along each side of the crop on which the time is measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TiledReconstructions:
     """Photo rebuilt from its tiles by P policies."""
 
-    lengths: list[NDArray[np.int64]]
-    """Tokens of every tile, (rows, columns), for each policy."""
-    psnr: list[float]
-    """PSNR in dB, of the whole photo; see :func:`dove.metrics.psnr`."""
-    pictures: list[Image.Image]
-    """Pictures of the photo's size."""
+    lengths: list[NDArray[np.int64]]  # Tokens of every tile, (rows, columns), for each policy
+    psnr: list[float]  # PSNR in dB, of the whole photo; see :func:`dove.metrics.psnr`
+    pictures: list[Image.Image]  # Pictures of the photo's size
 
 
 def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:

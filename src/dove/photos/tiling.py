@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from dove.errors import UserError
 
-Pixels = NDArray[Any]
-"""Pixels in floats, or also in 8 bits where nothing is mixed."""
+Pixels = NDArray[Any]  # Pixels in floats, or also in 8 bits where nothing is mixed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from dove.errors import UserError
 
-TINY = "tiny"
-"""Name of the text tokenizer that ships with the package."""
+TINY = "tiny"  # Name of the text tokenizer that ships with the package
 TINY_FILE = "words.json"
-NULL = "null"
-"""The word that asks for the whole image, as no query does."""
+NULL = "null"  # The word that asks for the whole image, as no query does
 
 Encode = Callable[[str], list[int]]
 

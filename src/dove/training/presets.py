@@ -33,10 +33,8 @@ RECIPES: dict[str, type[TrainConfig]] = {
     "titok-pixels": TiTokPixelsTrainConfig,
     "alit-codes": ALITCodesTrainConfig,
     "alit-pixels": ALITPixelsTrainConfig,
-}
-"""Settings class of every recipe that a preset of ``dove train`` may name."""
-MODELS = {**TITOKS, **ALITS}
-"""Models that a preset names instead of listing their settings."""
+}  # Settings class of every recipe that a preset of ``dove train`` may name
+MODELS = {**TITOKS, **ALITS}  # Models that a preset names instead of listing their settings
 
 
 def load_presets(file: str, recipes: Mapping[str, type[Settings]]) -> dict[str, Settings]:

@@ -7,8 +7,7 @@ from dove.errors import UserError
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-MOST_LOADERS = 8
-"""Loader processes of a training process that nobody asked for more or fewer of."""
+MOST_LOADERS = 8  # Loader processes of a training process that nobody asked for more or fewer of
 
 
 def check_launcher(environment: Mapping[str, str] = os.environ) -> None:

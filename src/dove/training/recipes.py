@@ -73,5 +73,4 @@ RECIPES: dict[type[TrainConfig], Recipe] = {
     TiTokPixelsTrainConfig: Recipe(initialisation.initialise_titok_pixels, TiTokPixelsObjective, _own),
     ALITCodesTrainConfig: Recipe(initialisation.initialise_alit_codes, ALITCodesObjective, _in_vqgan),
     ALITPixelsTrainConfig: Recipe(initialisation.initialise_alit_pixels, ALITPixelsObjective, _in_vqgan),
-}
-"""Every training by the type of its settings."""
+}  # Every training by the type of its settings

@@ -17,8 +17,7 @@ PRINTED = {
     "decode GFLOP": ("decode_flops", 1e9),
     "in 7B LM: TFLOP": ("lm_flops", 1e12),
     "T multiply-adds": ("lm_multiply_adds", 1e12),
-}
-"""Columns of the table on the terminal: the report's column and its unit."""
+}  # Columns of the table on the terminal: the report's column and its unit
 
 
 @dataclass(frozen=True, kw_only=True)
