@@ -31,7 +31,7 @@ def plot_lengths(axes: Axes, rows: Sequence[Row]) -> None:
         if len(points) > 1:
             tokens, seconds = zip(*points, strict=True)
             relative = [value / seconds[-1] for value in seconds]
-            axes.plot(tokens, relative, "o-", color=colour, markersize=4.5, label=NAMES[system])
+            axes.plot(tokens, relative, "o-", color=colour, label=NAMES[system])
     axes.set_title("Encoding by number of tokens, bf16")
     axes.set_xlabel("tokens")
     axes.set_ylabel("time, relative to all tokens")
@@ -50,7 +50,7 @@ def plot_systems(axes: Axes, rows: Sequence[Row]) -> None:
         values = [full[*pair, work] / unit for pair in systems]
         places = [place + (offset - 0.5) * height for place in range(len(systems))]
         for bar, value in zip(axes.barh(places, values, height, color=colour, label=work), values, strict=True):
-            axes.annotate(f" {value:.1f}", (bar.get_width(), bar.get_y() + height / 2), va="center", fontsize=8)
+            axes.annotate(f" {value:.1f}", (bar.get_width(), bar.get_y() + height / 2), va="center", fontsize=10)
     axes.set_yticks(range(len(systems)), [f"{NAMES.get(name, name)}, {precision}" for name, precision in systems])
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -1,46 +1,126 @@
-"""Picture of one photo at several lengths, beside the cosine transform's; its PNG holds the hash of the weights."""
+"""Pictures of photos by the shipped models; each JPEG holds the hash of the weights as its comment.
 
+The photos come with scikit-image and scikit-learn: astronaut and rocket by NASA, coffee and cat in the public domain, temple
+and flower under CC BY.
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from skimage import data_dir
+from sklearn import datasets
 
+from dove.cli import main
 from dove.photos.picture import Cell, side_by_side
 from dove.processor import ImageProcessor
 from dove.registry import load_tokenizer
+from dove.runtime import save_outputs
 
-LENGTHS: tuple[int | str, ...] = (1, 4, 16, "auto")
-KEY = "checkpoint-sha256"
+SIDE = 64
+SCIKIT_IMAGE, SCIKIT_LEARN = Path(data_dir), Path(datasets.__file__).parent / "images"
+PHOTOS = {
+    "coffee": (SCIKIT_IMAGE / "coffee.png", (100, 0, 500, 400)),
+    "temple": (SCIKIT_LEARN / "china.jpg", (0, 0, 427, 427)),
+    "astronaut": (SCIKIT_IMAGE / "astronaut.png", (60, 0, 400, 340)),
+    "flower": (SCIKIT_LEARN / "flower.jpg", (100, 0, 527, 427)),
+    "cat": (SCIKIT_IMAGE / "chelsea.png", (90, 0, 390, 300)),
+    "rocket": (SCIKIT_IMAGE / "rocket.jpg", (100, 0, 527, 427)),
+}
+"""Files, and the squares (left, upper, right, lower) that are shown."""
+CUT = 100
+"""Side in pixels of the pieces of photos among which the simplest and the most complex are shown."""
 
 
-def picture_hash(file: Path) -> str | None:
-    """Read the hash of the weights that a picture was drawn with."""
+def picture_hash(file: Path) -> str:
+    """Read the hash of the weights that a picture was drawn with; empty where it has none."""
     with Image.open(file) as picture:
-        return picture.info.get(KEY)
+        return picture.info.get("comment", b"").decode("ascii", "replace")
 
 
 def draw(file: Path, sha256: str) -> None:
-    """Draw the photo and what 1, 4, 16 and `auto` tokens give, a row for each model."""
-    processor = ImageProcessor(64)
-    with Image.open(Path(data_dir) / "coffee.png") as photo:
-        images = processor(photo.convert("RGB").crop((100, 0, 500, 400)))
-    original = Cell(processor.to_pil(images)[0], "photo")
-    picture = side_by_side([[original, *rebuild(name, images, processor)] for name in ("dove-tiny", "cosines")])
-    info = PngInfo()
-    info.add_text(KEY, sha256)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file, pnginfo=info, optimize=True)
+    """Draw one of ``PICTURES``, by the file's name, and stamp it."""
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = PICTURES[file.name](Path(folder))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=92, subsampling=0, optimize=True, comment=sha256)
+    save_outputs({file: buffer.getvalue()})
 
 
-def rebuild(name: str, images: torch.Tensor, processor: ImageProcessor) -> list[Cell]:
+def square(name: str) -> Image.Image:
+    """Cut the square of a photo."""
+    file, box = PHOTOS[name]
+    with Image.open(file) as photo:
+        return photo.convert("RGB").crop(box)
+
+
+def write_photos(folder: Path) -> Path:
+    """Write all squares into a folder."""
+    folder.mkdir()
+    for name in PHOTOS:
+        square(name).save(folder / f"{name}.png")
+    return folder
+
+
+def compare(names: Sequence[str], lengths: Sequence[int | str]) -> Image.Image:
+    """Draw photos and what their tokens give, a row for dove-tiny and one for the cosine transform."""
+    processor, rows = ImageProcessor(SIDE), []
+    for name in names:
+        images = processor(square(name))
+        original = Cell(processor.to_pil(images)[0], "photo")
+        rows += [[original, *rebuild(model, images, lengths)] for model in ("dove-tiny", "cosines")]
+    return side_by_side(rows)
+
+
+def rebuild(name: str, images: torch.Tensor, lengths: Sequence[int | str]) -> list[Cell]:
     """Rebuild an image of shape (1, 3, 64, 64) in [-1, 1] at each length."""
-    model = load_tokenizer(name)
+    model, processor = load_tokenizer(name), ImageProcessor(SIDE)
     cells = []
-    for length in LENGTHS:
+    for length in lengths:
         tokens = model.encode(images, length)
         count = int(tokens.lengths[0])
         label = f"{name}, {'auto: ' if length == 'auto' else ''}{count} token{'s' if count > 1 else ''}"
         cells.append(Cell(processor.to_pil(model.decode(tokens))[0], label))
     return cells
+
+
+def figure(number: int, made: str) -> Callable[[Path], Image.Image]:
+    """Give the function that reruns a figure of the paper on the photos in a folder and reads the picture it made."""
+
+    def run(folder: Path) -> Image.Image:
+        photos = write_photos(folder / "photos")
+        status = main(["paper", "run", f"figure{number}", "--data", str(photos), "--output", str(folder)])
+        if status:
+            raise RuntimeError(f"figure {number} ended with status {status}")
+        with Image.open(folder / made) as picture:
+            return picture.convert("RGB")
+
+    return run
+
+
+def examples(folder: Path) -> Image.Image:
+    """Draw the simplest and the most complex pieces of the photos with their numbers of tokens."""
+    photos = folder / "pieces"
+    photos.mkdir()
+    for name, (file, _) in PHOTOS.items():
+        with Image.open(file) as photo:
+            for top in range(0, photo.height - CUT + 1, CUT):
+                for left in range(0, photo.width - CUT + 1, CUT):
+                    piece = photo.convert("RGB").crop((left, top, left + CUT, top + CUT))
+                    piece.save(photos / f"{name}-{top}-{left}.png")
+    main(["evaluate", "lengths", "--data", str(photos), "--output", str(folder)])
+    with Image.open(folder / "lengths-examples.png") as picture:
+        return picture.convert("RGB")
+
+
+PICTURES: dict[str, Callable[[Path], Image.Image]] = {
+    "lengths.jpg": lambda _: compare(["coffee"], (1, 4, 16, "auto")),
+    "figure1.jpg": figure(1, "figure1.png"),
+    "figure4.jpg": lambda _: compare(["temple", "astronaut"], (1, 2, 4, 8, 16, 32)),
+    "figure6-examples.jpg": examples,
+    "figure8.jpg": figure(8, "figure8/pca.png"),
+}
+"""Functions that draw each picture of ``docs/pictures``, given an empty folder to work in."""

@@ -14,20 +14,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from result_pages import SECTIONS, replace_sections
-from result_picture import draw, picture_hash
+from result_picture import PICTURES, draw, picture_hash
 
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.runtime import save_outputs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results" / "tiny"
-PICTURE = ROOT / "docs" / "pictures" / "lengths.png"
+PICTURES_FOLDER = ROOT / "docs" / "pictures"
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class Report:
 REPORTS = (
     Report("reconstruction", ("--num-tokens", "1", "2", "4", "8", "16", "32", "64", "auto")),
     Report("lengths"),
-    Report("calibration", ("--psnr", "25", "--budgets", "8", "16"), models=("dove-tiny",), photos=1000),
+    Report("calibration", ("--psnr", "22", "25", "28", "--budgets", "8", "16"), models=("dove-tiny",), photos=1000),
 )
 
 
@@ -85,11 +81,11 @@ def shipped_hash(name: str) -> str:
     return checkpoint_sha256(resolve_checkpoint(name))
 
 
-def stale_picture() -> str | None:
-    """Say why the picture has to be drawn anew."""
-    if not PICTURE.is_file():
+def stale_picture(file: Path) -> str | None:
+    """Say why a picture has to be drawn anew; None where it was drawn with the weights that ship."""
+    if not file.is_file():
         return "it is missing"
-    return None if picture_hash(PICTURE) == shipped_hash("dove-tiny") else "it was drawn with other weights"
+    return None if picture_hash(file) == shipped_hash("dove-tiny") else "it was drawn with other weights"
 
 
 def stale_pages() -> list[Path]:
@@ -106,8 +102,8 @@ def read_reports() -> dict[str, dict]:
 
 def list_stale() -> list[str]:
     """List what does not belong to the weights that ship, a line each."""
-    named: list[tuple[Path, Callable[[], str | None]]] = [(report.file, report.stale) for report in REPORTS]
-    found = [(file, reason()) for file, reason in [*named, (PICTURE, stale_picture)]]
+    found = [(report.file, report.stale()) for report in REPORTS]
+    found += [(PICTURES_FOLDER / name, stale_picture(PICTURES_FOLDER / name)) for name in PICTURES]
     lines = [f"{file.relative_to(ROOT)}: {reason}" for file, reason in found if reason]
     if not lines:
         lines = [f"{page.relative_to(ROOT)}: its figures are not those of the reports" for page in stale_pages()]
@@ -121,9 +117,12 @@ def make(data: Path) -> None:
         print(f"{report.file.relative_to(ROOT)}: {reason or 'fresh'}", flush=True)
         if reason:
             report.make(data)
-    if reason := stale_picture():
-        print(f"{PICTURE.relative_to(ROOT)}: {reason}", flush=True)
-        draw(PICTURE, shipped_hash("dove-tiny"))
+    for name in PICTURES:
+        file = PICTURES_FOLDER / name
+        reason = stale_picture(file)
+        print(f"{file.relative_to(ROOT)}: {reason or 'fresh'}", flush=True)
+        if reason:
+            draw(file, shipped_hash("dove-tiny"))
     reports = read_reports()
     for page in stale_pages():
         page.write_text(replace_sections(page, ROOT, reports), encoding="utf-8")

@@ -28,12 +28,11 @@ def test_a_report_of_other_weights_is_stale(tmp_path, monkeypatch):
     assert report.stale() == "it was made from other weights of dove-tiny"
 
 
-def test_a_picture_without_the_hash_of_the_weights_is_stale(tmp_path, monkeypatch):
-    picture = tmp_path / "picture.png"
-    monkeypatch.setattr(results, "PICTURE", picture)
-    assert results.stale_picture() == "it is missing"
+def test_a_picture_without_the_hash_of_the_weights_is_stale(tmp_path):
+    picture = tmp_path / "picture.jpg"
+    assert results.stale_picture(picture) == "it is missing"
     Image.new("RGB", (8, 8)).save(picture)
-    assert results.stale_picture() == "it was drawn with other weights"
+    assert results.stale_picture(picture) == "it was drawn with other weights"
 
 
 def test_a_figure_changed_by_hand_is_found_and_put_right(tmp_path):

@@ -10,8 +10,9 @@ from PIL import Image
 
 from dove.cli import main
 from dove.errors import UserError
+from dove.evaluation.common import Images, load_subjects
 from dove.evaluation.features import hidden_grid_features
-from dove.evaluation.pca import require_contrast, segment, upsample
+from dove.evaluation.pca import collect_features, require_contrast, segment, upsample
 from dove.tokenizer import Dove
 
 
@@ -70,6 +71,20 @@ def test_upsampling_keeps_corners() -> None:
     assert picture.size == (16, 16)
     assert picture.getpixel((0, 0)) == (255, 255, 255)
     assert picture.getpixel((15, 0)) == (0, 0, 0)
+
+
+def test_larger_pictures_are_read_in_tiles_that_join(tiny_dove: Dove, photos: Path, tmp_path: Path) -> None:
+    tiny_dove.save_pretrained(tmp_path / "model")
+    (subject,) = load_subjects([str(tmp_path / "model")], "cpu")
+    pixels, features = collect_features(subject, Images(str(photos)), 4)
+    expected = hidden_grid_features(subject.tokenizer, pixels)  # type: ignore[arg-type]
+    torch.testing.assert_close(features["layer 2"], expected[1])
+    pixels, features = collect_features(subject, Images(str(photos)), 4, 32)
+    assert features["VQGAN"].shape[1] == 8 * 8
+    corner = hidden_grid_features(subject.tokenizer, pixels[:, :, :16, :16])  # type: ignore[arg-type]
+    torch.testing.assert_close(features["layer 2"][:, 0], corner[1][:, 0])  # in the first tile alone
+    with pytest.raises(UserError, match="--side 24 is no multiple of 16"):
+        collect_features(subject, Images(str(photos)), 4, 24)
 
 
 @pytest.fixture

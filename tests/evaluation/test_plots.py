@@ -5,16 +5,17 @@ import random
 import numpy as np
 import pytest
 
-from dove.evaluation.plots import COLOURS, cloud, legend_below, log_axis, panels
+from dove.evaluation.plots import COLOURS, GREY, cloud, legend_below, log_axis, looks, panels
 from dove.evaluation.probe_plots import _order
 
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_the_legend_covers_no_panel_and_names_every_model_once(count: int) -> None:
     figure, axes = panels(1, 2)
+    look = looks(f"model {number}" for number in range(count))
     for panel in axes:
         for number in range(count):
-            panel.plot([4, 64], [number, number], color=COLOURS[number], label=f"model {number}")
+            panel.plot([4, 64], [number, number], label=f"model {number}", **look[f"model {number}"])
     legend_below(figure, axes)
     figure.draw_without_rendering()
     (legend,) = figure.legends
@@ -46,3 +47,10 @@ def test_eight_points_are_seen_and_eight_thousand_do_not_blot() -> None:
     shown = [label.get_text() for label in few.get_xticklabels(which="both") if label.get_text()]
     assert "1,000" in shown
     assert len(shown) <= 8
+
+
+def test_trivial_models_are_grey_and_every_model_has_a_look_of_its_own() -> None:
+    found = looks(["cosines", *(f"model {number}" for number in range(12)), "flat colour", "model 3"])
+    assert [name for name, look in found.items() if look["color"] == GREY] == ["cosines", "flat colour"]
+    assert len({tuple(look.values()) for look in found.values()}) == len(found) == 14
+    assert [found[f"model {number}"]["color"] for number in range(7)] == list(COLOURS)

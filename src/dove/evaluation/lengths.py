@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.ndimage import laplace
 from scipy.stats import pearsonr, spearmanr
@@ -14,7 +15,7 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import mean_squared_error
-from dove.evaluation.plots import COLOURS, cloud, log_axis, panels, style, to_png, token_axis
+from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LUMA = np.array([0.299, 0.587, 0.114])
 EXAMPLES = 8
+LEAST_LOSS = 1e-6
+"""Mean squared error (60 dB) at which the axis of losses ends: below it there is only rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,9 @@ def study_lengths(
         raise UserError("a study of lengths needs at least 2 images")
     order = np.argsort(complexity, kind="stable")
     rows = [order[:EXAMPLES], order[-EXAMPLES:]]
-    extremes = [[Cell(thumbnails[i], f"{lengths[i]} tokens") for i in row] for row in rows]
+    extremes = [
+        [Cell(thumbnails[i], f"{subject.name}: {lengths[i]} token{'s'[: lengths[i] - 1]}") for i in row] for row in rows
+    ]
     return LengthStudy(
         subject.name,
         tokenizer.max_tokens,
@@ -117,30 +122,39 @@ def _correlate(measure: Any, lengths: NDArray[np.float64], values: NDArray[np.fl
 
 def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
     """Plot Figure 6 a, b and c: one row of panels per model."""
+    colours = looks(study.model for study in studies)
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
             histogram, loss, scatter = axes[3 * row : 3 * row + 3]
-            histogram.hist(study.lengths, bins=[k + 0.5 for k in range(study.max_tokens + 1)], color=COLOURS[0])
-            histogram.locator_params(axis="y", integer=True)
-            histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
-            ticks = sorted(study.losses)
-            low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))
-            loss.fill_between(ticks, low, high, color=COLOURS[0], alpha=0.2, label="80% of the images")
-            loss.plot(
-                ticks, [study.losses[k].mean() for k in ticks], "o-", color=COLOURS[0], markersize=4, label="mean"
-            )
-            loss.set_yscale("log")
-            token_axis(loss, ticks)
-            loss.set(xlabel="tokens", ylabel="mean squared error", title="loss against length")
-            loss.legend()
-            textured = study.complexity > 0
-            cloud(scatter, study.complexity[textured], study.lengths[textured], COLOURS[1])
-            log_axis(scatter)
-            pearson = summarise(study)["pearson_log"]
-            shown = "" if pearson is None else f", r = {pearson:.2f}"
-            scatter.set(xlabel="Laplacian variance", ylabel="tokens", title=f"length against complexity{shown}")
+            _plot_study(histogram, loss, scatter, study, colours[study.model]["color"])
+        longest = max(int(study.lengths.max()) for study in studies)
+        for panel in axes[::3]:
+            panel.set_xlim(0, longest + 1)
         return to_png(figure)
+
+
+def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, colour: str) -> None:
+    histogram.hist(study.lengths, bins=[k + 0.5 for k in range(study.max_tokens + 1)], color=colour)
+    histogram.locator_params(integer=True)
+    histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
+    ticks = sorted(study.losses)
+    low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))
+    loss.fill_between(ticks, low, high, color=colour, alpha=0.25, label="80% of the images")
+    loss.plot(ticks, [study.losses[k].mean() for k in ticks], "o-", color=colour, label="mean")
+    loss.set_yscale("log")
+    if loss.get_ylim()[1] > LEAST_LOSS:
+        loss.set_ylim(bottom=max(LEAST_LOSS, loss.get_ylim()[0]))
+    token_axis(loss, ticks)
+    loss.set(xlabel="tokens", ylabel="mean squared error", title=f"{study.model}: loss by length")
+    loss.legend(loc="lower left")
+    textured = study.complexity > 0
+    cloud(scatter, study.complexity[textured], study.lengths[textured], colour)
+    log_axis(scatter)
+    scatter.locator_params(axis="y", integer=True)
+    pearson = summarise(study)["pearson_log"]
+    shown = "" if pearson is None else f", r = {pearson:.2f}"
+    scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"length by complexity{shown}")
 
 
 def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:

@@ -15,6 +15,7 @@ from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.features import hidden_grid_features
 from dove.photos.picture import Cell
+from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 
@@ -25,6 +26,8 @@ COMPONENTS = 3  # Number of components: one each for red, green and blue
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
 LATENTS = "VQGAN"
+MOST_PIXELS = 256
+"""Largest side of an image in the picture, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +39,48 @@ class Segmentation:
     explained_variance: list[float]  # Share of the features' variance along each of the three components
 
 
-def collect_features(subject: Subject, images: Images, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Collect pixels (B, 3, S, S) and, by source, features (B, N, width) of all readable images, on the CPU."""
+def collect_features(
+    subject: Subject, images: Images, batch_size: int, side: int | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Collect pixels (B, 3, side, side) and, by source, features (B, cells, width) of all readable images, on the CPU.
+
+    Images larger than the model's are read in tiles that overlap by three quarters; where they do, features are mixed.
+    """
     model = subject.tokenizer
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no token generator over a grid; pass DOVE checkpoints")
+    size, side = model.image_size, side or model.image_size
+    if side % size:
+        raise UserError(f"--side {side} is no multiple of {size}, the side of {subject.name}'s images")
     pixels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
-    for batch in images.batches(model.image_size, batch_size, f"{subject.name}: features"):
+    for batch in images.batches(side, batch_size, f"{subject.name}: features"):
         pixels.append(batch.pixels)
-        inputs = batch.pixels.to(subject.device)
-        with torch.no_grad():
-            features.setdefault(LATENTS, []).append(model.vqgan.encode(inputs).cpu())
+        for picture in batch.pixels:
+            for source, found in _tiled_features(model, picture, batch_size).items():
+                features.setdefault(source, []).append(found)
+    return torch.cat(pixels), {source: torch.stack(parts) for source, parts in features.items()}
+
+
+@torch.no_grad()
+def _tiled_features(model: Dove, picture: Float[Tensor, "3 H H"], batch_size: int) -> dict[str, Float[Tensor, "M F"]]:
+    """Compute features by source at the M cells of a picture, from its tiles."""
+    cells = model.config.vqgan.grid_size
+    pixel, step = model.image_size // cells, cells // 4 if cells % 4 == 0 else 1
+    overlap, side = cells - step, picture.shape[-1]
+    tiling = Tiling(height=side, width=side, tile=model.image_size, overlap=overlap * pixel)
+    found: dict[str, list[Tensor]] = {}
+    for tiles in torch.from_numpy(tiling.split(picture.numpy())).split(batch_size):
+        inputs = tiles.to(model.device)
+        found.setdefault(LATENTS, []).append(model.vqgan.encode(inputs).cpu())
         for number, layer in enumerate(hidden_grid_features(model, inputs), 1):
-            features.setdefault(f"layer {number}", []).append(layer.cpu())
-    return torch.cat(pixels), {source: torch.cat(parts) for source, parts in features.items()}
+            found.setdefault(f"layer {number}", []).append(layer.cpu())
+    grid = Tiling(height=side // pixel, width=side // pixel, tile=cells, overlap=overlap)
+    joined = {}
+    for source, parts in found.items():
+        squares = torch.cat(parts).mT.unflatten(-1, (cells, cells))
+        joined[source] = torch.from_numpy(grid.join(squares.numpy())).flatten(1).mT
+    return joined
 
 
 def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
@@ -92,8 +122,8 @@ def picture_rows(
     pixels: Float[Tensor, "B 3 S S"], segmentations: Sequence[Segmentation], shown: int
 ) -> list[list[Cell]]:
     """Arrange the first ``shown`` originals, each with its segmentations, in rows."""
-    side = pixels.shape[-1]
-    originals = ImageProcessor(side).to_pil(pixels[:shown])
+    side = min(pixels.shape[-1], MOST_PIXELS)
+    originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
     return [
         [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
         for row, original in enumerate(originals)
@@ -101,10 +131,10 @@ def picture_rows(
 
 
 def evaluate_pca(
-    subject: Subject, images: Images, *, batch_size: int, shown: int
+    subject: Subject, images: Images, *, batch_size: int, shown: int, side: int | None = None
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
     """Compute one row of numbers for each source of features, and the picture's rows."""
-    pixels, features = collect_features(subject, images, batch_size)
+    pixels, features = collect_features(subject, images, batch_size, side)
     require_contrast(pixels)
     segmentations = [segment(source, values) for source, values in features.items()]
     rows = [

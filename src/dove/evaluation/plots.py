@@ -1,7 +1,7 @@
 """Diagrams of the evaluations."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,43 +12,54 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-COLOURS = (
-    "#1f6f8b",
-    "#d1603d",
-    "#4c8c4a",
-    "#7a5195",
-    "#b8860b",
-    "#5c5c5c",
-    "#c2185b",
-    "#2ca6a4",
-    "#8c564b",
-    "#9aa51c",
-)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colours, which colour-blind people tell apart, without their yellow, which is too pale for lines on white."""
+GREY = "#7f7f7f"
+"""Colour of references: trivial models, diagonals, errors."""
+TRIVIAL = ("cosines", "flat colour")
+"""Models that learn nothing."""
+MARKERS = "osD^vP"
+"""Markers by round through the colours."""
 STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#888888",
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 11,
-    "figure.dpi": 110,
-    "font.size": 9.5,
+    "axes.titlesize": 12,
+    "figure.dpi": 120,
+    "font.size": 12,
     "grid.color": "#e4e4e4",
+    "legend.fontsize": 11,
     "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
 }
+NETWORKS = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
 LABELS = {
-    "psnr": "PSNR in dB",
+    "psnr": "PSNR (dB)",
     "ssim": "SSIM",
-    "lpips": "LPIPS (lower is better)",
-    "perceptual_squeezenet": "perceptual_squeezenet (lower is better)",
-    "perceptual_efficientnet": "perceptual_efficientnet (lower is better)",
-    "perceptual_mobilenet": "perceptual_mobilenet (lower is better)",
-    "fid": "FID (lower is better)",
-    "fd_squeezenet": "fd_squeezenet (lower is better)",
-    "fd_efficientnet": "fd_efficientnet (lower is better)",
-    "fd_mobilenet": "fd_mobilenet (lower is better)",
+    "lpips": "LPIPS",
+    **{f"perceptual_{name}": f"distance by {network}" for name, network in NETWORKS.items()},
+    "fid": "FID",
+    **{f"fd_{name}": f"Frechet distance\nby {network}" for name, network in NETWORKS.items()},
 }
+"""Measures by name; PSNR and SSIM are better the higher they are, all others the lower."""
+BEST_PSNR = 60.0
+"""PSNR in dB above which differences are rounding and curves end."""
+
+
+def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Choose colour, marker and line of each model: grey and dashed for trivial ones, which come last, over the others."""
+    names = list(dict.fromkeys(models))
+    found: dict[str, dict[str, Any]] = {}
+    for number, model in enumerate(name for name in names if name not in TRIVIAL):
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+        found[model] = {"color": COLOURS[number % len(COLOURS)], "marker": marker, "linestyle": "-"}
+    trivial = [name for name in names if name in TRIVIAL]
+    return found | {name: {"color": GREY, "marker": MARKERS[n], "linestyle": "--"} for n, name in enumerate(trivial)}
 
 
 @contextmanager
@@ -58,15 +69,14 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, *, width: float = 4.0, height: float = 3.2) -> tuple[Figure, list[Axes]]:
     """Make a figure with a grid of axes, row by row, without pyplot and its global state."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 LONGEST_LABEL = 28
-LEGEND_SIZE = 8.5
-LEGEND_COLUMN, LEGEND_ROW = 2.7, 0.19  # Inches that an entry of a legend of such letters takes
+LEGEND_COLUMN, LEGEND_ROW = 2.9, 0.24  # Inches that an entry of a legend of such letters takes
 
 
 def short_name(name: str) -> str:
@@ -83,7 +93,7 @@ def cloud(axes: Axes, x: NDArray[Any], y: NDArray[Any], colour: str) -> None:
 def log_axis(axes: Axes) -> None:
     """Give axes a logarithmic x axis with plain numbers, few enough to stand side by side."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
+    axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -95,9 +105,7 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     }
     columns = max(1, int(figure.get_figwidth() // LEGEND_COLUMN))
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(entries) // columns))
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=LEGEND_SIZE
-    )
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
 def to_png(figure: Figure) -> bytes:
@@ -116,33 +124,36 @@ def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
 
 
 def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Plot every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
+    """Plot every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars.
+
+    Rows above ``BEST_PSNR`` are left out. Arrows show where better values lie.
+    """
     names = [name for name in LABELS if any(row.get(name) is not None for row in rows)]
-    models = list(dict.fromkeys(row["model"] for row in rows))
+    rows = [row for row in rows if row["psnr"] <= BEST_PSNR] or rows
+    ticks = sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1]
     with style():
         figure, axes = panels(-(-len(names) // 3), min(len(names), 3))
         for name, panel in zip(names, axes, strict=False):
-            for model, colour in zip(models, _cycle(len(models)), strict=True):
-                _plot_model(panel, [row for row in rows if row["model"] == model], name, colour)
-            panel.set_title(LABELS[name])
-            token_axis(panel, sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1])
+            for model, look in looks(row["model"] for row in rows).items():
+                _plot_model(panel, [row for row in rows if row["model"] == model], name, look)
+            panel.set_title(f"{LABELS[name]} {'↑' if name in ('psnr', 'ssim') else '↓'}")
+            panel.yaxis.set_major_formatter("{x:,g}")
+            token_axis(panel, ticks)
         for panel in axes[len(names) :]:
             panel.set_visible(False)
         legend_below(figure, axes[: len(names)])
         return to_png(figure)
 
 
-def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
+def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, look: Mapping[str, Any]) -> None:
     fixed = sorted((row["mean_length"], row[name]) for row in rows if isinstance(row["num_tokens"], int))
-    adaptive = [
-        row for row in rows if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@")
-    ]
     if fixed:
-        axes.plot(*zip(*fixed, strict=True), "o-", color=colour, markersize=4, label=rows[0]["model"])
-    for row in adaptive:
-        point, label = (row["mean_length"], row[name]), f"{row['model']} {row['num_tokens']}"
-        axes.plot(*point, "*", color=colour, markersize=13, markeredgecolor="white", label=label)
+        axes.plot(*zip(*fixed, strict=True), **look, label=rows[0]["model"])
+    for row in rows:
+        if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@"):
+            star(axes, row["mean_length"], row[name], f"{row['model']} {row['num_tokens']}", look)
 
 
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+def star(axes: Axes, x: float, y: float, label: str, look: Mapping[str, Any]) -> None:
+    """Plot the point of a length that each image gets for itself."""
+    axes.plot(x, y, "*", color=look["color"], markersize=14, markeredgecolor="white", label=label)

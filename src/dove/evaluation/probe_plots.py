@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from dove.evaluation.feature_cache import LATENTS
-from dove.evaluation.plots import COLOURS, legend_below, panels, short_name, style, to_png, token_axis
+from dove.evaluation.plots import GREY, legend_below, looks, panels, short_name, star, style, to_png, token_axis
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -17,23 +16,14 @@ def plot_by_length(rows: Rows, majority: float) -> bytes:
     """Plot accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     with style():
         figure, (axes,) = panels(1, 1, width=5.6, height=3.8)
-        for (model, own), colour in zip(_by_model(rows), cycle(COLOURS), strict=False):
+        for model, own, look in _by_model(rows):
             fixed = sorted((row["mean_length"], row["top1"], row["top1_stderr"]) for row in own if _is_fixed(row))
             if fixed:
                 lengths, accuracies, errors = zip(*fixed, strict=True)
-                axes.errorbar(lengths, accuracies, errors, fmt="o-", color=colour, markersize=4, capsize=2, label=model)
+                axes.errorbar(lengths, accuracies, errors, **look, capsize=2, label=model)
             for row in own:
                 if not _is_fixed(row):
-                    label = f"{model} {row['num_tokens']}"
-                    axes.plot(
-                        row["mean_length"],
-                        row["top1"],
-                        "*",
-                        color=colour,
-                        markersize=13,
-                        markeredgecolor="white",
-                        label=label,
-                    )
+                    star(axes, row["mean_length"], row["top1"], f"{model} {row['num_tokens']}", look)
         token_axis(axes, sorted({row["num_tokens"] for row in rows if _is_fixed(row)}) or [1])
         _finish(axes, rows, majority, "MLP on pooled tokens")
         legend_below(figure, [axes])
@@ -47,11 +37,17 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
     step = 0.8 / len(models)
     with style():
         figure, (axes,) = panels(1, 1, width=max(5.6, 1.1 * len(layers) + 2), height=3.8)
-        for number, ((model, own), colour) in enumerate(zip(models, cycle(COLOURS), strict=False)):
+        for number, (model, own, look) in enumerate(models):
             places = [layers.index(_layer(row)) + (number + 0.5) * step - 0.4 for row in own]
             errors = [row["top1_stderr"] for row in own]
             axes.bar(
-                places, [row["top1"] for row in own], 0.9 * step, yerr=errors, color=colour, capsize=2, label=model
+                places,
+                [row["top1"] for row in own],
+                0.9 * step,
+                yerr=errors,
+                color=look["color"],
+                capsize=2,
+                label=model,
             )
             axes.plot(places, [row["val_top1"] for row in own], "o", mfc="white", mec="#333333", markersize=5)
         axes.plot([], [], "o", mfc="white", mec="#333333", markersize=5, label="validation")
@@ -63,9 +59,11 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
         return to_png(figure)
 
 
-def _by_model(rows: Rows) -> list[tuple[str, Rows]]:
+def _by_model(rows: Rows) -> list[tuple[str, Rows, dict[str, Any]]]:
+    """Group rows by model, each with its short name and its look."""
+    found = looks(row["model"] for row in rows)
     models = dict.fromkeys(row["model"] for row in rows)
-    return [(short_name(model), [row for row in rows if row["model"] == model]) for model in models]
+    return [(short_name(name), [row for row in rows if row["model"] == name], found[name]) for name in models]
 
 
 def _is_fixed(row: Mapping[str, Any]) -> bool:
@@ -89,7 +87,7 @@ def _order(layer: str) -> tuple[int, str, int, str]:
 
 
 def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
-    axes.axhline(majority, color="#888888", linestyle="--", linewidth=1, label="largest class")
+    axes.axhline(majority, color=GREY, linestyle="--", linewidth=1, label="largest class")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("top-1 accuracy in %")
+    axes.set_ylabel("top-1 accuracy (%)")
     axes.set_title(f"{title}: {', '.join(dict.fromkeys(row['dataset'] for row in rows))}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.evaluation.plots import looks, panels, style, to_png
 from dove.evaluation.rounding import token_sensitivity
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
@@ -171,16 +171,15 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
         lines.setdefault(name, []).append((row["bytes_per_image"], row["psnr"]))
     with style():
         figure, (panel,) = panels(1, 1, width=6.4, height=4.4)
-        for number, (name, points) in enumerate(lines.items()):
-            dashes = "-" if "," in name else "--"
-            colour = COLOURS[number % len(COLOURS)]
-            panel.plot(*zip(*sorted(points), strict=True), dashes, marker="o", markersize=3, color=colour, label=name)
+        for name, look in looks(lines).items():
+            dashes = {} if "," in name else {"linestyle": "--"}
+            panel.plot(*zip(*sorted(lines[name]), strict=True), **look | dashes, label=name)
         panel.set_xscale("log", base=2)
         ticks = [2**power for power in range(4, 14) if _within(2**power, rows)]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.minorticks_off()
-        panel.set(xlabel="bytes per image", ylabel="PSNR in dB")
-        panel.legend(fontsize=8)
+        panel.set(xlabel="bytes per image", ylabel="PSNR (dB)")
+        panel.legend()
         return to_png(figure)
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dove.evaluation.plots import COLOURS, legend_below, panels, short_name, style, to_png
+from dove.evaluation.plots import legend_below, looks, panels, short_name, style, to_png
 
 PANELS = {
     "encode_images_per_second": ("Encoding", "images per second", 1.0),
     "decode_images_per_second": ("Decoding", "images per second", 1.0),
-    "lm_multiply_adds": ("Encoder and language model", "multiply-adds of one image in tera", 1e12),
+    "lm_multiply_adds": ("Encoder and language model", "multiply-adds an image (10¹²)", 1e12),
 }  # Column: title, axis label and unit
 
 
@@ -18,13 +18,12 @@ def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Plot speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
     shown = [column for column in PANELS if any(row[column] is not None for row in rows)]
     rows = [{**row, "model": short_name(row["model"])} for row in rows]
-    models = list(dict.fromkeys(row["model"] for row in rows))
     with style():
         figure, axes = panels(1, len(shown))
         for column, panel in zip(shown, axes, strict=True):
-            for index, model in enumerate(models):
+            for model, look in looks(row["model"] for row in rows).items():
                 mine = [row for row in rows if row["model"] == model and row[column] is not None]
-                _plot_model(panel, mine, column, COLOURS[index % len(COLOURS)])
+                _plot_model(panel, mine, column, look)
             title, label, _ = PANELS[column]
             panel.set_title(title)
             panel.set_ylabel(label)
@@ -35,15 +34,15 @@ def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
         return to_png(figure)
 
 
-def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, colour: str) -> None:
+def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, look: Mapping[str, Any]) -> None:
     unit = PANELS[column][2]
     points = sorted((row["mean_length"], row[column] / unit) for row in rows)
     if points:
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4.5, label=_label(rows[0]))
+        axes.plot(*zip(*points, strict=True), **look, label=_label(rows[0]))
     printed = [(row["mean_length"], row["paper_tera"]) for row in rows if "paper_tera" in row]
     if column == "lm_multiply_adds" and printed:
         name = f"{rows[0]['model']}, printed in the paper"
-        axes.plot(*zip(*printed, strict=True), "x", color=colour, markersize=8, label=name)
+        axes.plot(*zip(*printed, strict=True), "x", color=look["color"], markersize=8, label=name)
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dove.evaluation.plots import COLOURS, panels, style, to_png
+from dove.evaluation.plots import COLOURS, GREY, panels, style, to_png
 from dove.paper.bench import load_rows
 from dove.paper.reports import FLAT, read_reports
 from dove.runtime import save_outputs
@@ -45,16 +45,16 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | Non
                 *zip(*((images / 1000, psnr) for images, psnr in curve), strict=True), "o-", color=COLOURS[0], ms=3
             )
             if flat is not None:
-                panel.axhline(flat, color=COLOURS[5], linestyle="--", linewidth=1)
+                panel.axhline(flat, color=GREY, linestyle="--", linewidth=1)
                 panel.annotate(
                     "flat colour",
                     (0.98, flat),
                     xycoords=("axes fraction", "data"),
                     ha="right",
                     va="bottom",
-                    color=COLOURS[5],
+                    color=GREY,
                 )
-            panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held-out photos (dB)")
+            panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held out (dB)")
             panel.set_ylim(min(values) - 0.5, max(values) + 0.5)
         for panel in axes[len(curves) :]:
             panel.set_visible(False)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 CELL = 192  # Least side of an image in the picture, in pixels; smaller images are enlarged by a whole factor
 MARGIN, GAP, CAPTION = 24, 16, 36
-FONT_SIZE, LEAST_FONT_SIZE = 15, 11
+FONT_SIZE, LEAST_FONT_SIZE = 18, 12
 INK, PAPER = "#222222", "#ffffff"
 
 

@@ -27,11 +27,16 @@ class PcaOptions(EvaluationOptions):
     """At most so many images, drawn at random from the source by the seed."""
     shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
     """Images in the picture."""
+    side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Scale images to so many pixels a side and read them in overlapping tiles; a multiple of the model's own side, which is
+    the default. A map of a photo at 64 pixels has few cells."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shown < 1:
             raise UserError(f"--shown {self.shown} leaves an empty picture; pass at least 1")
+        if self.side is not None and self.side < 1:
+            raise UserError(f"--side {self.side} must be at least 1 pixel")
 
 
 def run(options: PcaOptions) -> None:
@@ -43,7 +48,9 @@ def run(options: PcaOptions) -> None:
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         rows, pictures = [], {}
         for subject in subjects:
-            found, cells = evaluate_pca(subject, images, batch_size=options.batch_size, shown=options.shown)
+            found, cells = evaluate_pca(
+                subject, images, batch_size=options.batch_size, shown=options.shown, side=options.side
+            )
             rows += found
             name = "pca.png" if len(subjects) == 1 else f"pca-{subject.slug}.png"
             pictures[name] = encode_picture(side_by_side(cells), ".png")
