@@ -82,7 +82,7 @@ def rebuild(name: str, images: torch.Tensor, lengths: Sequence[int | str]) -> li
     for length in lengths:
         tokens = model.encode(images, length)
         count = int(tokens.lengths[0])
-        label = f"{name}, {'auto: ' if length == 'auto' else ''}{count} token{'s' if count > 1 else ''}"
+        label = f"{name}, auto: {count}" if length == "auto" else f"{name}, {count} token{'s'[: count - 1]}"
         cells.append(Cell(processor.to_pil(model.decode(tokens))[0], label))
     return cells
 

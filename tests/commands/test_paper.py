@@ -99,6 +99,12 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"{name} " in shown for name in [*PAPER, *REMARKS])
     assert "not yet: alit, its roll-outs" in shown
     assert all(load_experiment(name).paper_line in shown for name in PAPER)
+    assert main(["paper", "list", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {name: row["finding"] for name, row in listed.items() if name in PAPER} == {
+        name: load_experiment(name).paper_line for name in PAPER
+    }
+    assert any(part.startswith("alit, its roll-outs") for part in listed["table4"]["not_yet"])
 
 
 def test_models_come_after_what_they_need(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ def test_without_reports_nothing_counts_as_measured(tmp_path: Path, capsys: pyte
     page = tmp_path / "claims.md"
     assert main(["paper", "claims", "--output", str(page)]) == 0
     assert page.read_text().count("**not measured**") == len(CLAIMS)
+    capsys.readouterr()
+    assert main(["paper", "claims", "--output", str(page), "--json"]) == 0
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [row["claim"] for row in verdicts] == [claim.id for claim in CLAIMS]
+    assert {row["verdict"] for row in verdicts} == {"not measured"}
     assert main(["paper", "claims", "--reports", str(tmp_path / "none"), "--output", str(page)]) == 2
     assert "is no folder; dove paper evaluate bench makes one" in capsys.readouterr().err
 

@@ -40,6 +40,9 @@ def test_ask_prints_an_answer_per_length(trained: str, tmp_path: Path, capsys: p
     assert main(["vlm", "ask", picture, "is it red?", "--model", trained, "--num-tokens", "1", "auto"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-2:]] == ["1", "auto"]
+    assert main(["vlm", "ask", picture, "is it red?", "--model", trained, "--num-tokens", "1", "auto", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [f"{row['num_tokens']:>4}  {row['answer']}" for row in answers] == lines[-2:]
 
 
 def test_bad_input_is_one_line(trained: str, questions_file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The command ``dove convert``: a published ``.pth`` to a checkpoint folder."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,6 +40,8 @@ class ConvertOptions:
     """Prefix of the transformer that is the token generator, where neither words nor order tell it right."""
     map: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS...")] = ()
     """Settle by name what shapes leave open, such as generator.token_projection=to_tokens."""
+    json: bool = False
+    """Print JSON, with all names."""
 
 
 def run(options: ConvertOptions) -> None:
@@ -51,7 +54,7 @@ def run(options: ConvertOptions) -> None:
                 "--config, --prefix, --generator and --map are for DOVE's own .pth; leave them out with --kind"
             )
         convert_rival(options.kind, str(options.file), options.output)
-        print(f"wrote {options.output}")
+        print(json.dumps({"output": str(options.output)}) if options.json else f"wrote {options.output}")
         return
     from dove.checkpoint import read_config
     from dove.integrations.convert import convert
@@ -63,6 +66,11 @@ def run(options: ConvertOptions) -> None:
         read_published(options.file, options.prefix), config, mapping, options.generator, options.pixel_range
     )
     conversion.model.save_pretrained(options.output)
+    if options.json:
+        found = {name: getattr(conversion, name) for name in ("matched", "zeroed", "unused")}
+        found |= {"output": str(options.output), "layout": asdict(conversion.layout)}
+        print(json.dumps(found, indent=2))
+        return
     print(describe(conversion))
     print(f"wrote {options.output}")
 

@@ -1,11 +1,12 @@
 """``dove paper``: every table and figure of the paper as one command each."""
 
+import json
 import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -23,6 +24,9 @@ from dove.paper.models import Step, needed_data, published_weights, with_needs
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
     """List the paper's tables and figures, and what of them cannot be run yet."""
+
+    json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,8 @@ class ClaimsOptions:
     """Folders of reports, one for each seed, such as results/bench/reports; without any, nothing counts as measured."""
     output: Path = Path("claims.md")
     """The page, in Markdown."""
+    json: bool = False
+    """Print the verdicts as JSON."""
 
 
 Options = ListOptions | RunOptions | TrainOptions | EvaluateOptions | ClaimsOptions
@@ -143,7 +149,8 @@ def run(options: Options) -> int:
         return evaluate_bench(options)
     if isinstance(options, ClaimsOptions):
         return write_claims(options)
-    print(table(load_experiments()))
+    experiments = load_experiments()
+    print(json.dumps(list(map(describe, experiments)), indent=2) if options.json else table(experiments))
     return 0
 
 
@@ -159,6 +166,17 @@ def table(experiments: Sequence[Experiment]) -> str:
         ]
     lines += [f"{name:{width}}  measures nothing: {remark}" for name, remark in REMARKS.items()]
     return "\n".join(lines)
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """Make the JSON object of an experiment."""
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "finding": experiment.paper_line,
+        "not_yet": [*experiment.not_yet, *missing_rows(experiment, "paper")],
+    }
 
 
 def missing_rows(experiment: Experiment, scale: str) -> list[str]:
@@ -223,6 +241,11 @@ def write_claims(options: ClaimsOptions) -> int:
     claims, columns = load_claims()
     outcomes = [judge(claim, columns, reports) for claim in claims]
     save_outputs({options.output: write_page(claims, columns, outcomes, reports).encode()})
+    if options.json:
+        pairs = zip(claims, outcomes, strict=True)
+        found = [{"claim": claim.id, "verdict": outcome.verdict, "reason": outcome.reason} for claim, outcome in pairs]
+        print(json.dumps(found, indent=2))
+        return 0
     width = max(len(claim.id) for claim in claims)
     for claim, outcome in zip(claims, outcomes, strict=True):
         print(f"{claim.id:{width}}  {outcome.verdict}{f': {outcome.reason}' if outcome.reason else ''}")

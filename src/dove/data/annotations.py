@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from dove.data.image_files import locate_images
 from dove.data.json_files import read_json
@@ -234,7 +235,7 @@ def _groups(
     by_image: dict[str, list[Annotation]], files: dict[str, Path], relative: bool, conversion: Conversion
 ) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
-    for image_id, annotations in by_image.items():
+    for image_id, annotations in tqdm(by_image.items(), desc="queries", unit="image", disable=None, leave=False):
         try:
             size = image_size_of(files[image_id])
         except UserError:

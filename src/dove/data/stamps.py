@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from tqdm import tqdm
 
 from dove.data.annotations import Conversion
 from dove.errors import UserError
@@ -32,7 +33,7 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one in which the stamps' .png and .txt files lie")
     conversion, rows = Conversion(), []
-    for path in sorted(folder.rglob("*.png")):
+    for path in tqdm(sorted(folder.rglob("*.png")), desc="stamps", unit="image", disable=None, leave=False):
         place = path.relative_to(folder)
         if not (caption := _caption(path.with_suffix(".txt"))):
             conversion.skip("pictures without a caption", str(place))

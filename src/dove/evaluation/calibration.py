@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr
+from tqdm import tqdm
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import SMALLEST_MSE, mean_squared_error
-from dove.evaluation.plots import COLOURS, cloud, panels, style, to_png, token_axis
+from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
@@ -65,9 +66,10 @@ def calibrate(
     predicted, errors, values, originals = _encode(subject, model, images, grid, batch_size)
     if len(predicted) < 2:
         raise UserError("a calibration needs at least 2 images")
-    outcomes = [_follow(model, request, predicted, values, originals, batch_size) for request in requests]
+    told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
+    outcomes = [_follow(model, request, predicted, values, originals, batch_size) for request in told]
     scores = EosScores(probability=predicted, margin=predicted, quality=predicted)
-    for mean in budgets:
+    for mean in tqdm(budgets, desc=f"{subject.name}: budgets", unit="budget", disable=None, leave=False):
         started = time.perf_counter()
         spent = Budget(mean).lengths(scores)
         seconds = time.perf_counter() - started
@@ -207,43 +209,48 @@ def _policy_row(study: Calibration, outcome: Outcome, by_name: dict[str, Outcome
 
 
 def plot_calibration(studies: Sequence[Calibration]) -> bytes:
-    """Plot predicted against measured quality, both by length, and the results of the policies, for every model."""
+    """Plot predicted against measured quality, both by length, and the results of the policies, for every model.
+
+    Lengths whose mean PSNR is above ``BEST_PSNR`` are left out.
+    """
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
             scatter, curve, target = axes[3 * row : 3 * row + 3]
-            columns = [k - 1 for k in study.lengths]
-            predicted, measured = study.predicted[:, columns], decibels(study.measured)
+            known = decibels(study.measured)
+            shown = [0, *(column for column in range(1, known.shape[1]) if known[:, column].mean() <= BEST_PSNR)]
+            lengths, measured = [study.lengths[column] for column in shown], known[:, shown]
+            predicted = study.predicted[:, [k - 1 for k in lengths]]
             cloud(scatter, measured, predicted, COLOURS[0])
             ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
-            scatter.plot(ends, ends, color=COLOURS[5], linewidth=1)
-            error = np.abs(predicted - measured).mean()
-            scatter.set(xlabel="measured PSNR in dB", ylabel="predicted", title=f"{study.model}: off by {error:.2f} dB")
-            _plot_by_length(curve, study.lengths, predicted, measured)
+            scatter.plot(ends, ends, color=GREY, linewidth=1)
+            scatter.set(xlabel="measured PSNR (dB)", ylabel="predicted PSNR (dB)")
+            scatter.set_title(f"{study.model}: mean error {np.abs(predicted - measured).mean():.2f} dB")
+            _plot_by_length(curve, lengths, predicted, measured)
             _plot_targets(target, study)
         return to_png(figure)
 
 
 def _plot_by_length(panel: Any, lengths: list[int], predicted: Curves, measured: Curves) -> None:
-    panel.plot(lengths, measured.mean(0), "o-", color=COLOURS[0], markersize=4, label="measured")
-    panel.plot(lengths, predicted.mean(0), "s--", color=COLOURS[1], markersize=3, label="predicted")
-    panel.plot(lengths, np.abs(predicted - measured).mean(0), "^:", color=COLOURS[5], markersize=4, label="mean error")
+    panel.plot(lengths, measured.mean(0), "o-", color=COLOURS[0], label="measured")
+    panel.plot(lengths, predicted.mean(0), "s--", color=COLOURS[1], label="predicted")
+    panel.plot(lengths, np.abs(predicted - measured).mean(0), "^:", color=GREY, label="mean error")
     token_axis(panel, [k for k in lengths if k & (k - 1) == 0])
-    panel.set(ylabel="dB", title="mean over images")
+    panel.set(ylabel="PSNR, error (dB)", title="mean over images")
     panel.legend()
 
 
 def _plot_targets(panel: Any, study: Calibration) -> None:
     """Plot means against the requested PSNR, with the standard deviation over images as bars."""
-    for kind, colour, marker in (("", COLOURS[1], "o"), ("search ", COLOURS[2], "s")):
+    for kind, colour, marker, aside in (("", COLOURS[1], "o", -0.1), ("search ", COLOURS[2], "s", 0.1)):
         found = [o for o in study.policies if o.policy.startswith(f"{kind}psnr>=")]
-        asked = [float(o.policy.rpartition(">=")[2]) for o in found]
+        asked = [float(o.policy.rpartition(">=")[2]) + aside for o in found]
         reached = [decibels(o.errors) for o in found]
         label = "decoding (search)" if kind else "prediction"
         panel.errorbar(
             asked, [q.mean() for q in reached], [q.std() for q in reached], color=colour, marker=marker, label=label
         )
     ends = panel.get_xlim()
-    panel.plot(ends, ends, color=COLOURS[5], linewidth=1)
-    panel.set(xlabel="PSNR asked for in dB", ylabel="PSNR reached", title="psnr>=x by")
+    panel.plot(ends, ends, color=GREY, linewidth=1)
+    panel.set(xlabel="PSNR asked for (dB)", ylabel="PSNR reached (dB)", title="psnr>=x, met by")
     panel.legend()

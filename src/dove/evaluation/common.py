@@ -137,7 +137,7 @@ class Images:
 def hash_images(dataset: ImageDataset) -> str:
     """Compute the SHA-256 of the encoded images in their order. Unreadable ones count as empty."""
     digest = hashlib.sha256()
-    for index in range(len(dataset)):
+    for index in tqdm(range(len(dataset)), desc="hash of the images", unit="image", disable=None, leave=False):
         try:
             source = dataset.raw(index).source
             data = source if isinstance(source, bytes) else Path(str(source)).read_bytes() if source else b""

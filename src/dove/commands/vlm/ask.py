@@ -1,5 +1,6 @@
 """``dove vlm ask``: a question about an image."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,8 @@ class AskOptions:
     """Place of the model's image tokenizer, if not where it was in training."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N")] = ()
     """Image tokens: numbers, auto, ...; one answer for each. None: the model's own choice."""
+    json: bool = False
+    """Print JSON: a list of num_tokens (null for the model's own choice) and answer."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 
@@ -33,13 +36,19 @@ def run(options: AskOptions) -> None:
     """Print the answer, or for several length policies one line each."""
     if not options.question.strip():
         raise UserError("the question is empty; ask something")
+    from tqdm import tqdm
+
     from dove.vlm.model import VisionLanguageModel
 
     model = VisionLanguageModel.from_pretrained(options.model, tokenizer=options.tokenizer, device=options.device)
     pictures = [options.image, *options.more_images]
-    if len(options.num_tokens) < 2:
-        print(model.ask(pictures, options.question, next(iter(options.num_tokens), None)))
-        return
-    width = max(map(len, options.num_tokens))
-    for request in options.num_tokens:
-        print(f"{request:>{width}}  {model.ask(pictures, options.question, request)}")
+    requests = tqdm(options.num_tokens or (None,), unit="answer", disable=None, leave=False)
+    answers = {request: model.ask(pictures, options.question, request) for request in requests}
+    if options.json:
+        found = [{"num_tokens": request, "answer": answer} for request, answer in answers.items()]
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif len(answers) == 1:
+        print(*answers.values())
+    else:
+        width = max(map(len, options.num_tokens))
+        print("\n".join(f"{request:>{width}}  {answer}" for request, answer in answers.items()))
