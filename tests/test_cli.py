@@ -1,11 +1,12 @@
 """Wrong command lines: one line each, and exit status 2."""
 
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from dove.cli import main
+from dove.cli import COMMANDS, main
 
 
 @pytest.mark.parametrize("name", ["-photo.png", "--output.png"])
@@ -28,6 +29,10 @@ def test_a_file_that_looks_like_a_flag(
             "no flag --num_token; did you mean --num-tokens? (see dove reconstruct --help)",
         ),
         ("reconstruct a.png --tiles", "no flag --tiles; did you mean --tile? (see dove reconstruct --help)"),
+        ("paper lst", "no command 'paper lst'; did you mean list? (see dove paper --help)"),
+        ("paper", "dove paper needs a command: list, run, train, evaluate, claims (see dove paper --help)"),
+        ("train --prest dove-tiny", "no flag --prest; did you mean --preset?"),
+        ("train --preset dove-tny", "no preset 'dove-tny'; did you mean dove-tiny?"),
         ("demo --xyzzy=1", "no flag --xyzzy (see dove demo --help)"),
         ("paper run table-1 --detail x", "no flag --detail; did you mean --data? (see dove paper --help)"),
         (
@@ -39,6 +44,24 @@ def test_a_file_that_looks_like_a_flag(
 def test_a_wrong_flag_is_one_line(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
     assert capsys.readouterr().err == f"dove: {message}\n"
+
+
+PRESETS = {"train": ["--preset", "dove-tiny"], "vlm train": ["--preset", "vlm-tiny"]}
+EVERY = [name for name in COMMANDS if name != "paper"] + [
+    f"paper {n}" for n in "list run train evaluate claims".split()
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_names_the_flag_nearest_to_a_wrong_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*name.split(), *PRESETS.get(name, [])]
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    flag = max(re.findall(r"^\W*(--[a-z][\w.-]*\w)", capsys.readouterr().out, re.MULTILINE), key=len)
+    assert main([*words, f"{flag[:-2]}{flag[-1]}", "x"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"did you mean {flag}?" in printed
 
 
 @pytest.mark.parametrize(

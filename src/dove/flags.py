@@ -3,7 +3,7 @@
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from itertools import groupby
 from typing import Any
@@ -28,27 +28,42 @@ def parse_flags(options: Any, *, prog: str, arguments: Sequence[str], **settings
     except SystemExit as stop:
         if not stop.code:
             raise
-    known = _known_flags(options, prog, arguments, settings)
-    raise UserError(f"{_unknown_flag(arguments, known) or _first_message(box.getvalue())} (see {prog} --help)")
+    text = _help_text(options, prog, arguments, settings)
+    message = _unknown_command(prog, arguments, text) or _unknown_flag(arguments, text)
+    raise UserError(f"{message or _first_message(box.getvalue())} (see {prog} --help)")
 
 
-def _known_flags(options: Any, prog: str, arguments: Sequence[str], settings: dict[str, Any]) -> list[str]:
-    """Collect the flags in the help text; a subcommand's where the first argument names one."""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Ask for the known word that is nearest to a wrong one, as in "; did you mean --output?"; empty where none is near."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _help_text(options: Any, prog: str, arguments: Sequence[str], settings: dict[str, Any]) -> str:
+    """Get the help text, behind that of a subcommand where the first argument names one."""
     text = io.StringIO()
     subcommand = [argument for argument in arguments[:1] if not argument.startswith("-")]
     for words in (subcommand, []):
         with redirect_stdout(text), redirect_stderr(io.StringIO()), suppress(SystemExit):
             tyro.cli(options, prog=prog, args=[*words, "--help"], **settings)
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text.getvalue())))
+    return text.getvalue()
 
 
-def _unknown_flag(arguments: Sequence[str], known: Sequence[str]) -> str | None:
+def _unknown_command(prog: str, arguments: Sequence[str], text: str) -> str | None:
+    listed = re.search(rf"^usage: {prog} \[-h\] {{([\w,-]+)}}", text, re.MULTILINE)
+    names = listed[1].split(",") if listed else []
+    if not names or (arguments and (arguments[0] in names or arguments[0].startswith("-"))):
+        return None
+    if not arguments:
+        return f"{prog} needs a command: {', '.join(names)}"
+    return f"no command '{prog.removeprefix('dove ')} {arguments[0]}'{nearest(arguments[0], names)}"
+
+
+def _unknown_flag(arguments: Sequence[str], text: str) -> str | None:
+    known = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)))
     given = (argument.split("=")[0] for argument in arguments if re.match(r"--\w", argument))
     unknown = next((flag for flag in given if flag.replace("_", "-") not in known), None)
-    if unknown is None:
-        return None
-    close = difflib.get_close_matches(unknown, known, n=1)
-    return f"no flag {unknown}" + (f"; did you mean {close[0]}?" if close else "")
+    return None if unknown is None else f"no flag {unknown}{nearest(unknown, known)}"
 
 
 def _first_message(box: str) -> str:

@@ -1,5 +1,6 @@
 """``dove train``: any preset on any images."""
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 
 from dove.config import is_retired
 from dove.errors import UserError
-from dove.flags import parse_flags
+from dove.flags import nearest, parse_flags
 from dove.training.config import TrainConfig
 from dove.training.presets import PRESETS
 
@@ -39,9 +40,12 @@ def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], co
         if {"-h", "--help"} & set(flags):
             preset = "dove-tiny" if "dove-tiny" in presets else next(iter(presets))
         else:
+            if wrong := difflib.get_close_matches("--preset", [flag.split("=")[0] for flag in flags], n=1):
+                raise UserError(f"no flag {wrong[0]}; did you mean --preset?")
             raise UserError(f"pass --preset with one of {', '.join(presets)}, or a --config that names one")
     if preset not in presets:
-        raise UserError(f"no preset {preset!r}; the presets are {', '.join(presets)}")
+        hint = nearest(preset, presets) or f"; the presets are {', '.join(presets)}"
+        raise UserError(f"no preset {preset!r}{hint}")
     default = presets[preset]
     layers = [*(_flatten(values) for values in saved), flags]
     settings: Settings = parse_flags(
