@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from dove.data.annotations import Conversion, coco, convert, in_part, relation_text, visual_genome
 from dove.data.image_files import locate_images
@@ -322,6 +323,8 @@ def test_examples_take_the_central_square_and_its_boxes(tmp_path: Path, folder: 
     assert example.image.shape == (3, 16, 16)
     assert example.asks == (Ask("across", ((0.0, 4.0, 4.0, 8.0),)),)
     assert examples.left_out == 1
+    assert len(list(DataLoader(examples, sampler=[(0, 0), (1, 0)], num_workers=1, collate_fn=list))) == 2
+    assert examples.left_out == 3  # counts of loader processes, too
     # Never mirrored, in whatever epoch: a query may say "left".
     assert all(torch.equal(examples[epoch, 0].image, example.image) for epoch in range(12))
 

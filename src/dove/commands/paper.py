@@ -4,7 +4,7 @@ import json
 import os
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import tyro
 
 from dove.errors import UserError
 from dove.flags import parse_flags
-from dove.paper import REMARKS, Experiment, load_experiment, load_experiments
+from dove.paper import REMARKS, Experiment, load_experiment, load_experiments, rehearsal
 from dove.paper.bench import load_rows, trained_models
 from dove.paper.bench_run import FULL, BenchRun, run_bench
 from dove.paper.checks import check_data, refuse_training_images
@@ -31,10 +31,10 @@ class ListOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Rerun a table or figure of the paper, at its own scale or with the small shipped model."""
+    """Rerun a table or figure of the paper, or all of them, at its own scale or with the small shipped model."""
 
-    name: Annotated[str, tyro.conf.Positional]
-    """table2, figure6, ...; `dove paper list` has them all."""
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """table2, figure6, ..., which `dove paper list` lists; by default all of them, one after the other."""
     scale: Literal["paper", "tiny"] = "tiny"
     """paper trains and evaluates at the paper's size, on the data sets that it names; tiny takes minutes on a CPU."""
     data: Path | None = None
@@ -51,6 +51,9 @@ class RunOptions:
     processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Processes of a training at paper scale, with as many images a step whatever their number; by default one for each
     GPU."""
+    rehearse: bool = False
+    """Try the plans of --scale paper in minutes on a CPU: the same commands on 64 drawn images, with an eighth of all widths
+    and a few steps. Everything goes into the folder rehearsal in --output; its numbers say nothing."""
     dry_run: bool = False
     """Print the commands without running them."""
 
@@ -142,7 +145,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> int:
     """List the experiments, run one, train or measure what they compare, or write down what came out."""
     if isinstance(options, RunOptions):
-        return run_experiment(options)
+        return run_experiments(options)
     if isinstance(options, TrainOptions):
         return train_bench(options)
     if isinstance(options, EvaluateOptions):
@@ -165,6 +168,7 @@ def table(experiments: Sequence[Experiment]) -> str:
             f"{'':{width}}  not yet: {part}" for part in [*experiment.not_yet, *missing_rows(experiment, "paper")]
         ]
     lines += [f"{name:{width}}  measures nothing: {remark}" for name, remark in REMARKS.items()]
+    lines += [f"{'rehearsal':{width}}  not yet: {part}" for part in rehearsal.NOT_REHEARSED]
     return "\n".join(lines)
 
 
@@ -253,35 +257,75 @@ def write_claims(options: ClaimsOptions) -> int:
     return 0
 
 
-def run_experiment(options: RunOptions) -> int:
-    """Run the commands one after the other and return the exit status of the first that fails, or 0."""
-    experiment = load_experiment(options.name)
+def run_experiments(options: RunOptions) -> int:
+    """Run the commands of one experiment or of all, and return the exit status of the first that fails, or 0."""
+    if options.rehearse and (options.scale != "paper" or options.data or options.model or options.squeezenet):
+        raise UserError("--rehearse is for --scale paper, with data, models and weights of its own; leave other flags out")
+    if options.processes is not None and options.processes < 1:
+        raise UserError(f"--processes {options.processes} must be at least 1")
+    experiments = [load_experiment(options.name)] if options.name else load_experiments()
+    if not options.rehearse:
+        return run_plans(experiments, options)
+    folder = options.output / "rehearsal"
+    with rehearsal.environment(folder):
+        status = run_plans(experiments, replace(options, data=folder / "data", output=folder))
+    print("\n".join(f"not rehearsed: {part}" for part in rehearsal.NOT_REHEARSED))
+    return status
+
+
+def run_plans(experiments: Sequence[Experiment], options: RunOptions) -> int:
+    """Check the plans of all experiments, then run them; what is the same in several is run once."""
+    plans = {experiment.name: steps_of(experiment, options) for experiment in experiments}
+    if options.rehearse and not options.dry_run:
+        names = [name for experiment in experiments for name in needed_by(experiment, options)]
+        rehearsal.prepare(options.output, names, [step for steps in plans.values() for step in steps])
+    for experiment in experiments:
+        check(experiment, plans[experiment.name], options)
+    done: list[Step] = []
+    for experiment in experiments:
+        print(
+            f"{experiment.name}: {experiment.title}\n{experiment.source.removeprefix('the ')}: {experiment.paper_line}"
+        )
+        steps = [step for step in plans[experiment.name] if step not in done]
+        done += steps
+        if options.rehearse:
+            steps = [part for step in steps for part in rehearsal.rehearsed(step, options.output)]
+        if status := run_steps(steps, options):
+            return status
+        print("\n".join(values_and_gaps(experiment, options)))
+    return 0
+
+
+def steps_of(experiment: Experiment, options: RunOptions) -> list[Step]:
+    """Give the commands of an experiment, trainings first."""
     plan = experiment.scales[options.scale]
     places = Places(options.data, options.output, options.model, options.bench, options.squeezenet)
-    print(f"{experiment.name}: {experiment.title}\n{experiment.source.removeprefix('the ')}: {experiment.paper_line}")
-    training, evaluation = training_steps(plan, places), evaluation_steps(plan, places)
-    made = [] if options.model else with_needs(plan.models, options.data)
-    refuse_training_images([*training, *evaluation])
+    return [*training_steps(plan, places), *evaluation_steps(plan, places)]
+
+
+def needed_by(experiment: Experiment, options: RunOptions) -> dict[str, str]:
+    """Say what has to lie among the data, by name."""
+    plan = experiment.scales[options.scale]
+    return needed_data([] if options.model else with_needs(plan.models, options.data), options.data) | plan.data
+
+
+def check(experiment: Experiment, steps: Sequence[Step], options: RunOptions) -> None:
+    """Refuse what cannot work, and say which weights could be had instead of trained."""
+    refuse_training_images(steps)
     if not options.dry_run:
-        needed = needed_data(made, options.data) | plan.data
-        check_data(f"{experiment.name} at --scale {options.scale}", needed, options.data)
+        check_data(f"{experiment.name} at --scale {options.scale}", needed_by(experiment, options), options.data)
+    made = [] if options.model else with_needs(experiment.scales[options.scale].models, options.data)
     for label, file in published_weights(made).items():
         if options.data is None or not (options.data / file).exists():
             print(f"{label}: its published weights would be taken from {file} in --data; without them it is trained")
-    if status := run_steps([*training, *evaluation], options):
-        return status
-    print("\n".join(values_and_gaps(experiment, options)))
-    return 0
 
 
 def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
     """Print and run commands up to the first that fails, and return its exit status, or 0."""
     from dove.cli import main
 
-    if options.processes is not None and options.processes < 1:
-        raise UserError(f"--processes {options.processes} must be at least 1")
-    spread = any(step.images for step in steps)
-    processes = options.processes or (max(1, count_gpus()) if spread else 1)
+    spread = any(step.images for step in steps) and not options.rehearse
+    processes = options.processes or (max(1, count_gpus()) if spread else 2)
     for step in steps:
         print(f"$ {command_line(step, processes)}", flush=True)
         status = 0 if options.dry_run else run_step(step, processes, main)

@@ -5,6 +5,7 @@ pixels of the stored image. The parquet has one row for each image: ``image`` ``
 a list of ``{question, answer, bounding_box}``.
 """
 
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,12 @@ class AnnotatedImages(Dataset[QueryExample]):
 
     def __init__(self, dataset: ImageDataset, image_size: int):
         self.dataset, self.image_size = dataset, image_size
-        self.left_out = 0
+        self._left_out = multiprocessing.Value("q", 0)  # which loader processes share
+
+    @property
+    def left_out(self) -> int:
+        """Number of queries left out so far, by this process and its loader processes."""
+        return int(self._left_out.value)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -150,7 +156,8 @@ class AnnotatedImages(Dataset[QueryExample]):
             boxes = [_into(box, left, upper, scale, size) for box in ask.boxes]
             if inside := tuple(box for box in boxes if box is not None):
                 kept.append(Ask(ask.query, inside))
-        self.left_out += len(asks) - len(kept)
+        with self._left_out.get_lock():
+            self._left_out.value += len(asks) - len(kept)
         pixels = pil_to_tensor(resize_box(record.image, frame, self.image_size))
         return QueryExample(pixels, tuple(kept) or (Ask("null", ()),))
 

@@ -32,7 +32,7 @@ def arguments_of(step: Step, processes: int) -> tuple[int, list[str]]:
     """The processes that a step takes of those there are, and its arguments with its share of the images."""
     if step.images is None:
         return 1, step.arguments
-    shared, batch, accumulate = spread(step.images, processes)
+    shared, batch, accumulate = spread(step.images, min(processes, step.most_processes or processes))
     return shared, [*step.arguments, "--run.batch-size", str(batch), "--run.accumulate", str(accumulate)]
 
 

@@ -15,10 +15,12 @@ class Step:
     Attributes:
         arguments: what stands behind ``dove``.
         images: of a training step over all processes, where the command is a training that may be spread; else None.
+        most_processes: that a training takes; None for as many as there may be.
     """
 
     arguments: list[str]
     images: int | None = None
+    most_processes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import reduce, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -59,7 +59,9 @@ def run_training(config: TrainConfig) -> Path:
     if PartialState().is_main_process:
         write_files(output, {"config.yaml": written.encode()})
     model_folder = trainer.train()
-    if left_out := getattr(examples, "left_out", 0):
+    process = PartialState()
+    left_out = int(reduce(torch.tensor(getattr(examples, "left_out", 0), device=process.device), "sum"))
+    if left_out and process.is_main_process:
         print(f"{left_out} times a query was left out, of whose boxes the central square of its image holds nothing")
     return model_folder
 

@@ -1,0 +1,146 @@
+"""The plans at paper scale on drawn images: the same commands with an eighth of all widths and a few steps, on the CPU."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+
+from dove.config import BackboneConfig, VQGANConfig
+from dove.paper.models import Step
+
+DIVISOR = 8
+WIDTHS = frozenset(
+    "block_out_channels codebook_size hidden_channels hidden_size intermediate_size latent_channels norm_groups token_dim "
+    "vocab_size width".split()
+)
+"""Settings of models that are divided, where they can be."""
+PRETRAINED = {"EleutherAI/pythia-70m": "pythia", "mao1207/vqvae-amused": "amused", "lmsys/vicuna-7b-v1.5": "vicuna"}
+"""Folders of small models with random weights, by the hub id that they stand for."""
+METRICS = {"fid": "fd_squeezenet", "lpips": "perceptual_squeezenet"}
+NOT_REHEARSED = (
+    "published weights of VQGAN, TiTok and ALIT: random weights stand for the first, the others are trained",
+    "FID and LPIPS: SqueezeNet with random weights stands for Inception v3 and VGG-16",
+    "Pythia-70M and Vicuna-7B: small models with random weights stand for them",
+    "GPUs: two processes on the CPU share a training, over gloo",
+)
+"""What a rehearsal cannot try, as it has no weights of others and no GPU."""
+IMAGES, EPOCHS, MOST = 2, ("0.03", "0.06"), 6
+"""Images of a step; length of a training and then of the same one resumed; images of an evaluation at most."""
+RUN = {"holdout": 2, "log_every": 1, "sample_every": 2, "checkpoint_every": 2}
+
+
+def environment(folder: Path) -> AbstractContextManager[object]:
+    """Set the environment of all commands: no GPU, no network, and files in the rehearsal's folder."""
+    places = {"DOVE_DATA": folder / "data", "DOVE_CACHE": folder / "cache"}
+    places["DOVE_SQUEEZENET"] = folder / "pretrained" / "squeezenet.safetensors"
+    given = {name: str(path.resolve()) for name, path in places.items()}
+    return patch.dict(os.environ, {**given, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+
+def prepare(folder: Path, names: Iterable[str], steps: Sequence[Step]) -> None:
+    """Draw the data, draw the weights that stand for pretrained ones, and write the settings of every training.
+
+    Args:
+        folder: of the rehearsal.
+        names: what has to lie among the data.
+        steps: commands of the plans.
+    """
+    from dove.paper.toy_data import draw_data
+
+    draw_data(folder / "data", names)
+    draw_weights(folder / "pretrained")
+    (folder / "settings").mkdir(exist_ok=True)
+    for step in steps:
+        if step.images:
+            file = settings_file(step, folder)
+            file.write_text(yaml.safe_dump(small_settings(step, folder), sort_keys=False), encoding="utf-8")
+
+
+def rehearsed(step: Step, folder: Path) -> list[Step]:
+    """Give the commands by which a step is rehearsed: for a training half of it on one process, the rest by resuming on all."""
+    arguments = [METRICS.get(argument, argument) for argument in step.arguments]
+    arguments = [str(folder / "pretrained" / PRETRAINED[item]) if item in PRETRAINED else item for item in arguments]
+    if step.images:
+        arguments += ["--config", str(settings_file(step, folder))]
+        half, whole = ([*arguments, "--run.epochs", epochs] for epochs in EPOCHS)
+        return [Step(arguments=half, images=IMAGES, most_processes=1), Step(arguments=whole, images=IMAGES)]
+    if {"evaluate", "reconstruct"} & set(arguments[:2]):
+        arguments += [] if "--limit" in arguments else ["--limit", str(MOST)]
+        position = arguments.index("--limit") + 1
+        arguments[position] = str(min(int(arguments[position]), MOST))
+        arguments += ["--allow-few-images"] if METRICS["fid"] in arguments else []
+        arguments += ["--repetitions", "1"] if "speed" in arguments[:2] else []
+    return [replace(step, arguments=arguments)]
+
+
+def settings_file(step: Step, folder: Path) -> Path:
+    """Locate the settings that a rehearsed training has of its own."""
+    return folder / "settings" / f"{step.arguments[step.arguments.index('--preset') + 1]}.yaml"
+
+
+def small_settings(step: Step, folder: Path) -> dict[str, Any]:
+    """Collect what a training's settings differ in from those of its preset."""
+    from dove.training.presets import PRESETS
+    from dove.vlm.config import VLM_PRESETS
+
+    presets: dict[str, Any] = {**PRESETS, **VLM_PRESETS}
+    preset = presets[settings_file(step, folder).stem]
+    parts = {name: narrow(getattr(preset, name)) for name in ("model", "loss") if hasattr(preset, name)}
+    if getattr(preset, "loss", None) and getattr(preset.loss, "perceptual_network", "") == "lpips":
+        parts["loss"]["perceptual_network"] = "squeezenet"
+    pretrained = folder / "pretrained"
+    named = {setting.name: getattr(preset, setting.name) for setting in fields(preset)}
+    stand_ins = {name: str(pretrained / PRETRAINED[value]) for name, value in named.items() if value in PRETRAINED}
+    if "query" in parts.get("model", {}):
+        parts["model"]["query"]["tokenizer"] = str(pretrained / "pythia")
+    return {**parts, **stand_ins, "run": RUN}
+
+
+def narrow(settings: Any) -> dict[str, Any]:
+    """Divide the widths among settings and those within them, and give what has changed."""
+    changes: dict[str, Any] = {}
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if is_dataclass(value):
+            changes |= {setting.name: inner} if (inner := narrow(value)) else {}
+        elif setting.name in WIDTHS and isinstance(value, tuple):
+            changes[setting.name] = [width // DIVISOR for width in value]
+        elif setting.name in WIDTHS and value and value % DIVISOR == 0:
+            changes[setting.name] = value // DIVISOR
+    return changes
+
+
+def draw_weights(folder: Path) -> None:
+    """Write small models with random weights in the formats of what the plans load."""
+    import torch
+    from safetensors.torch import save_file
+    from torchvision.models import squeezenet1_0
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from dove.models.pretrained import neox_settings, vqmodel_settings
+    from dove.models.vqgan import VQGAN
+    from dove.query.config import QueryConfig
+    from dove.vlm.checkpoint import small_language_model
+    from dove.vlm.config import LanguageModelConfig
+    from dove.vlm.text import train_text_tokenizer
+
+    torch.manual_seed(0)
+    words = train_text_tokenizer(["a red circle at a blue square"], 300)
+    sizes = neox_settings(BackboneConfig(**narrow(BackboneConfig())))
+    pythia = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, vocab_size=narrow(QueryConfig())["vocab_size"]))
+    vicuna = small_language_model(LanguageModelConfig(max_positions=1024), words)
+    for name, model in {"pythia": pythia, "vicuna": vicuna}.items():
+        model.save_pretrained(folder / name)
+        words.save_pretrained(folder / name)
+    config = VQGANConfig(**narrow(VQGANConfig()))
+    (folder / "amused").mkdir(exist_ok=True)
+    weights = VQGAN(config).state_dict()
+    save_file(weights, folder / "amused" / "diffusion_pytorch_model.safetensors")
+    (folder / "amused" / "config.json").write_text(json.dumps(vqmodel_settings(config)))
+    save_file(squeezenet1_0().state_dict(), folder / "squeezenet.safetensors")
