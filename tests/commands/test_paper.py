@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tyro
 from PIL import Image
@@ -13,10 +14,13 @@ from PIL import Image
 from dove.cli import COMMANDS, main
 from dove.errors import UserError
 from dove.paper import REMARKS, Plan, load_experiment, load_experiments
-from dove.paper.checks import refuse_training_images
+from dove.paper.checks import check_data, refuse_training_images
 from dove.paper.filling import Places, evaluation_steps, training_steps
 from dove.paper.launch import command_line, spread
-from dove.paper.models import Step, load_models, with_needs
+from dove.paper.models import Step, load_models, needed_data, with_needs
+from dove.paper.rehearsal import IMAGES, MOST, rehearsed, write_settings
+from dove.paper.toy_data import IMAGES as TRAINING_IMAGES
+from dove.paper.toy_data import draw_data
 from dove.tokenizer import Dove
 
 PAPER = [f"table{number}" for number in (2, 3, 4, 5, 6, 7, 10)] + [
@@ -199,6 +203,66 @@ def test_a_model_of_the_user_s_is_measured_alone(capsys: pytest.CaptureFixture[s
     assert len(lines) == 2
     assert "--model Mine=runs/mine Other=runs/other " in lines[0]
     assert "--model runs/mine " in lines[1]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rehearsal's folder with data and settings, without weights."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    draw_data(folder / "data", [name for item in load_experiments() for name in item.scales["paper"].data])
+    write_settings(folder, [step for item in load_experiments() for step in steps_of(item.scales["paper"], folder)])
+    return folder
+
+
+def test_rehearsals_have_data_and_commands_of_every_plan(drawn: Path) -> None:
+    plans = {name: load_experiment(name).scales["paper"] for name in PAPER}
+    for name, plan in plans.items():
+        check_data(
+            name, needed_data(with_needs(plan.models, drawn / "data"), drawn / "data") | plan.data, drawn / "data"
+        )
+    steps = {str(step): step for plan in plans.values() for step in steps_of(plan, drawn)}
+    for step in steps.values():
+        for part in rehearsed(step, drawn):
+            options = parse(part.arguments)
+            if step.images:
+                assert part.images == IMAGES
+                assert 0 < options.run.epochs < 0.1
+            elif hasattr(options, "limit"):
+                assert options.limit <= MOST
+
+
+def test_a_rehearsal_s_models_are_narrow_and_as_deep(drawn: Path) -> None:
+    (step,) = load_models()["qdove-base"].steps(drawn / "data", drawn)[-1:]
+    whole, narrow = parse(step.arguments), parse(rehearsed(step, drawn)[0].arguments)
+    assert [width // 8 for width in whole.model.vqgan.block_out_channels] == [*narrow.model.vqgan.block_out_channels]
+    assert narrow.model.token_dim == narrow.model.generator.hidden_size == 64
+    assert narrow.model.generator.num_layers == whole.model.generator.num_layers
+    assert narrow.model.max_tokens == whole.model.max_tokens
+    assert narrow.pretrained_words == narrow.model.query.tokenizer == str(drawn / "pretrained" / "pythia")
+    assert (narrow.loss.perceptual_network, whole.loss.perceptual_network) == ("squeezenet", "lpips")
+
+
+def test_drawn_annotations_fit_their_images(drawn: Path, tmp_path: Path) -> None:
+    for step in load_models()["qdove-base"].steps(drawn / "data", tmp_path)[:-1]:
+        assert main(step.arguments) == 0
+    tables = [pq.read_table(tmp_path / "queries" / f"{name}.parquet") for name in ("regions", "questions", "relations")]
+    assert [len(table) for table in tables] == [TRAINING_IMAGES - 2, TRAINING_IMAGES - 2, TRAINING_IMAGES]
+
+
+def test_a_rehearsal_takes_nothing_of_the_user_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "run", "table2", "--rehearse"]) == 2
+    assert main(["paper", "run", "table2", "--rehearse", "--scale", "paper", "--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("--rehearse is for --scale paper") == 2
+    flags = ["--scale", "paper", "--rehearse", "--dry-run", "--output", str(tmp_path)]
+    assert main(["paper", "run", *flags]) == 0
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if line.startswith("$ ")]
+    assert len({*lines}) == len(lines)  # what several plans need is made once
+    assert sum("torchrun --standalone --nproc-per-node 2" in line for line in lines) == sum(
+        line.startswith(("$ dove train", "$ dove vlm train")) for line in lines
+    )
+    assert "not rehearsed: FID and LPIPS" in shown
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_measures_nothing_says_what_it_is() -> None:

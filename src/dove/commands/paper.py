@@ -260,7 +260,9 @@ def write_claims(options: ClaimsOptions) -> int:
 def run_experiments(options: RunOptions) -> int:
     """Run the commands of one experiment or of all, and return the exit status of the first that fails, or 0."""
     if options.rehearse and (options.scale != "paper" or options.data or options.model or options.squeezenet):
-        raise UserError("--rehearse is for --scale paper, with data, models and weights of its own; leave other flags out")
+        raise UserError(
+            "--rehearse is for --scale paper, with data, models and weights of its own; leave other flags out"
+        )
     if options.processes is not None and options.processes < 1:
         raise UserError(f"--processes {options.processes} must be at least 1")
     experiments = [load_experiment(options.name)] if options.name else load_experiments()

@@ -55,6 +55,11 @@ def prepare(folder: Path, names: Iterable[str], steps: Sequence[Step]) -> None:
 
     draw_data(folder / "data", names)
     draw_weights(folder / "pretrained")
+    write_settings(folder, steps)
+
+
+def write_settings(folder: Path, steps: Sequence[Step]) -> None:
+    """Write the settings of the trainings among steps."""
     (folder / "settings").mkdir(exist_ok=True)
     for step in steps:
         if step.images:
