@@ -326,8 +326,8 @@ def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
     """Print and run commands up to the first that fails, and return its exit status, or 0."""
     from dove.cli import main
 
-    spread = any(step.images for step in steps) and not options.rehearse
-    processes = options.processes or (max(1, count_gpus()) if spread else 2)
+    on_gpus = any(step.images for step in steps) and not options.rehearse
+    processes = options.processes or (max(1, count_gpus()) if on_gpus else rehearsal.PROCESSES)
     for step in steps:
         print(f"$ {command_line(step, processes)}", flush=True)
         status = 0 if options.dry_run else run_step(step, processes, main)

@@ -14,7 +14,7 @@ import yaml
 from dove.config import BackboneConfig, VQGANConfig
 from dove.paper.models import Step
 
-DIVISOR = 8
+PROCESSES, DIVISOR = 2, 8
 WIDTHS = frozenset(
     "block_out_channels codebook_size hidden_channels hidden_size intermediate_size latent_channels norm_groups token_dim "
     "vocab_size width".split()
