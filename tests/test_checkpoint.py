@@ -79,7 +79,7 @@ def test_no_space_leaves_the_old_files_whole(tiny_dove, folder, monkeypatch, fai
 
 def test_a_folder_that_cannot_be_made_is_named(tiny_dove, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot save to .*file/checkpoint: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot write .*file/checkpoint: Not a directory"):
         tiny_dove.save_pretrained(tmp_path / "file" / "checkpoint")
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dove.config import DoveConfig, config_from_dict
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_weights, weight_files
 
 CONFIG_FILE = "config.json"
@@ -185,14 +185,9 @@ def save_checkpoint(
     }
     if card is not None and not (folder / CARD_FILE).exists():
         contents[CARD_FILE] = card.encode()
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_files(folder, contents)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot save to {folder}: {reason}; what was there is unchanged, free some space or save elsewhere"
-        ) from error
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -1,5 +1,8 @@
 """The one exception class for errors that a user can cause."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Bad input: one line that says what is wrong, where, and what to do. The command line prints it and exits with 2."""
@@ -8,3 +11,14 @@ class UserError(ValueError):
 def one_line(error: BaseException) -> str:
     """Return the text of any error without line breaks, or the name of its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def writing(target: object) -> Iterator[None]:
+    """Report in one line that a file or folder cannot be written, such as for lack of space."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}; free some space or write elsewhere"
+        ) from error

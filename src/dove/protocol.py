@@ -41,6 +41,33 @@ class EncodesEach(Protocol):
         """Encode images once; return for each request the same as ``encode``."""
 
 
+@runtime_checkable
+class PredictsQuality(Protocol):
+    """Tokenizer that may know what its tokens will reach."""
+
+    def predict_quality(self, images: Tensor) -> tuple[Tokens, Tensor | None]:
+        """Encode images to all K tokens, with the PSNR in dB, (B, K), expected of each number of them; None without any."""
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """Tokenizer with hidden states over the N positions of a grid."""
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the grid; N is its square."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number L of its hidden layers."""
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Compute the latents (B, N, C) of images in [-1, 1], which the hidden layers start from."""
+
+    def hidden_layers(self, images: Tensor) -> Tensor:
+        """Compute the hidden states (L, B, N, H) of images in [-1, 1], positions row by row."""
+
+
 def device_of(tokenizer: Tokenizer) -> torch.device:
     """Find the device of a tokenizer; the CPU for one without weights."""
     parameter = next(iter(tokenizer.parameters()), None) if isinstance(tokenizer, nn.Module) else None

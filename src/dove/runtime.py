@@ -1,13 +1,12 @@
 """Devices, models and output files of commands and evaluations."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from dove.checkpoint import write_files
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.tokenizer import Dove
 
 
@@ -40,10 +39,6 @@ def save_outputs(contents: Mapping[Path, bytes]) -> None:
         UserError: If one cannot be written; what was there stays.
     """
     for path, content in contents.items():
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_files(path.parent, {path.name: content})
-        except OSError as error:
-            raise UserError(
-                f"cannot write {os.fspath(path)}: {error.strerror or error}; free some space or write elsewhere"
-            ) from error

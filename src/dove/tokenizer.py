@@ -204,6 +204,32 @@ class Dove(
         output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
         return output
 
+    @torch.no_grad()
+    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"] | None]:
+        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB that is predicted of each number of them, if any."""
+        output = self.generate(images)
+        return Tokens(output.values, output.values.new_full((len(images),), self.max_tokens).long()), output.eos.quality
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the latent grid."""
+        return self.config.vqgan.grid_size
+
+    @property
+    def num_layers(self) -> int:
+        """Number L of the token generator's blocks."""
+        return self.config.generator.num_layers
+
+    @torch.no_grad()
+    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Compute the latents of images in [-1, 1]."""
+        return self.vqgan.encode(images)
+
+    @torch.no_grad()
+    def hidden_layers(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
+        """Compute the outputs of the generator's L blocks at the N grid positions (row by row), which see no timestamps."""
+        return self.generator.hidden_layers(self.generator.embed(self.vqgan.encode(images)))
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""

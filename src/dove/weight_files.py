@@ -63,14 +63,23 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, Tensor]:
             weights |= load_file(file)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file} is damaged ({error}); copy or download it again") from error
+    check_finite(folder, weights)
+    return strip_wrappers(weights)
+
+
+def check_finite(source: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        UserError: If a tensor holds NaN or infinity; the message names it.
+    """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             count = int((~torch.isfinite(tensor)).sum())
             raise UserError(
-                f"{folder}: {name} holds NaN or infinity in {count} of {tensor.numel()} places; "
+                f"{source}: {name} holds NaN or infinity in {count} of {tensor.numel()} places; "
                 "copy it again, or take an earlier checkpoint of its training"
             )
-    return strip_wrappers(weights)
 
 
 def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from dove.evaluation.metrics import (
     frechet_distance,
     mean_absolute_error,
     mean_squared_error,
-    psnr,
     require_enough_images,
     ssim,
 )
+from dove.metrics import decibels
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def test_l1_is_the_mean_of_absolute_differences(pair):
 
 def test_psnr_is_that_of_torchmetrics(pair):
     expected = peak_signal_noise_ratio(*pair, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    torch.testing.assert_close(psnr(mean_squared_error(*pair)).float(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(decibels(mean_squared_error(*pair)).float(), expected, atol=1e-4, rtol=0)
 
 
 def test_equal_images_have_a_finite_psnr(pair):
-    assert psnr(mean_squared_error(pair[1], pair[1])).tolist() == [100.0] * 4
+    assert decibels(mean_squared_error(pair[1], pair[1])).tolist() == [100.0] * 4
 
 
 def test_ssim_is_that_of_torchmetrics(pair):

@@ -11,20 +11,19 @@ from PIL import Image
 from dove.cli import main
 from dove.errors import UserError
 from dove.evaluation.common import Images, load_subjects
-from dove.evaluation.features import hidden_grid_features
 from dove.evaluation.pca import collect_features, require_contrast, segment, upsample
 from dove.tokenizer import Dove
 
 
 def test_features_are_those_of_each_block(tiny_dove: Dove, images: torch.Tensor) -> None:
-    features = hidden_grid_features(tiny_dove, images)
+    features = tiny_dove.hidden_layers(images)
     assert features.shape == (2, 3, 16, 32)
     last = tiny_dove.generate(images).grid
     torch.testing.assert_close(tiny_dove.generator.transformer.final_layer_norm(features[-1]), last)
 
 
 def test_hooks_do_not_stay(tiny_dove: Dove, images: torch.Tensor) -> None:
-    hidden_grid_features(tiny_dove, images)
+    tiny_dove.hidden_layers(images)
     assert not any(layer._forward_hooks for layer in tiny_dove.generator.transformer.layers)
 
 

@@ -15,7 +15,6 @@ from dove.errors import UserError
 from dove.evaluation import feature_cache
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.feature_cache import FeatureCache, FeatureSource, extract, pool
-from dove.evaluation.features import hidden_grid_features
 from dove.evaluation.probe import (
     Problem,
     best_layers,
@@ -82,7 +81,7 @@ def test_tokens_and_layers_are_the_model_s(subject: Subject, tiny_dove: Dove) ->
     tokens = tiny_dove.encode(pixels, 3).values[:, :3]
     torch.testing.assert_close(found[sources[0]][0], torch.cat([tokens.mean(1), tokens.amax(1)], 1))
     assert found[sources[0]][1].tolist() == [3, 3, 3]
-    layer = hidden_grid_features(tiny_dove, pixels)[1]
+    layer = tiny_dove.hidden_layers(pixels)[1]
     torch.testing.assert_close(found[sources[1]][0], torch.cat([layer.mean(1), layer.amax(1)], 1))
     assert found[sources[2]][0].shape == (3, 2 * tiny_dove.vqgan.encode(pixels).shape[-1])
 

@@ -6,9 +6,8 @@ import torch
 from datasets import Dataset, Image, disable_caching, disable_progress_bars
 from PIL import Image as PillowImage
 
-from dove.data.dataset import Record
 from dove.errors import UserError
-from dove.integrations.hf_datasets import add_tokens, image_source, read_tokens
+from dove.integrations.hf_datasets import add_tokens, read_tokens
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 
@@ -40,12 +39,3 @@ def test_wrong_columns_are_named(photos: Dataset, tiny_dove: Dove) -> None:
         add_tokens(photos, tiny_dove, query_column="label")
     with pytest.raises(UserError, match="no column 'tokens'"):
         read_tokens(photos, 16)
-    with pytest.raises(UserError, match="no column 'photo'"):
-        image_source(photos, "photo")
-
-
-def test_a_data_set_is_an_image_source(photos: Dataset) -> None:
-    record = image_source(photos)[1]
-    assert isinstance(record, Record)
-    assert record.metadata == {"label": 5}
-    assert record.image.tobytes() == photos[1]["image"].tobytes()

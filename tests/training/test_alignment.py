@@ -72,11 +72,8 @@ def test_means_leave_out_what_is_cut() -> None:
     assert found.tolist() == [[0.0, 1.0], [8.0, 9.0]]
 
 
-def test_without_a_network_there_is_no_loss(tiny_config: DoveConfig, tiny_dove: Dove, images: torch.Tensor) -> None:
-    nothing = make_alignment(AlignConfig(), tiny_config)
-    output = tiny_dove.generate(images, 3)
-    assert nothing(output, Tokens(output.values, torch.tensor([3, 3, 3])), images) == {}
-    assert list(nothing.parameters()) == []
+def test_without_a_network_there_is_no_loss(tiny_config: DoveConfig) -> None:
+    assert make_alignment(AlignConfig(), tiny_config) is None
 
 
 def test_networks_of_a_loss_are_named_once() -> None:

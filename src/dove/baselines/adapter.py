@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dove.checkpoint import load_weights
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
 from dove.tokenizer import check_images
@@ -124,18 +125,7 @@ def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
     """
     with torch.device("meta"):
         model = build()
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    problems = {
-        "missing": [name for name in shapes if name not in weights],
-        "unknown": [name for name in weights if name not in shapes],
-        "of another shape": [
-            name for name, shape in shapes.items() if name in weights and weights[name].shape != shape
-        ],
-    }
-    found = "; ".join(f"{len(names)} {kind} (first: {names[0]})" for kind, names in problems.items() if names)
-    if found:
-        raise UserError(f"the weights don't fit the model: {found}")
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    load_weights(model.to_empty(device="cpu"), {name: tensor.float() for name, tensor in weights.items()}, "the file")
     return model.eval()
 
 

@@ -7,7 +7,7 @@ names of the port in the style of "taming transformers", which ALIT's checkpoint
 import re
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,10 +162,6 @@ class MaskgitVQGAN(nn.Module):
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Decode latents to pixels, not clamped."""
         return paint(self.decoder, latents)
-
-    def decode_ids(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B 3 S S"]:
-        """Decode the ids of codes to pixels, not clamped."""
-        return self.decode(self.quantize.lookup(ids))
 
 
 def paint(decoder: PixelDecoder, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from dove.data.image_files import locate_images
 from dove.data.json_files import read_json
-from dove.data.queries import NULL_BOX, Annotation, image_size_of, join_repeated, read_annotations
+from dove.data.queries import NULL_BOX, Annotation, join_repeated, read_annotations
 from dove.data.query_batch import Box
-from dove.errors import UserError
+from dove.data.reading import read_image
+from dove.errors import UserError, writing
 
 SCHEMA = pa.schema(
     {
@@ -106,9 +107,8 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
 def open_images(annotations: Path, conversion: Conversion, classes: Path) -> list[Annotation]:
     """Read Open Images' relations (``*-vrd.csv``) with its ``class-descriptions*.csv``.
 
-    A relation becomes a query such as "a cup on a table" with the boxes of both objects.
-
-    Boxes stay in shares of the image, from 0 to 1, until the image is read.
+    A relation becomes a query such as "a cup on a table" with the boxes of both objects. Boxes stay in shares of the
+    image, from 0 to 1, until the image is read.
     """
     names = {row[0]: row[1] for row in _read_csv(classes) if len(row) >= 2}
     rows = iter(_read_csv(annotations))
@@ -154,16 +154,11 @@ def _article(noun: str) -> str:
     return "an" if noun[:1] in "aeiou" else "a"
 
 
-def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
-    """Read an annotation file in the reference implementation's JSON layout."""
-    return read_annotations(annotations, conversion.skip)
-
-
 CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
     "visual-genome": visual_genome,
     "open-images": open_images,
     "coco": coco,
-    "reference": reference,
+    "reference": lambda annotations, conversion: read_annotations(annotations, conversion.skip),
 }
 
 
@@ -216,15 +211,11 @@ def convert(
         raise UserError(
             f"{annotations}: none of its images is in {images}, such as {found[0].image_id!r}; check --images"
         )
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, SCHEMA) as writer:
             for group in _groups(by_image, files, kind == "open-images", conversion):
                 writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {output}: {error.strerror or error}; free some space or write elsewhere"
-        ) from error
     if not conversion.queries:
         output.unlink(missing_ok=True)
         raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
@@ -237,7 +228,7 @@ def _groups(
     group: list[dict[str, Any]] = []
     for image_id, annotations in tqdm(by_image.items(), desc="queries", unit="image", disable=None, leave=False):
         try:
-            size = image_size_of(files[image_id])
+            size = read_image(files[image_id]).size
         except UserError:
             conversion.skip("images that cannot be read", files[image_id].name)
             continue

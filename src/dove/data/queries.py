@@ -17,7 +17,6 @@ from torch.utils.data import Dataset
 from dove.data.dataset import ImageDataset, RawRecord, Record
 from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
-from dove.data.reading import read_image
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 
@@ -53,8 +52,6 @@ def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
     """Join annotations that ask the same about an image into one with all their boxes, each once.
 
     The first answer that is given is kept.
-
-    The answer is the first that there is.
     """
     joined: dict[tuple[str, str], Annotation] = {}
     for one in annotations:
@@ -203,8 +200,3 @@ def _into(box: Box, left: float, upper: float, scale: float, size: float) -> Box
     if x1 - x0 < 1 or y1 - y0 < 1:
         return None
     return x0, y0, x1 - x0, y1 - y0
-
-
-def image_size_of(path: Path) -> tuple[int, int]:
-    """Read the width and height of an image file in pixels, upright."""
-    return read_image(path).size

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dove.data.annotations import Conversion
-from dove.errors import UserError
+from dove.errors import UserError, writing
 
 LONGEST_SIDE = 96
 SCHEMA = pa.schema(
@@ -46,13 +46,9 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
     if not rows:
         raise UserError(f"{folder} holds no .png with a caption in a .txt beside it; pass the folder of the stamps")
     conversion.images = conversion.queries = len(rows)
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {output}: {error.strerror or error}; free some space or write elsewhere"
-        ) from error
     return conversion
 
 

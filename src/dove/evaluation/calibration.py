@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import SMALLEST_MSE, mean_squared_error
+from dove.evaluation.metrics import mean_squared_error
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
+from dove.metrics import LEAST_ERROR
 from dove.models.eos import EosScores
-from dove.tokenizer import Dove
+from dove.protocol import PredictsQuality
 from dove.tokens import Tokens
 
 Curves = NDArray[np.float64]
@@ -57,17 +58,15 @@ def calibrate(
 ) -> Calibration:
     """Encode every image once; decode it at fixed lengths and at those that each policy chooses."""
     model = subject.tokenizer
-    if not isinstance(model, Dove) or model.config.eos_head != "quality":
-        raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
     grid = sorted({1, *lengths, model.max_tokens})
     if grid[0] < 1 or grid[-1] > model.max_tokens:
         raise UserError(f"--lengths {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens")
     requests = [f"{kind}psnr>={x:g}" for x in psnr for kind in ("", "search ")]
-    predicted, errors, values, originals = _encode(subject, model, images, grid, batch_size)
+    predicted, errors, values, originals = _encode(subject, images, grid, batch_size)
     if len(predicted) < 2:
         raise UserError("a calibration needs at least 2 images")
     told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
-    outcomes = [_follow(model, request, predicted, values, originals, batch_size) for request in told]
+    outcomes = [_follow(subject, request, predicted, values, originals, batch_size) for request in told]
     scores = EosScores(probability=predicted, margin=predicted, quality=predicted)
     for mean in tqdm(budgets, desc=f"{subject.name}: budgets", unit="budget", disable=None, leave=False):
         started = time.perf_counter()
@@ -76,7 +75,7 @@ def calibrate(
         known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
         fixed = _as_even_as_possible(len(spent), int(spent.sum()))
         for name, cut in ((f"budget {mean:g}", spent), (f"known {mean:g}", known), (f"fixed {mean:g}", fixed)):
-            reached = _errors(model, values, originals, cut, batch_size)
+            reached = _errors(subject, values, originals, cut, batch_size)
             outcomes.append(Outcome(name, cut.numpy(), reached, seconds if name.startswith("budget") else 0.0))
     return Calibration(subject.name, grid, predicted.double().numpy(), errors, outcomes)
 
@@ -84,50 +83,55 @@ def calibrate(
 def interpolate(errors: Curves, lengths: Sequence[int], max_tokens: int) -> Curves:
     """Interpolate errors at every number of tokens from some (1 and K among them), linearly in the logarithms of both."""
     wanted, known = np.log(np.arange(1, max_tokens + 1)), np.log(lengths)
-    logs = np.log(np.maximum(errors, SMALLEST_MSE))
+    logs = np.log(np.maximum(errors, LEAST_ERROR))
     curves: Curves = np.array([np.interp(wanted, known, row) for row in logs])
     return np.exp(curves)
 
 
 def decibels(errors: Curves) -> Curves:
     """Convert errors of pixels in [0, 1] to PSNR; at most 100 dB."""
-    return -10 * np.log10(np.maximum(errors, SMALLEST_MSE))
+    return -10 * np.log10(np.maximum(errors, LEAST_ERROR))
 
 
 @torch.no_grad()
 def _encode(
-    subject: Subject, model: Dove, images: Images, grid: Sequence[int], batch_size: int
+    subject: Subject, images: Images, grid: Sequence[int], batch_size: int
 ) -> tuple[torch.Tensor, Curves, torch.Tensor, torch.Tensor]:
     """Compute predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and images (M, 3, S, S), on the CPU."""
     predicted, errors, values, originals = [], [], [], []
+    model = subject.tokenizer
     for batch in images.batches(model.image_size, batch_size, subject.name):
-        output = model.generate(batch.pixels.to(subject.device))
-        assert output.eos.quality is not None
-        predicted.append(output.eos.quality.cpu())
-        values.append(output.values.cpu())
+        pixels = batch.pixels.to(subject.device)
+        tokens, quality = model.predict_quality(pixels) if isinstance(model, PredictsQuality) else (None, None)
+        if tokens is None or quality is None:
+            raise UserError(
+                f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny"
+            )
+        predicted.append(quality.cpu())
+        values.append(tokens.values.cpu())
         originals.append(batch.pixels)
         cuts = [torch.full((len(batch.pixels),), k) for k in grid]
-        errors.append(np.stack([_errors(model, values[-1], batch.pixels, cut, batch_size) for cut in cuts], axis=1))
+        errors.append(np.stack([_errors(subject, values[-1], batch.pixels, cut, batch_size) for cut in cuts], axis=1))
     return torch.cat(predicted), np.concatenate(errors), torch.cat(values), torch.cat(originals)
 
 
 @torch.no_grad()
 def _errors(
-    model: Dove, values: torch.Tensor, originals: torch.Tensor, lengths: torch.Tensor, batch_size: int
+    subject: Subject, values: torch.Tensor, originals: torch.Tensor, lengths: torch.Tensor, batch_size: int
 ) -> Curves:
-    device = model.device
+    device = subject.device
     found = []
     for part, pixels, cut in zip(
         *(torch.split(tensor, batch_size) for tensor in (values, originals, lengths)), strict=True
     ):
-        rebuilt = model.decode(Tokens.cut(part.to(device), cut.to(device)))
+        rebuilt = subject.tokenizer.decode(Tokens.cut(part.to(device), cut.to(device)))
         found.append(mean_squared_error(unit_range(rebuilt), unit_range(pixels.to(device))).cpu().numpy())
     return np.concatenate(found)
 
 
 @torch.no_grad()
 def _follow(
-    model: Dove,
+    subject: Subject,
     request: str,
     predicted: torch.Tensor,
     values: torch.Tensor,
@@ -135,8 +139,8 @@ def _follow(
     batch_size: int,
 ) -> Outcome:
     """Choose lengths for all images by a policy, batch by batch, with the time that takes, and measure the result."""
+    model, device = subject.tokenizer, subject.device
     policy = parse_length_policy(request, model.max_tokens)
-    device = model.device
     chosen, seconds = [], 0.0
     for quality, part, pixels in zip(
         *(torch.split(tensor, batch_size) for tensor in (predicted, values, originals)), strict=True
@@ -153,7 +157,7 @@ def _follow(
         chosen.append(policy.lengths(eos, trial).cpu())
         seconds += time.perf_counter() - started
     lengths = torch.cat(chosen)
-    return Outcome(str(policy), lengths.numpy(), _errors(model, values, originals, lengths, batch_size), seconds)
+    return Outcome(str(policy), lengths.numpy(), _errors(subject, values, originals, lengths, batch_size), seconds)
 
 
 def _as_even_as_possible(count: int, total: int) -> torch.Tensor:

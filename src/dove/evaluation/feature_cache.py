@@ -1,9 +1,6 @@
 """Pooled features of frozen tokenizers, cached on disk."""
 
 import hashlib
-import io
-import warnings
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,9 @@ from dove.data.dataset import Unreadable
 from dove.data.loader import ImageLoader
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.features import hidden_grid_features
-from dove.evaluation.report import cache_folder
+from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.processor import ImageProcessor
-from dove.protocol import encode_each
-from dove.runtime import save_outputs
-from dove.tokenizer import Dove
+from dove.protocol import Layered, encode_each
 
 SHARD = 512  # Number of images per file, and the most that an interrupted run loses
 VERSION = 1  # Version of the features, increased with every change, so that old files are no longer found
@@ -74,11 +68,11 @@ def extract(
         for source, tokens in zip(policies, encode_each(model, pixels, list(policies.values())), strict=True):
             found[source] = pool(tokens.values, tokens.mask), tokens.lengths
     grids: dict[int | str, Tensor] = {}
-    if isinstance(model, Dove):
+    if isinstance(model, Layered):
         if any(source.layer == LATENTS for source in sources):
-            grids[LATENTS] = model.vqgan.encode(pixels)
+            grids[LATENTS] = model.latents(pixels)
         if any(isinstance(source.layer, int) for source in sources):
-            grids |= dict(enumerate(hidden_grid_features(model, pixels), 1))
+            grids |= dict(enumerate(model.hidden_layers(pixels), 1))
     for source in sources:
         if source not in found:
             grid = grids[source.layer]
@@ -99,7 +93,6 @@ class FeatureCache:
 
     def __init__(self, subject: Subject, images: Images, batch_size: int):
         self.subject, self.images, self.batch_size = subject, images, batch_size
-        self._folder: Path | None = cache_folder("features")
 
     def collect(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
         """Load or extract the features of all readable images, by source."""
@@ -141,46 +134,30 @@ class FeatureCache:
             self._save(source, start, features, loader.unreadable)
         return dict(joined)
 
-    def _file(self, source: FeatureSource, start: int) -> Path | None:
-        if self._folder is None:
-            return None
+    def _file(self, source: FeatureSource, start: int) -> Path:
         size = self.subject.tokenizer.image_size
         key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {size} {source}"
-        return self._folder / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"
+        return cache_folder("features") / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"
 
     def _load(self, source: FeatureSource, start: int) -> PooledFeatures | None:
-        file = self._file(source, start)
-        if file is None:
+        stored = load_arrays(self._file(source, start))
+        if stored is None:
             return None
-        try:
-            with file.open("rb") as handle, np.load(handle) as stored:  # np.load leaves a damaged file open
-                features = PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
-                unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
-                self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged: extracted again
-            return None
-        return features
+        unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
+        self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}
+        return PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
 
     def _save(
         self, source: FeatureSource, start: int, features: PooledFeatures, unreadable: Sequence[Unreadable]
     ) -> None:
-        file = self._file(source, start)
-        if file is None:
-            return
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            keys=np.array(features.keys, dtype=str),
-            values=features.values,
-            lengths=features.lengths,
-            unreadable=np.array([item.key for item in unreadable], dtype=str),
-            reasons=np.array([item.reason for item in unreadable], dtype=str),
-        )
-        try:
-            save_outputs({file: buffer.getvalue()})
-        except UserError as error:  # no reason to lose the evaluation
-            warnings.warn(f"features are not cached: {error}", stacklevel=2)
-            self._folder = None
+        arrays = {
+            "keys": np.array(features.keys, dtype=str),
+            "values": features.values,
+            "lengths": features.lengths,
+            "unreadable": np.array([item.key for item in unreadable], dtype=str),
+            "reasons": np.array([item.reason for item in unreadable], dtype=str),
+        }
+        save_arrays(self._file(source, start), arrays)
 
 
 def _nothing() -> PooledFeatures:

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from dove.errors import UserError
 
-SMALLEST_MSE = 1e-10  # Lower bound on mean squared errors: 100 dB, so that means and deviations over images stay finite
-
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -29,11 +27,6 @@ def mean_absolute_error(
 ) -> Float[Tensor, " B"]:
     """Compute the mean absolute error of each image, (B,), as in Figure 9; pixels in [0, 1] give values in [0, 1]."""
     return (reconstruction.double() - images.double()).abs().mean(dim=(1, 2, 3))
-
-
-def psnr(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Convert the mean squared error of each image, for pixels in [0, 1], to PSNR in dB; at most 100."""
-    return -10 * mse.clamp(min=SMALLEST_MSE).log10()
 
 
 def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:

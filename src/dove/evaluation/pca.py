@@ -13,11 +13,10 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.features import hidden_grid_features
 from dove.photos.picture import Cell
 from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor
-from dove.tokenizer import Dove
+from dove.protocol import Layered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +46,10 @@ def collect_features(
     Images larger than the model's are read in tiles that overlap by three quarters; where they do, features are mixed.
     """
     model = subject.tokenizer
-    if not isinstance(model, Dove):
+    if not isinstance(model, Layered):
         raise UserError(f"{subject.name} has no token generator over a grid; pass DOVE checkpoints")
-    size, side = model.image_size, side or model.image_size
+    size = subject.tokenizer.image_size
+    side = side or size
     if side % size:
         raise UserError(f"--side {side} is no multiple of {size}, the side of {subject.name}'s images")
     pixels: list[Tensor] = []
@@ -57,23 +57,24 @@ def collect_features(
     for batch in images.batches(side, batch_size, f"{subject.name}: features"):
         pixels.append(batch.pixels)
         for picture in batch.pixels:
-            for source, found in _tiled_features(model, picture, batch_size).items():
+            for source, found in _tiled_features(subject, model, picture, batch_size).items():
                 features.setdefault(source, []).append(found)
     return torch.cat(pixels), {source: torch.stack(parts) for source, parts in features.items()}
 
 
-@torch.no_grad()
-def _tiled_features(model: Dove, picture: Float[Tensor, "3 H H"], batch_size: int) -> dict[str, Float[Tensor, "M F"]]:
+def _tiled_features(
+    subject: Subject, model: Layered, picture: Float[Tensor, "3 H H"], batch_size: int
+) -> dict[str, Float[Tensor, "M F"]]:
     """Compute features by source at the M cells of a picture, from its tiles."""
-    cells = model.config.vqgan.grid_size
-    pixel, step = model.image_size // cells, cells // 4 if cells % 4 == 0 else 1
+    cells, size = model.grid_size, subject.tokenizer.image_size
+    pixel, step = size // cells, cells // 4 if cells % 4 == 0 else 1
     overlap, side = cells - step, picture.shape[-1]
-    tiling = Tiling(height=side, width=side, tile=model.image_size, overlap=overlap * pixel)
+    tiling = Tiling(height=side, width=side, tile=size, overlap=overlap * pixel)
     found: dict[str, list[Tensor]] = {}
     for tiles in torch.from_numpy(tiling.split(picture.numpy())).split(batch_size):
-        inputs = tiles.to(model.device)
-        found.setdefault(LATENTS, []).append(model.vqgan.encode(inputs).cpu())
-        for number, layer in enumerate(hidden_grid_features(model, inputs), 1):
+        inputs = tiles.to(subject.device)
+        found.setdefault(LATENTS, []).append(model.latents(inputs).cpu())
+        for number, layer in enumerate(model.hidden_layers(inputs), 1):
             found.setdefault(f"layer {number}", []).append(layer.cpu())
     grid = Tiling(height=side // pixel, width=side // pixel, tile=cells, overlap=overlap)
     joined = {}

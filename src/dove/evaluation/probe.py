@@ -21,8 +21,7 @@ from dove.evaluation.common import Subject
 from dove.evaluation.datasets import LabelledImages, require_learnable
 from dove.evaluation.feature_cache import LATENTS, TOKENS, FeatureCache, FeatureSource, PooledFeatures
 from dove.lengths import parse_length_policy
-from dove.protocol import Tokenizer
-from dove.tokenizer import Dove
+from dove.protocol import Layered, Tokenizer
 
 HIDDEN = 512  # Units of the MLP's one hidden layer
 EPOCHS = 200
@@ -133,9 +132,9 @@ def feature_sources(
     tokens = [
         FeatureSource(TOKENS, length) for length in possible_lengths(model, num_tokens or [str(model.max_tokens)])
     ]
-    if not isinstance(model, Dove):
+    if not isinstance(model, Layered):
         return tokens
-    depth = model.config.generator.num_layers
+    depth = model.num_layers
     found: list[FeatureSource] = []
     for layer in layers or [ALL]:
         if layer == ALL:

@@ -1,10 +1,7 @@
 """Quality of reconstructions by number of tokens."""
 
 import hashlib
-import io
 import sys
-import warnings
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,23 +11,21 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import (
-    SMALLEST_MSE,
     FeatureStatistics,
     frechet_distance,
     mean_absolute_error,
     mean_squared_error,
-    psnr,
     ssim,
 )
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
-from dove.evaluation.report import cache_folder
+from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
+from dove.metrics import LEAST_ERROR, decibels
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
-from dove.runtime import save_outputs
 
 WORST_SHARE = 0.1
 
@@ -51,8 +46,8 @@ class ReferenceCache:
                 key = f"{data_sha256} {image_size} {metric.frechet_name} {metric.sha256()}"
                 self._files[metric.frechet_name] = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
         for name, file in self._files.items():
-            if (found := _load_statistics(file)) is not None:
-                self.statistics[name] = found
+            if (found := load_arrays(file)) is not None:
+                self.statistics[name] = FeatureStatistics.from_state(found)
         self._growing = {name for name in self._files if name not in self.statistics}
 
     def features(self, originals: Float[Tensor, "B 3 H W"]) -> list[ImageFeatures]:
@@ -69,25 +64,8 @@ class ReferenceCache:
     def finish(self) -> None:
         """Save the statistics after a complete pass."""
         for name in self._growing:
-            _save_statistics(self._files[name], self.statistics[name])
+            save_arrays(self._files[name], self.statistics[name].state())
         self._growing = set()
-
-
-def _load_statistics(file: Path) -> FeatureStatistics | None:
-    try:
-        with file.open("rb") as handle, np.load(handle) as stored:  # np.load leaves a damaged file open
-            return FeatureStatistics.from_state(dict(stored))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged: measured again
-        return None
-
-
-def _save_statistics(file: Path, statistics: FeatureStatistics) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **statistics.state())  # type: ignore[arg-type]
-    try:
-        save_outputs({file: buffer.getvalue()})
-    except UserError as error:  # no reason to lose the evaluation
-        warnings.warn(f"the originals' statistics are not cached: {error}", stacklevel=2)
 
 
 @dataclass
@@ -170,7 +148,7 @@ class Recorder:
             raise UserError(f"{self.subject.name}: some reconstructions are not finite; check the checkpoint")
         meter.add("mse", error)
         meter.add("l1", mean_absolute_error(scaled, truth))
-        meter.add("psnr", psnr(error))
+        meter.add("psnr", decibels(error))
         meter.add("ssim", ssim(scaled, truth))
         for metric, original in zip(self.metrics, features, strict=True):
             found = metric.features(rebuilt)
@@ -190,12 +168,10 @@ class Recorder:
         if self.pictures is None:
             return
         folder = self.pictures / label
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in zip(names, ImageProcessor(pixels.shape[-1]).to_pil(pixels), strict=True):
                 picture.save(folder / name)
-        except OSError as error:
-            raise UserError(f"cannot save pictures in {folder}: {error.strerror or error}") from error
 
 
 def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
@@ -297,7 +273,7 @@ def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_toke
     ``worst10_gain_db`` says by how many decibels the mean squared error of its worst tenth of images is lower.
     """
     ratio = adaptive["psnr_std"] / fixed["psnr_std"] if fixed["psnr_std"] else None
-    gain = 10 * float(np.log10(max(fixed["mse_worst10"], SMALLEST_MSE) / max(adaptive["mse_worst10"], SMALLEST_MSE)))
+    gain = 10 * float(np.log10(max(fixed["mse_worst10"], LEAST_ERROR) / max(adaptive["mse_worst10"], LEAST_ERROR)))
     return {
         "model": adaptive["model"],
         "num_tokens": adaptive["num_tokens"],

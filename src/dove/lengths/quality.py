@@ -1,6 +1,7 @@
 """Length policies that aim at a quality, which the EOS head predicts in one forward or a search measures by decoding."""
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,8 +17,34 @@ from dove.models.eos import EosScores
 NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
+class PredictedQuality(LengthPolicy):
+    """Fewest tokens whose predicted quality is good enough; K where none is. Nothing is decoded."""
+
+    @abstractmethod
+    def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
+        """Tell where the quality is good enough.
+
+        Raises:
+            UserError: If the model does not predict it.
+        """
+
+    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
+        """See `LengthPolicy.lengths`."""
+        reached = self.reached(eos)
+        # argmax finds the first True
+        return torch.where(reached.any(1), reached.int().argmax(1) + 1, reached.shape[1])
+
+    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
+        """See `LengthPolicy.settled`."""
+        return self.reached(eos).any(1)
+
+    def least_positions(self, max_tokens: int) -> int:
+        """See `LengthPolicy.least_positions`."""
+        return 1
+
+
 @dataclass(frozen=True)
-class PsnrAtLeast(LengthPolicy):
+class PsnrAtLeast(PredictedQuality):
     """Fewest tokens that are predicted to reach a PSNR; K where none do. Nothing is decoded.
 
     Attributes:
@@ -33,36 +60,18 @@ class PsnrAtLeast(LengthPolicy):
         match = re.fullmatch(rf"psnr *>= *{NUMBER}", text)
         return cls(_positive(match[1], text)) if match else None
 
-    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """See `LengthPolicy.lengths`.
-
-        Raises:
-            UserError: If the model does not predict the PSNR.
-        """
+    def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
+        """See `PredictedQuality.reached`."""
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
-        return first_true(eos.quality >= self.decibels)
-
-    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """See `LengthPolicy.settled`.
-
-        Raises:
-            UserError: If the model does not predict the PSNR.
-        """
-        if eos.quality is None:
-            raise not_predicted(self, "PSNR", eos)
-        return (eos.quality >= self.decibels).any(1)
-
-    def least_positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.least_positions`."""
-        return 1
+        return eos.quality >= self.decibels
 
     def __str__(self) -> str:
         return f"psnr>={self.decibels:.10g}"
 
 
 @dataclass(frozen=True)
-class PerceptualAtMost(LengthPolicy):
+class PerceptualAtMost(PredictedQuality):
     """Fewest tokens that are predicted to come within a perceptual distance; K where none do. Nothing is decoded.
 
     The distance is that of the network that the model's head was trained on, ``DoveConfig.quality_perceptual``; it is LPIPS
@@ -81,29 +90,11 @@ class PerceptualAtMost(LengthPolicy):
         match = re.fullmatch(rf"lpips *<= *{NUMBER}", text)
         return cls(_positive(match[1], text)) if match else None
 
-    def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """See `LengthPolicy.lengths`.
-
-        Raises:
-            UserError: If the model does not predict perceptual distances.
-        """
+    def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
+        """See `PredictedQuality.reached`."""
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
-        return first_true(eos.perceptual <= self.distance)
-
-    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """See `LengthPolicy.settled`.
-
-        Raises:
-            UserError: If the model does not predict perceptual distances.
-        """
-        if eos.perceptual is None:
-            raise not_predicted(self, "perceptual distances", eos)
-        return (eos.perceptual <= self.distance).any(1)
-
-    def least_positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.least_positions`."""
-        return 1
+        return eos.perceptual <= self.distance
 
     def __str__(self) -> str:
         return f"lpips<={self.distance:.10g}"
@@ -147,12 +138,6 @@ class SearchPsnr(LengthPolicy):
 
     def __str__(self) -> str:
         return f"search psnr>={self.decibels:.10g}"
-
-
-def first_true(reached: Bool[Tensor, "B K"]) -> Int[Tensor, " B"]:
-    """Find the first position, counted from 1, at which a row is true; K where it nowhere is."""
-    # argmax finds the first True
-    return torch.where(reached.any(1), reached.int().argmax(1) + 1, reached.shape[1])
 
 
 def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:

@@ -14,7 +14,7 @@ from dove.errors import UserError
 from dove.frozen.names import WITH_FILE, split_perceptual
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.registry import load_network
-from dove.frozen.weights import check_finite, read_weights
+from dove.weight_files import check_finite, read_published
 
 
 class PerceptualDistance(nn.Module):
@@ -185,7 +185,7 @@ def _lpips_network(path: Path | None) -> nn.Module:
         from lpips import LPIPS
     except ImportError as error:
         raise UserError("LPIPS needs the lpips package; run: pip install lpips") from error
-    state = None if path is None else read_weights(path)
+    state = None if path is None else read_published(path)
     try:
         # The package calls torchvision by a deprecated name, and draws weights even where a file replaces them.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

@@ -136,6 +136,20 @@ class TokenGenerator(nn.Module):
         states = self.transformer(sequence, prefix.mask(num_tokens), positions)
         return self.output(states[:, prefix.words : length], states[:, length:], code, 0)
 
+    def hidden_layers(self, prefix: Prefix) -> Float[Tensor, "L B p H"]:
+        """Compute the outputs of all L blocks at the positions of a prefix."""
+        found: list[Tensor] = []
+        handles = [
+            layer.register_forward_hook(lambda _layer, _inputs, output: found.append(output))
+            for layer in self.transformer.layers
+        ]
+        try:
+            self.transformer(prefix.embeddings)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack(found)
+
     def until(
         self,
         prefix: Prefix,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dove.checkpoint import write_files
 from dove.data.dataset import Unreadable
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.tokens import Tokens
 
 MANIFEST = "store.json"
@@ -282,11 +282,6 @@ def _read_manifest(file: Path) -> Manifest:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    try:
+    with writing(folder / name):
         folder.mkdir(parents=True, exist_ok=True)
         write_files(folder, {name: content})
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot write {folder / name}: {reason}; free some space and run the same command again"
-        ) from error

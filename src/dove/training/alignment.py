@@ -1,7 +1,5 @@
 """Alignment of a tokenizer's hidden states and tokens with a frozen network (REPA, VA-VAE, GigaTok and MAETok gain so)."""
 
-from abc import ABC, abstractmethod
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,37 +13,7 @@ from dove.tokens import Tokens
 from dove.training.config import AlignConfig
 
 
-class Alignment(nn.Module, ABC):
-    """Extra losses on the generator's output, by name."""
-
-    def heads(self) -> dict[str, nn.Module]:
-        """Give the heads that are trained along and thrown away, by name."""
-        return {}
-
-    @abstractmethod
-    def forward(
-        self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Compute the unweighted losses, averaged over the batch.
-
-        Args:
-            output: of the generator for the first k timestamps.
-            tokens: cut to the lengths that the images were rebuilt from, none above k.
-            images: in [-1, 1].
-        """
-
-
-class NoAlignment(Alignment):
-    """No extra losses."""
-
-    def forward(
-        self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Give none."""
-        return {}
-
-
-class NetworkAlignment(Alignment):
+class Alignment(nn.Module):
     """Linear heads that predict a frozen network's features from hidden states and from tokens."""
 
     def __init__(self, config: AlignConfig, model: DoveConfig):
@@ -64,7 +32,13 @@ class NetworkAlignment(Alignment):
     def forward(
         self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute the cosine distances of grid, timestamps and tokens to the network's last map and its mean."""
+        """Compute the cosine distances of grid, timestamps and tokens to the network's last map and its mean.
+
+        Args:
+            output: of the generator for the first k timestamps.
+            tokens: cut to the lengths that the images were rebuilt from, none above k.
+            images: in [-1, 1].
+        """
         with torch.no_grad():
             size = images.shape[-1] * self.enlarge
             maps = self.network.maps(F.interpolate(images, size=size, mode="bilinear", align_corners=False))
@@ -84,6 +58,6 @@ def masked_mean(values: Float[Tensor, "B k W"], tokens: Tokens) -> Float[Tensor,
     return (values.float() * kept).sum(1) / kept.sum(1)
 
 
-def make_alignment(config: AlignConfig, model: DoveConfig) -> Alignment:
-    """Make the alignment that ``config`` names."""
-    return NoAlignment() if config.network == "none" else NetworkAlignment(config, model)
+def make_alignment(config: AlignConfig, model: DoveConfig) -> Alignment | None:
+    """Make the alignment that ``config`` names, if any."""
+    return None if config.network == "none" else Alignment(config, model)

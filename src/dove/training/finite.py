@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.checkpoint import write_files
-from dove.errors import UserError
+from dove.errors import UserError, writing
 
 FOLDER = "non-finite"
 
@@ -53,12 +53,10 @@ class FiniteGuard:
         name, value = next(((n, v) for n, v in values.items() if not abs(v) < float("inf")), ("loss", float("nan")))
         file = self.folder / f"step-{step:08d}-rank-{self.rank}.json"
         content = {"step": step, "rank": self.rank, "values": {n: str(v) for n, v in values.items()}}
-        try:
+        with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**content, "batch": self.records(step)}, indent=2, ensure_ascii=False) + "\n"
             write_files(file.parent, {file.name: text.encode()})
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror or error}; free some space") from error
         if self.policy == "skip":
             _logger.warning("the %s is %s at step %d; its update was left out, see %s", name, value, step, file)
             return

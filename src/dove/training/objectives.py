@@ -286,7 +286,7 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
 
     def heads(self) -> dict[str, nn.Module]:
         """Give the heads that are trained along and thrown away, by name: those of the alignment."""
-        return self.alignment.heads()
+        return self.alignment.heads() if self.alignment else {}
 
     def trained(self) -> list[nn.Parameter]:
         """List the parameters of the model and of the heads."""
@@ -331,7 +331,7 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         reconstruction = self.model.reconstruct_from(tokens)
         terms = self.log_terms(reconstruction, images, draws)
         errors = prediction_errors(output.eos, lengths, psnr(reconstruction.detach(), images), terms["perceptual"])
-        aligned = self.alignment(output, tokens, images)
+        aligned = self.alignment(output, tokens, images) if self.alignment else {}
         total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
         divergence = output.divergence().mean()
         total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence

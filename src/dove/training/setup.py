@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dove.checkpoint import save_checkpoint, write_files
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
-from dove.errors import UserError
+from dove.errors import UserError, writing
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
@@ -40,10 +40,8 @@ def run_training(config: TrainConfig) -> Path:
     if not config.data or not config.output:
         raise UserError("a training needs --data (images) and --output (a folder)")
     output = Path(config.output)
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}; pass another --output") from error
     dataset, holdout = split_holdout(open_images(config.data, on_error="skip"), config.run.holdout)
     recipe = RECIPES[type(config)]
     written = yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
