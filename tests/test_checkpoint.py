@@ -72,7 +72,7 @@ def test_no_space_leaves_the_old_files_whole(tiny_dove, folder, monkeypatch, fai
 
     monkeypatch.setattr("dove.checkpoint.os.fsync", full_disk)
     torch.nn.init.zeros_(tiny_dove.token_decoder.positions)
-    with pytest.raises(UserError, match="No space left on device; what was there is unchanged"):
+    with pytest.raises(UserError, match="No space left on device; free some space"):
         tiny_dove.save_pretrained(folder)
     assert contents(folder) == before
 

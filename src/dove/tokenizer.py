@@ -20,7 +20,7 @@ from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import JointPolicies, LengthPolicy, Trial, parse_length_policies
 from dove.models.eos import EosScores
-from dove.models.generators import make_token_generator
+from dove.models.gaussian import make_token_generator
 from dove.models.patches import make_autoencoder
 from dove.models.prior import Prior, PriorCode, make_prior
 from dove.models.token_decoder import PriorTokenDecoder, TokenDecoder, make_token_decoder

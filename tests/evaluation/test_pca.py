@@ -76,11 +76,11 @@ def test_larger_pictures_are_read_in_tiles_that_join(tiny_dove: Dove, photos: Pa
     tiny_dove.save_pretrained(tmp_path / "model")
     (subject,) = load_subjects([str(tmp_path / "model")], "cpu")
     pixels, features = collect_features(subject, Images(str(photos)), 4)
-    expected = hidden_grid_features(subject.tokenizer, pixels)  # type: ignore[arg-type]
+    expected = subject.tokenizer.hidden_layers(pixels)
     torch.testing.assert_close(features["layer 2"], expected[1])
     pixels, features = collect_features(subject, Images(str(photos)), 4, 32)
     assert features["VQGAN"].shape[1] == 8 * 8
-    corner = hidden_grid_features(subject.tokenizer, pixels[:, :, :16, :16])  # type: ignore[arg-type]
+    corner = subject.tokenizer.hidden_layers(pixels[:, :, :16, :16])
     torch.testing.assert_close(features["layer 2"][:, 0], corner[1][:, 0])  # in the first tile alone
     with pytest.raises(UserError, match="--side 24 is no multiple of 16"):
         collect_features(subject, Images(str(photos)), 4, 24)

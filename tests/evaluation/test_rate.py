@@ -11,8 +11,7 @@ from PIL import Image
 from scipy.integrate import quad
 
 from dove.cli import main
-from dove.evaluation.rate import ScalarQuantizer
-from dove.evaluation.rounding import token_sensitivity
+from dove.evaluation.rate import ScalarQuantizer, token_sensitivity
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dove.cli import main
 from dove.commands.convert import ConvertOptions, describe, run
-from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
 from dove.integrations.convert import convert
+from dove.integrations.published import make_layers, paper_config
 from dove.models.token_generator import sinusoidal_encoding
 from dove.tokenizer import Dove
 from dove.weight_files import read_published
@@ -197,24 +198,13 @@ def test_a_copy_is_chosen_by_its_prefix(model, tmp_path):
         read_published(tmp_path / "dove.pth", "best.")
 
 
-def test_sizes_are_read_from_the_shapes():
-    vqgan = VQGANConfig(
-        pixel_range="0..1",
-        image_size=64,
-        patch_size=2,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        latent_channels=64,
-        codebook_size=32,
-    )
-    backbone = BackboneConfig(hidden_size=128, num_layers=1, num_heads=4, intermediate_size=256)
-    config = DoveConfig(
-        vqgan=vqgan, generator=backbone, decoder=backbone, token_dim=128, eos_head="vocab", vocab_size=300
-    )
-    model = Dove(config)
-    assert convert(rename(model, *FOREIGN)).model.config == config
-    other = replace(config, vqgan=replace(vqgan, pixel_range="-1..1"))
-    assert convert(rename(model, *FOREIGN), pixel_range="-1..1").model.config == other
+def test_without_a_config_sizes_are_the_paper_s(model):
+    tensors = {"stop.embed_out.weight": torch.zeros(300, 8)}
+    found = paper_config(tensors, make_layers(list(tensors), "generator.", "decoder."), "0..1")
+    assert found == DoveConfig(vqgan=VQGANConfig(pixel_range="0..1"), eos_head="vocab", vocab_size=300)
+    assert paper_config({}, [], "-1..1") == DoveConfig()
+    with torch.device("meta"), pytest.raises(UserError, match="other sizes than configured: .*; pass --config"):
+        convert(rename(model, *FOREIGN))
 
 
 class Surprise:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from dove.config import DiscriminatorConfig
 from dove.errors import UserError
 from dove.models.discriminator import PatchDiscriminator
-from dove.models.discriminator_config import DiscriminatorConfig
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -8,10 +8,21 @@ from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig
 
 from dove.errors import UserError
-from dove.models.pretrained import AMUSED, PYTHIA, from_pythia
+from dove.models.pretrained import AMUSED, PYTHIA, import_backbones, import_vqgan
+from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 
 VOCABULARY = 40
+
+
+def from_pythia(config, *, backbone=PYTHIA, vqgan=AMUSED) -> Dove:
+    model = Dove(config)
+    if backbone is not None:
+        import_backbones(model, backbone)
+    if vqgan is not None:
+        assert isinstance(model.vqgan, VQGAN)
+        import_vqgan(model.vqgan, vqgan)
+    return model
 
 
 def neox_config(**changes) -> GPTNeoXConfig:

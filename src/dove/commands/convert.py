@@ -31,7 +31,7 @@ class ConvertOptions:
     """Kind of the weights: dove; vqmodel, a VQGAN in diffusers' layout; maskgit-vqgan or taming-vqgan; titok-l32, titok-b64,
     titok-s128; alit-small, alit-base, alit-semilarge."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
-    """Sizes of the model, as in any checkpoint folder; without it they are read from the shapes."""
+    """Sizes of the model, as in any checkpoint folder; without it those of the paper."""
     pixel_range: Literal["-1..1", "0..1"] = "0..1"
     """Range of the pixels that the VQGAN of a .pth was trained on, without --config; write --pixel-range=-1..1."""
     prefix: str = ""

@@ -14,7 +14,6 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.plots import looks, panels, style, to_png
-from dove.evaluation.rounding import token_sensitivity
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
 from dove.tokenizer import Dove
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START_OF_SCAN = b"\xff\xda"  # Marker between the tables of a JPEG file and its coded picture
+PROBES = 4  # Number of random directions in image space that estimate a decoder's sensitivity, for every batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,27 @@ def rate_of_tokens(
         _row(subject.name, f"{k} tokens", size, bits / count, area, quality / count)
         for (k, size), (count, bits, quality) in sums.items()
     ]
+
+
+def token_sensitivity(
+    model: Dove, values: Float[Tensor, "M K D"], generator: torch.Generator, batch_size: int = 16
+) -> Float[Tensor, "K D"]:
+    """Estimate how far the picture moves, in root summed squared pixels ([-1, 1]), when a number of a token moves by one.
+
+    The square is the mean over directions v of (d v.x / d token)^2 for v of independent signs, averaged over images.
+    """
+    total, count = torch.zeros_like(values[0]), 0
+    for batch in torch.split(values, batch_size):
+        part = batch.clone().requires_grad_(True)
+        with torch.enable_grad():
+            lengths = torch.full((len(part),), part.shape[1], device=part.device)
+            picture = model.reconstruct_from(Tokens(part, lengths))
+            for _ in range(PROBES):
+                signs = torch.randint(0, 2, picture.shape, generator=generator).to(picture) * 2 - 1
+                (gradient,) = torch.autograd.grad((signs * picture).sum(), part, retain_graph=True)
+                total += gradient.square().sum(0)
+                count += len(part)
+    return (total / count).sqrt()
 
 
 def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:

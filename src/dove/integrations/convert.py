@@ -28,7 +28,7 @@ from dove.integrations.published import (
     PixelRange,
     find_layout,
     make_layers,
-    read_config,
+    paper_config,
     read_layers,
 )
 from dove.tokenizer import Dove
@@ -61,7 +61,7 @@ def convert(
 
     Args:
         published: tensors by name.
-        config: sizes; None to read them from the shapes and take the paper's for what no shape tells.
+        config: sizes; None for the paper's.
         mapping: layers of ``Dove`` (such as "generator.token_projection") and the file's, where structure leaves them open.
         generator: prefix of the transformer that is the generator; None to tell by the rule.
         pixel_range: of the VQGAN's pixels, without ``config``: no shape tells it, and the paper's VQGAN has [0, 1].
@@ -71,7 +71,7 @@ def convert(
     """
     layout = find_layout(published, generator)
     layers = read_layers(published, layout)
-    model = Dove(config or read_config(published, layout, layers, pixel_range))
+    model = Dove(config or paper_config(published, layers, pixel_range))
     expected = model.state_dict()
     sources = _large_parts(expected, published, layout)
     needs = make_layers([name for name in expected if not name.startswith(PARTS)], "generator.", "token_decoder.")
@@ -107,7 +107,9 @@ def _large_parts(expected: Mapping[str, Tensor], published: Mapping[str, Tensor]
         if source in published and published[source].shape != expected[name].shape
     ]
     if wrong:
-        raise UserError(f"{len(wrong)} tensors of the published file have other sizes than configured: {wrong[0]}")
+        raise UserError(
+            f"{len(wrong)} tensors of the published file have other sizes than configured: {wrong[0]}; pass --config"
+        )
     return {name: source for name, source in sources.items() if source in published}
 
 

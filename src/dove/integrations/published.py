@@ -1,6 +1,5 @@
-"""Structure of a published ``.pth`` file: the large parts, the layers beside them, and their sizes."""
+"""Structure of a published ``.pth`` file: the large parts and the layers beside them."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
 
 PixelRange = Literal["-1..1", "0..1"]
@@ -18,7 +17,6 @@ VQGAN_PARTS = (
     r"encoder\.(conv_in|down_blocks|mid_block|conv_norm_out|conv_out)"
     r"|decoder\.(conv_in|up_blocks|mid_block|conv_norm_out|conv_out)|quantize|quant_conv|post_quant_conv"
 )
-PYTHIA_HEADS = {128: 4, 512: 8, 768: 12}  # Attention heads by width (14M, 70M, 160M), which shapes do not show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,83 +99,18 @@ def make_layers(names: list[str], generator: str, decoder: str) -> list[Layer]:
     return layers
 
 
-def read_config(
-    tensors: Mapping[str, Tensor], layout: Layout, layers: list[Layer], pixel_range: PixelRange
-) -> DoveConfig:
-    """Read sizes from the shapes; those that shapes do not show are the paper's: 16 x 16 latents, norm groups, heads."""
-    try:
-        generator = _read_backbone(tensors, layout.generator)
-        decoder = _read_backbone(tensors, layout.decoder)
-        vqgan = _read_vqgan(tensors, layout.vqgan, pixel_range)
-    except KeyError as error:
-        raise UserError(f"the published file has no {error.args[0]}; it is incomplete or no DOVE") from error
-    near = [layer for layer in layers if layer.side != "decoder"]
-    vocabulary = [tensors[layer.weight] for layer in near if layer.name.endswith(("embed_out", "lm_head"))]
-    return DoveConfig(
-        vqgan=vqgan,
-        generator=generator,
-        decoder=decoder,
-        token_dim=_read_token_dim(tensors, layers, generator.hidden_size, decoder.hidden_size, vqgan.channels),
-        eos_head="vocab" if vocabulary else "binary",
-        vocab_size=len(vocabulary[0]) if vocabulary else DoveConfig.vocab_size,
-    )
-
-
-def _read_token_dim(
-    tensors: Mapping[str, Tensor], layers: list[Layer], generator_width: int, decoder_width: int, channels: int
-) -> int:
-    """Find the width that a layer on the generator's side puts out and one on the decoder's side takes in."""
-    shapes = [(layer.side, *tensors[layer.weight].shape) for layer in layers if tensors[layer.weight].ndim == 2]
-    out = {rows for side, rows, columns in shapes if side != "decoder" and columns == generator_width}
-    into = {columns for side, rows, columns in shapes if side != "generator" and rows == decoder_width}
-    widths = out & into
-    if len(widths) > 1:
-        widths -= {channels}  # the projections of the latents, where no name tells their side
-    if len(widths) != 1:
-        found = ", ".join(map(str, sorted(widths))) or "none"
-        raise UserError(f"the width of a token is not clear from the published file (found: {found}); pass --config")
-    return int(widths.pop())
-
-
-def _read_backbone(tensors: Mapping[str, Tensor], prefix: str) -> BackboneConfig:
-    inner, width = tensors[f"{prefix}layers.0.mlp.dense_h_to_4h.weight"].shape
-    if width not in PYTHIA_HEADS:
-        raise UserError(f"the transformer {prefix!r} is {width} wide, which is no Pythia known here; pass --config")
-    return BackboneConfig(
-        hidden_size=width,
-        num_layers=_count(tensors, prefix, r"layers\.(\d+)\.input_layernorm\.weight"),
-        num_heads=PYTHIA_HEADS[width],
-        intermediate_size=inner,
-    )
-
-
-def _read_vqgan(tensors: Mapping[str, Tensor], prefix: str, pixel_range: PixelRange) -> VQGANConfig:
-    levels = _count(tensors, prefix, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv2\.weight")
-    codebook_size, channels = tensors[f"{prefix}quantize.embedding.weight"].shape
-    latent_channels = len(tensors[f"{prefix}encoder.conv_out.weight"])
-    patch_size = math.isqrt(tensors[f"{prefix}encoder.conv_in.weight"].shape[1] // 3)
-    return VQGANConfig(
-        pixel_range=pixel_range,
-        image_size=math.isqrt(DoveConfig.max_tokens) * patch_size * 2 ** (levels - 1),
-        patch_size=patch_size,
-        block_out_channels=tuple(
-            len(tensors[f"{prefix}encoder.down_blocks.{level}.resnets.0.conv2.weight"]) for level in range(levels)
-        ),
-        layers_per_block=_count(tensors, prefix, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv2\.weight"),
-        latent_channels=latent_channels,
-        embedding_dim=None if channels == latent_channels else channels,
-        codebook_size=codebook_size,
-        mid_attention=any(name.startswith(f"{prefix}encoder.mid_block.attentions.") for name in tensors),
-    )
+def paper_config(tensors: Mapping[str, Tensor], layers: list[Layer], pixel_range: PixelRange) -> DoveConfig:
+    """Give the paper's sizes; an output layer of a language model tells the kind of the EOS head."""
+    near = [layer for layer in layers if layer.side != "decoder" and layer.name.endswith(("embed_out", "lm_head"))]
+    vqgan = VQGANConfig(pixel_range=pixel_range)
+    if not near:
+        return DoveConfig(vqgan=vqgan)
+    return DoveConfig(vqgan=vqgan, eos_head="vocab", vocab_size=len(tensors[near[0].weight]))
 
 
 def _prefixes(names: Mapping[str, Tensor], suffix: str) -> list[str]:
     matches = (re.fullmatch(r"((?:.*\.)?)" + re.escape(suffix), name) for name in names)
     return [match[1] for match in matches if match]
-
-
-def _count(names: Mapping[str, Tensor], prefix: str, pattern: str) -> int:
-    return sum(bool(re.fullmatch(re.escape(prefix) + pattern, name)) for name in names)
 
 
 def _side(name: str, apart_from: str = "") -> str | None:

@@ -5,8 +5,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dove.config import DiscriminatorConfig
 from dove.errors import UserError
-from dove.models.discriminator_config import DiscriminatorConfig
 
 _KERNEL = 4
 _GROUPS = 8

@@ -1,4 +1,4 @@
-"""Gaussian tokens (Appendix D): a mean and a variance for every learned number of a token."""
+"""Gaussian tokens (Appendix D): a mean and a variance for every learned number; token generators by the kind of tokens."""
 
 from dataclasses import dataclass
 
@@ -53,3 +53,11 @@ class GaussianTokenGenerator(TokenGenerator):
         learned = self.log_variance_projection(hidden).float().clamp(*LOG_VARIANCE_LIMITS)
         log_variance = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])
         return GaussianOutput(point.values, point.eos, grid, hidden, log_variance)
+
+
+GENERATORS: dict[str, type[TokenGenerator]] = {"point": TokenGenerator, "gaussian": GaussianTokenGenerator}
+
+
+def make_token_generator(config: DoveConfig) -> TokenGenerator:
+    """Make the generator that ``config.token_kind`` names."""
+    return GENERATORS[config.token_kind](config)

@@ -4,7 +4,6 @@ Both are read from their own files, config.json and safetensors, by name: neithe
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor, nn
 
 from dove.checkpoint import load_weights
-from dove.config import BackboneConfig, DoveConfig, VQGANConfig
+from dove.config import BackboneConfig, VQGANConfig
 from dove.data.json_files import read_json
 from dove.errors import UserError
 from dove.models.eos import VocabularyEosHead
@@ -28,29 +27,6 @@ AMUSED = "mao1207/vqvae-amused"
 TRANSFORMER_PREFIX = "gpt_neox."
 BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 """Suffixes of the names under which older GPT-NeoX files store constants."""
-
-
-def from_pythia(config: DoveConfig, *, backbone: str | Path | None = PYTHIA, vqgan: str | Path | None = AMUSED) -> Dove:
-    """Make a tokenizer whose transformers and VQGAN have pretrained weights, the rest random ones.
-
-    Args:
-        config: sizes, which must be those of what is loaded.
-        backbone: hub id or folder of a GPT-NeoX with safetensors weights, for generator and decoder alike, with its
-            output layer where ``config.eos_head`` is "vocab"; None to draw the transformers at random.
-        vqgan: hub id or folder of a diffusers ``VQModel`` with safetensors weights; None to draw the VQGAN at random.
-
-    Raises:
-        UserError: if something cannot be reached or has other sizes than ``config``.
-    """
-    if vqgan == AMUSED:
-        config = replace(config, vqgan=replace(config.vqgan, pixel_range="0..1"))
-    model = Dove(config)
-    if backbone is not None:
-        import_backbones(model, backbone)
-    if vqgan is not None:
-        assert isinstance(model.vqgan, VQGAN)
-        import_vqgan(model.vqgan, vqgan)
-    return model
 
 
 def import_backbones(model: Dove, source: str | Path) -> None:

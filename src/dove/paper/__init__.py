@@ -77,16 +77,6 @@ class Experiment:
         lines = {"columns": columns, "rows": values} if columns and values else values
         return yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, width=160).rstrip() if lines else ""
 
-    @property
-    def systems(self) -> list[str]:
-        """Systems that the paper reports, in its order."""
-        if "systems" in self.paper:
-            return list(self.paper["systems"])
-        if "rows" in self.paper:
-            return list(dict.fromkeys(str(row[0]) for row in self.paper["rows"]))
-        sets = [values for values in self.paper.get("values", {}).values() if isinstance(values, dict)]
-        return list(dict.fromkeys(system for values in sets for system in values))
-
 
 def experiment_names() -> list[str]:
     """All names: tables, figures, then the values of others, each in the order of the paper."""

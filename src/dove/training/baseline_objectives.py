@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
@@ -43,10 +44,9 @@ class QuantizedObjective(CodebookObjective):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]; they are the same at every step."""
-        images = batch
-        quantized = self.model.quantized_images(images)
+        quantized = self.model.quantized_images(batch)
         reconstruction = self.model.reconstruct_from(quantized.values)
-        terms = self.reconstruction_terms(reconstruction, images)
+        terms = self.reconstruction_terms(reconstruction, batch)
         loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
@@ -55,8 +55,7 @@ class QuantizedObjective(CodebookObjective):
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from all of their tokens."""
-        assert isinstance(model, TiTok | MaskgitTokenizer)
-        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+        return full_previews(model, images)
 
 
 class TiTokCodesObjective(CodebookObjective):
@@ -73,18 +72,16 @@ class TiTokCodesObjective(CodebookObjective):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the cross-entropy of the codes of a batch of images in [-1, 1]; it is the same at every step."""
-        images = batch
         with torch.no_grad():
-            codes = self.teacher.quantized(self.teacher.encode((images + 1) / 2)).ids
-        quantized = self.model.quantized_images(images)
+            codes = self.teacher.quantized(self.teacher.encode((batch + 1) / 2)).ids
+        quantized = self.model.quantized_images(batch)
         entropy = code_loss(self.model.code_logits(quantized.values), codes)
         moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        return codes_result(images, entropy, quantized.loss, self.config.loss, code_metrics(quantized.ids, moved))
+        return codes_result(batch, entropy, quantized.loss, self.config.loss, code_metrics(quantized.ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from all of their tokens."""
-        assert isinstance(model, TwoStageTiTok)
-        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+        return full_previews(model, images)
 
 
 class ALITCodesObjective(CodebookObjective):
@@ -99,15 +96,14 @@ class ALITCodesObjective(CodebookObjective):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the cross-entropy of the codes of a batch of images in [-1, 1] over this step's roll-outs."""
-        images = batch
         count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step.number)
-        roll_outs = list(self.model.roll_outs(images, count))
+        roll_outs = list(self.model.roll_outs(batch, count))
         entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
         ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
         moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
-        return codes_result(images, entropy, codebook, self.config.loss, code_metrics(ids, moved))
+        return codes_result(batch, entropy, codebook, self.config.loss, code_metrics(ids, moved))
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
@@ -137,9 +133,8 @@ class PaintingObjective(Objective[Tensor]):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute Eq. 2 of a batch of images in [-1, 1]."""
-        images = batch
-        reconstruction = self.paint(images, step)
-        terms = self.reconstruction_terms(reconstruction, images)
+        reconstruction = self.paint(batch, step)
+        terms = self.reconstruction_terms(reconstruction, batch)
         return StepResult(
             terms["rec"].mean(), reconstruction, {name: term.detach().mean() for name, term in terms.items()}
         )
@@ -162,8 +157,7 @@ class TiTokPixelsObjective(PaintingObjective):
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from all of their tokens."""
-        assert isinstance(model, TwoStageTiTok)
-        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+        return full_previews(model, images)
 
 
 class ALITPixelsObjective(PaintingObjective):
@@ -211,6 +205,12 @@ def codes_result(
     """Combine the losses of a step of stage one, which reconstructs no images."""
     metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
     return StepResult(entropy + loss.codebook * codebook, images, metrics)
+
+
+def full_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+    """Reconstruct images from all of their tokens."""
+    assert isinstance(model, FixedLength)
+    return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
 
 
 def roll_out_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:

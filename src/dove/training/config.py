@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.config import DoveConfig, VQGANConfig, added
+from dove.config import DiscriminatorConfig, DoveConfig, VQGANConfig, added
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
 from dove.frozen.names import KNOWN_NETWORKS, is_network, split_perceptual
 from dove.losses.config import ReconstructionWeights
-from dove.models.discriminator_config import DiscriminatorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
