@@ -45,8 +45,12 @@ class EncodesEach(Protocol):
 class PredictsQuality(Protocol):
     """Tokenizer that may know what its tokens will reach."""
 
-    def predict_quality(self, images: Tensor) -> tuple[Tokens, Tensor | None]:
-        """Encode images to all K tokens, with the PSNR in dB, (B, K), expected of each number of them; None without any."""
+    @property
+    def predicts_quality(self) -> bool:
+        """Tell whether it does."""
+
+    def predict_quality(self, images: Tensor) -> tuple[Tokens, Tensor]:
+        """Encode images to all K tokens, with the PSNR in dB, (B, K), expected of each number of them."""
 
 
 @runtime_checkable

@@ -204,10 +204,16 @@ class Dove(
         output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
         return output
 
+    @property
+    def predicts_quality(self) -> bool:
+        """Tell whether the EOS head predicts the PSNR."""
+        return self.config.eos_head == "quality"
+
     @torch.no_grad()
-    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"] | None]:
-        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB that is predicted of each number of them, if any."""
+    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"]]:
+        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB that is predicted of each number of them."""
         output = self.generate(images)
+        assert output.eos.quality is not None
         return Tokens(output.values, output.values.new_full((len(images),), self.max_tokens).long()), output.eos.quality
 
     @property

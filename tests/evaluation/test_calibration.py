@@ -68,7 +68,7 @@ def test_the_command_writes_rows_and_a_chart(tiny_config: DoveConfig, photos: Pa
         assert picture.width > 600
 
 
-def test_models_without_foresight_are_refused(
+def test_models_that_predict_no_quality_are_refused(
     tiny_dove: Dove, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_dove.save_pretrained(tmp_path / "model")

@@ -58,11 +58,13 @@ def calibrate(
 ) -> Calibration:
     """Encode every image once; decode it at fixed lengths and at those that each policy chooses."""
     model = subject.tokenizer
+    if not isinstance(model, PredictsQuality) or not model.predicts_quality:
+        raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
     grid = sorted({1, *lengths, model.max_tokens})
     if grid[0] < 1 or grid[-1] > model.max_tokens:
         raise UserError(f"--lengths {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens")
     requests = [f"{kind}psnr>={x:g}" for x in psnr for kind in ("", "search ")]
-    predicted, errors, values, originals = _encode(subject, images, grid, batch_size)
+    predicted, errors, values, originals = _encode(subject, model, images, grid, batch_size)
     if len(predicted) < 2:
         raise UserError("a calibration needs at least 2 images")
     told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
@@ -95,18 +97,12 @@ def decibels(errors: Curves) -> Curves:
 
 @torch.no_grad()
 def _encode(
-    subject: Subject, images: Images, grid: Sequence[int], batch_size: int
+    subject: Subject, model: PredictsQuality, images: Images, grid: Sequence[int], batch_size: int
 ) -> tuple[torch.Tensor, Curves, torch.Tensor, torch.Tensor]:
     """Compute predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and images (M, 3, S, S), on the CPU."""
     predicted, errors, values, originals = [], [], [], []
-    model = subject.tokenizer
-    for batch in images.batches(model.image_size, batch_size, subject.name):
-        pixels = batch.pixels.to(subject.device)
-        tokens, quality = model.predict_quality(pixels) if isinstance(model, PredictsQuality) else (None, None)
-        if tokens is None or quality is None:
-            raise UserError(
-                f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny"
-            )
+    for batch in images.batches(subject.tokenizer.image_size, batch_size, subject.name):
+        tokens, quality = model.predict_quality(batch.pixels.to(subject.device))
         predicted.append(quality.cpu())
         values.append(tokens.values.cpu())
         originals.append(batch.pixels)
