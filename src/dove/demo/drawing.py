@@ -23,8 +23,7 @@ STYLES: dict[str, list[Any]] = {
     "marker": ["o", "s", "^"],
     "color": [ACCENT, OTHER, OTHER],
 }
-BEST = 60.0
-"""Quality in dB at which the curve ends: no eye tells better ones apart."""
+BEST = 60.0  # Quality in dB at which the curve ends: no eye tells better ones apart
 DRAG = (
     "if(event.buttons||event.type==='click'){const b=this.getBoundingClientRect();"
     "const at=Math.min(100,Math.max(0,100*(event.clientX-b.left)/b.width));"

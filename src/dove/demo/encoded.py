@@ -31,8 +31,7 @@ LONGEST_SIDE = 512
 """Longest side in pixels; larger photos are scaled down, so that a slider's move is answered within a second."""
 TILE_OVERLAP = 8
 JPEG_QUALITIES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 85, 90, 93, 95, 97, 98, 99, 100)
-Request = int | Literal["auto"]
-"""Mean number of tokens a tile, or each tile's own end."""
+Request = int | Literal["auto"]  # Mean number of tokens a tile, or each tile's own end
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,27 +39,21 @@ class Encoded:
     """Photo as all tokens of all its T tiles."""
 
     model: Tokenizer
-    photo: Image.Image
-    """RGB, at the size at which it is rebuilt."""
+    photo: Image.Image  # RGB, at the size at which it is rebuilt
     tiling: Tiling
-    images: Float[Tensor, "T 3 S S"]
-    """Tiles in [-1, 1]."""
+    images: Float[Tensor, "T 3 S S"]  # Tiles in [-1, 1]
     values: Float[Tensor, "T K D"] | None
     """All tokens; None for a tokenizer whose shorter encodings are not the beginnings of longer ones."""
-    eos: EosScores | None
-    """Scores by which lengths are chosen; None where ``values`` is."""
+    eos: EosScores | None  # Scores by which lengths are chosen; None where ``values`` is
 
 
 class Rebuilt(NamedTuple):
     """Photo rebuilt from some of its tokens."""
 
     picture: Image.Image
-    lengths: NDArray[np.int64]
-    """Tokens of every tile, (rows, columns)."""
-    psnr: float
-    """PSNR in dB of the whole photo."""
-    numbers: int
-    """Numbers in one token."""
+    lengths: NDArray[np.int64]  # Tokens of every tile, (rows, columns)
+    psnr: float  # PSNR in dB of the whole photo
+    numbers: int  # Numbers in one token
 
 
 class Point(NamedTuple):

@@ -15,10 +15,8 @@ from dove.errors import UserError
 from dove.store import Manifest, Shard, TokenStore
 from dove.tokens import Tokens
 
-EXAMPLES = ("astronaut", "cat", "coffee", "rocket", "page")
-"""Pictures that lie in scikit-image itself."""
-LONGEST_NAME = 80
-"""Characters of a picture's name that the names of its files keep."""
+EXAMPLES = ("astronaut", "cat", "coffee", "rocket", "page")  # Pictures that lie in scikit-image itself
+LONGEST_NAME = 80  # Characters of a picture's name that the names of its files keep
 
 
 def write_examples(folder: Path) -> list[Path]:

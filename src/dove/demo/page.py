@@ -31,11 +31,9 @@ from dove.protocol import Tokenizer
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
-EXPIRE_AFTER = 3600
-"""Seconds after which uploads and rebuilt pictures are deleted."""
+EXPIRE_AFTER = 3600  # Seconds after which uploads and rebuilt pictures are deleted
 MAX_MEGAPIXELS = 50.0
-FIRST_MEAN = 4
-"""Mean number of tokens a tile with which a photo is first shown."""
+FIRST_MEAN = 4  # Mean number of tokens a tile with which a photo is first shown
 TILED, SQUARE = "whole photo, in tiles", "central square"
 EMPTY = "Drop a photo above, or click an example."
 QUERIES = ["", "the person", "the red car", "a dog"]
@@ -46,8 +44,7 @@ TOGGLE_MAP = "on => { document.documentElement.style.setProperty('--map', on ? '
 class Held:
     """State that the server keeps for one visitor."""
 
-    name: str
-    """Name of the uploaded file."""
+    name: str  # Name of the uploaded file
     checkpoint: str
     encoded: Encoded
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LUMA = np.array([0.299, 0.587, 0.114])
 EXAMPLES = 8
-LEAST_LOSS = 1e-6
-"""Mean squared error (60 dB) at which the axis of losses ends: below it there is only rounding."""
+LEAST_LOSS = 1e-6  # Mean squared error (60 dB) at which the axis of losses ends: below it there is only rounding
 
 
 @dataclass(frozen=True, eq=False)

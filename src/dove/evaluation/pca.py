@@ -25,8 +25,7 @@ COMPONENTS = 3  # Number of components: one each for red, green and blue
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
 LATENTS = "VQGAN"
-MOST_PIXELS = 256
-"""Largest side of an image in the picture, in pixels."""
+MOST_PIXELS = 256  # Largest side of an image in the picture, in pixels
 
 
 @dataclass(frozen=True, eq=False)

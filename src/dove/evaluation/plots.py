@@ -16,10 +16,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's colours, which colour-blind people tell apart, without their yellow, which is too pale for lines on white."""
 GREY = "#7f7f7f"
 """Colour of references: trivial models, diagonals, errors."""
-TRIVIAL = ("cosines", "flat colour")
-"""Models that learn nothing."""
-MARKERS = "osD^vP"
-"""Markers by round through the colours."""
+TRIVIAL = ("cosines", "flat colour")  # Models that learn nothing
+MARKERS = "osD^vP"  # Markers by round through the colours
 STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#888888",
@@ -45,10 +43,8 @@ LABELS = {
     **{f"perceptual_{name}": f"distance by {network}" for name, network in NETWORKS.items()},
     "fid": "FID",
     **{f"fd_{name}": f"Frechet distance\nby {network}" for name, network in NETWORKS.items()},
-}
-"""Measures by name; PSNR and SSIM are better the higher they are, all others the lower."""
-BEST_PSNR = 60.0
-"""PSNR in dB above which differences are rounding and curves end."""
+}  # Measures by name; PSNR and SSIM are better the higher they are, all others the lower
+BEST_PSNR = 60.0  # PSNR in dB above which differences are rounding and curves end
 
 
 def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:

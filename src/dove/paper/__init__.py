@@ -9,16 +9,14 @@ import yaml
 
 from dove.errors import UserError
 
-KINDS = ("table", "figure", "anchors")
-"""First parts of the names of experiments."""
+KINDS = ("table", "figure", "anchors")  # First parts of the names of experiments
 REMARKS = {
     "table1": "the training loop, as pseudocode: dove train --preset dove-base",
     "table8": "settings of the language model's training: dove vlm train --preset llava",
     "table9": "the benchmarks of Table 3, their prompts and metrics: dove vlm evaluate --help",
     "figure2": "a drawing of the model",
     "figure3": "a drawing of the loss under a query",
-}
-"""The paper's tables and figures in which nothing is measured."""
+}  # The paper's tables and figures in which nothing is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +29,13 @@ class Plan:
     [--perceptual-weights, "{squeezenet}"], is left out without that file.
     """
 
-    commands: list[list[str | list[str]]]
-    """Arguments of ``dove``, one list for each command."""
+    commands: list[list[str | list[str]]]  # Arguments of ``dove``, one list for each command
     data: dict[str, str] = field(default_factory=dict)
     """Data sets that {data} must hold, by name; the empty name is {data} itself."""
     models: list[str] = field(default_factory=list)
     """Entries of ``models.yaml``, made first if need be; {model} is the first of them."""
-    model: str = "dove-tiny"
-    """Without ``models``, what {model} is, unless the user names another."""
-    train: list[list[str | list[str]]] = field(default_factory=list)
-    """Without ``models``, commands that make {model}."""
+    model: str = "dove-tiny"  # Without ``models``, what {model} is, unless the user names another
+    train: list[list[str | list[str]]] = field(default_factory=list)  # Without ``models``, commands that make {model}
     each: list[dict[str, str]] = field(default_factory=list)
     """Every command that names one of these placeholders is run once for each of these."""
     not_yet: dict[str, str] = field(default_factory=dict)
@@ -53,16 +48,11 @@ class Experiment:
 
     name: str
     title: str
-    paper: dict[str, Any]
-    """Values in the paper, and their unit."""
-    source: str = "the paper"
-    """Publication that reports them."""
-    also: list[str] = field(default_factory=list)
-    """Names of experiments whose values are printed beside these."""
-    not_yet: list[str] = field(default_factory=list)
-    """Parts that cannot be run at any scale, each with the reason."""
-    scales: dict[str, Plan]
-    """Plans by scale: "paper" and "tiny"."""
+    paper: dict[str, Any]  # Values in the paper, and their unit
+    source: str = "the paper"  # Publication that reports them
+    also: list[str] = field(default_factory=list)  # Names of experiments whose values are printed beside these
+    not_yet: list[str] = field(default_factory=list)  # Parts that cannot be run at any scale, each with the reason
+    scales: dict[str, Plan]  # Plans by scale: "paper" and "tiny"
 
     @property
     def paper_line(self) -> str:

@@ -16,8 +16,7 @@ from dove.runtime import save_outputs
 LENGTHS = ("1", "4", *map(str, range(8, 65, 8)), "auto")
 """Numbers of tokens whose reconstructions are measured, for those rows that have them."""
 PROBED = ("8", "16", "32", "64")
-ADAPTIVE = ("cosines", "dove", "dove-plus", "dove-gaussian")
-"""Rows that choose a length for an image."""
+ADAPTIVE = ("cosines", "dove", "dove-plus", "dove-gaussian")  # Rows that choose a length for an image
 STAMP = "asked.json"
 
 

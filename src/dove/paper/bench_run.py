@@ -10,8 +10,7 @@ from pathlib import Path
 from dove.errors import UserError
 from dove.paper.bench import Row, load_rows, seconds_left
 
-FULL = 200_000
-"""Images that a row sees where nothing else is asked for."""
+FULL = 200_000  # Images that a row sees where nothing else is asked for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ import yaml
 from dove.errors import UserError
 from dove.paper.models import Step, sources
 
-CONFIG = "config.yaml"
-"""Settings of a training, beside the folder of its model."""
+CONFIG = "config.yaml"  # Settings of a training, beside the folder of its model
 
 
 def check_data(what: str, needed: dict[str, str], data: Path | None) -> None:

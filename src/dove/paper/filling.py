@@ -8,10 +8,8 @@ from dove.paper import Plan
 from dove.paper.bench import trained_models
 from dove.paper.models import Step, load_models, with_needs
 
-BENCH_MODELS = "{bench}"
-"""In a plan's command: LABEL=FOLDER of every trained model of the bench."""
-ALL_MODELS = "{models}"
-"""In a plan's command: LABEL=FOLDER of every model of the plan."""
+BENCH_MODELS = "{bench}"  # In a plan's command: LABEL=FOLDER of every trained model of the bench
+ALL_MODELS = "{models}"  # In a plan's command: LABEL=FOLDER of every model of the plan
 
 
 @dataclass(frozen=True)

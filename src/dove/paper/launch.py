@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from dove.paper.models import Step
 
-MOST_IMAGES = 24
-"""Images that one process takes at a time, as on the paper's cards."""
+MOST_IMAGES = 24  # Images that one process takes at a time, as on the paper's cards
 
 
 def spread(images: int, processes: int) -> tuple[int, int, int]:

@@ -18,8 +18,7 @@ PROCESSES, DIVISOR = 2, 8
 WIDTHS = frozenset(
     "block_out_channels codebook_size hidden_channels hidden_size intermediate_size latent_channels norm_groups token_dim "
     "vocab_size width".split()
-)
-"""Settings of models that are divided, where they can be."""
+)  # Settings of models that are divided, where they can be
 PRETRAINED = {"EleutherAI/pythia-70m": "pythia", "mao1207/vqvae-amused": "amused", "lmsys/vicuna-7b-v1.5": "vicuna"}
 """Folders of small models with random weights, by the hub id that they stand for."""
 METRICS = {"fid": "fd_squeezenet", "lpips": "perceptual_squeezenet"}
@@ -28,8 +27,7 @@ NOT_REHEARSED = (
     "FID and LPIPS: SqueezeNet with random weights stands for Inception v3 and VGG-16",
     "Pythia-70M and Vicuna-7B: small models with random weights stand for them",
     "GPUs: two processes on the CPU share a training, over gloo",
-)
-"""What a rehearsal cannot try, as it has no weights of others and no GPU."""
+)  # What a rehearsal cannot try, as it has no weights of others and no GPU
 IMAGES, EPOCHS, MOST = 2, ("0.03", "0.06"), 6
 """Images of a step; length of a training and then of the same one resumed; images of an evaluation at most."""
 RUN = {"holdout": 2, "log_every": 1, "sample_every": 2, "checkpoint_every": 2}

@@ -9,10 +9,8 @@ from typing import Any
 
 from dove.errors import UserError
 
-FLAT, COSINES = "flat colour", "cosines"
-"""Labels of the rows that nothing is learned for."""
-LEAST_GAIN = 1.0
-"""Decibels above the flat colour below which a model counts as not learned."""
+FLAT, COSINES = "flat colour", "cosines"  # Labels of the rows that nothing is learned for
+LEAST_GAIN = 1.0  # Decibels above the flat colour below which a model counts as not learned
 
 Row = Mapping[str, Any]
 

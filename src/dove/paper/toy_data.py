@@ -13,8 +13,7 @@ from dove.data.annotations import in_part
 from dove.evaluation.datasets import KNOWN
 
 SIDE = 256
-IMAGES = 64
-"""Images to train on; a quarter as many others to measure on."""
+IMAGES = 64  # Images to train on; a quarter as many others to measure on
 COLOURS = {"red": (214, 48, 49), "green": (46, 184, 92), "blue": (41, 98, 214)}
 SHAPES = ("circle", "square")
 

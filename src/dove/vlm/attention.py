@@ -8,8 +8,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 
 from dove.models.transformer import attend
 
-NAME = "dove_matmul"
-"""Name under which transformers knows it."""
+NAME = "dove_matmul"  # Name under which transformers knows it
 
 
 def matmul_attention(

@@ -10,8 +10,7 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.vlm.text import IMAGE_ID, Encoded
 
-NOT_LEARNED = -100
-"""Label of a position that the loss leaves out (what PyTorch's cross entropy ignores)."""
+NOT_LEARNED = -100  # Label of a position that the loss leaves out (what PyTorch's cross entropy ignores)
 PAD_SEGMENT = -1
 
 

@@ -23,8 +23,7 @@ from dove.vlm.config import PREFIX, ViewsConfig
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels, load_view
 
 BATCH_SIZE = 64
-SAMPLE = 64
-"""Images that a connector's start is fitted to."""
+SAMPLE = 64  # Images that a connector's start is fitted to
 
 
 class TokenCache:

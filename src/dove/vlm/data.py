@@ -41,8 +41,7 @@ class Conversations:
 
     images: ImageDataset
     items: tuple[Conversation, ...]
-    left_out: str = ""
-    """One line about conversations whose images are missing, where they were to be skipped."""
+    left_out: str = ""  # One line about conversations whose images are missing, where they were to be skipped
 
     def __len__(self) -> int:
         return len(self.items)

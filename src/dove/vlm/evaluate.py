@@ -27,10 +27,8 @@ class Answered:
     question: str
     said: str
     answers: tuple[str, ...]
-    length: int
-    """Tokens of the image; 0 for a blind model."""
-    index: int
-    """Key of the image in its source."""
+    length: int  # Tokens of the image; 0 for a blind model
+    index: int  # Index of the image in its source
 
 
 @torch.no_grad()

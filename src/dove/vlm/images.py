@@ -18,8 +18,7 @@ from dove.protocol import Tokenizer, encode_each
 from dove.tokens import Tokens
 from dove.vlm.config import PREFIX, ViewsConfig
 
-PADDING = (124, 116, 104)
-"""ImageNet's mean colour, as in LLaVA."""
+PADDING = (124, 116, 104)  # ImageNet's mean colour, as in LLaVA
 DIHEDRAL = (None, *Image.Transpose)
 
 

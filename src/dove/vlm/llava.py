@@ -10,8 +10,7 @@ from dove.errors import UserError
 from dove.vlm.text import IMAGE, Turn, place_images
 
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
-MOST_NAMES = 3
-"""Missing images that a message names."""
+MOST_NAMES = 3  # Missing images that a message names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,9 @@ LETTER = "Answer with the option's letter from the given choices directly."
 class Benchmark:
     """Prompt and metric of a data set (Table 9)."""
 
-    split: str
-    """The part of it that the paper reports."""
-    metric: str
-    """A name in ``METRICS``."""
-    prompt: str = ""
-    """Text behind every question."""
+    split: str  # The part of it that the paper reports
+    metric: str  # A name in ``METRICS``
+    prompt: str = ""  # Text behind every question
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -47,8 +44,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "infovqa": Benchmark(split="test", metric="anls"),
     "chartqa": Benchmark(split="test", metric="relaxed"),
     "scienceqa": Benchmark(split="test, questions with an image", metric="option", prompt=LETTER),
-}
-"""By name."""
+}  # By name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,9 @@ from dove.vlm.text import Encoded, PromptWriter
 class Draw:
     """Random choices for one image of one step."""
 
-    request: str
-    """The length policy."""
-    view: int
-    """Index of the image's view."""
-    share: float
-    """In [0, 1): which prefix, where the policy is a random one."""
+    request: str  # The length policy
+    view: int  # Index of the image's view
+    share: float  # In [0, 1): which prefix, where the policy is a random one
 
     def cut(self, sequence: Float[Tensor, "k D"]) -> Float[Tensor, "n D"]:
         """A uniformly random prefix of at least one token where the policy says so."""

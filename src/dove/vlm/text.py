@@ -6,10 +6,8 @@ from typing import Any
 
 from dove.errors import UserError, one_line
 
-IMAGE = "<image>"
-"""Marks in a prompt where an image stands, as in LLaVA's conversations."""
-IMAGE_ID = -1
-"""Stands for an image among word ids; becomes as many positions as the image has tokens."""
+IMAGE = "<image>"  # Marks in a prompt where an image stands, as in LLaVA's conversations
+IMAGE_ID = -1  # Stands for an image among word ids; becomes as many positions as the image has tokens
 
 SPECIAL_WORDS = ("<pad>", "<s>", "</s>")
 # The wording that Vicuna v1.5 was trained with; another one would cost accuracy.
@@ -25,8 +23,7 @@ class Turn:
 
     question: str
     answer: str | None = None
-    system: str = ""
-    """Prompt in front of a conversation that begins with this turn."""
+    system: str = ""  # Prompt in front of a conversation that begins with this turn
 
 
 @dataclass(frozen=True, kw_only=True)
