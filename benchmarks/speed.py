@@ -312,12 +312,7 @@ def bf16_peak(device: torch.device, scale: str) -> float:
 
 def surroundings() -> dict[str, Any]:
     """What every report says of where it comes from."""
-    return {
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(),
-        "versions": versions(),
-        "commit": git_commit(),
-    }
+    return {"threads": torch.get_num_threads(), "hardware": hardware(), "versions": versions(), "commit": git_commit()}
 
 
 def memory_of(run: Callable[[], object], device: torch.device) -> int:

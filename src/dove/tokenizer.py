@@ -9,13 +9,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dove.checkpoint import (
-    load_checkpoint,
-    load_weights,
-    read_model_type,
-    resolve_checkpoint,
-    save_checkpoint,
-)
+from dove.checkpoint import load_checkpoint, load_weights, read_model_type, resolve_checkpoint, save_checkpoint
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import JointPolicies, LengthPolicy, Trial, parse_length_policies
@@ -90,11 +84,7 @@ def cut_by_policy(
 
 
 class Dove(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="dove",
-    tags=["image-tokenizer"],
-    model_card_template=MODEL_CARD,
+    nn.Module, PyTorchModelHubMixin, library_name="dove", tags=["image-tokenizer"], model_card_template=MODEL_CARD
 ):
     """Tokenizer of images: :meth:`encode` gives a chosen or an adaptive number of tokens, :meth:`decode` rebuilds images.
 

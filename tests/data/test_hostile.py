@@ -93,12 +93,7 @@ def test_a_bomb_among_others_is_left_out(kind: str, tmp_path: Path, photo: Image
 
 @pytest.mark.parametrize(
     "column",
-    [
-        pa.array([7]),
-        pa.array([[1, 2]]),
-        pa.array([{"path": 7}]),
-        pa.array([{"bytes": "secret.png", "path": ""}]),
-    ],
+    [pa.array([7]), pa.array([[1, 2]]), pa.array([{"path": 7}]), pa.array([{"bytes": "secret.png", "path": ""}])],
     ids=str,
 )
 def test_a_column_that_holds_no_images_is_refused(column: pa.Array, tmp_path: Path) -> None:

@@ -18,12 +18,7 @@ from dove.errors import UserError
 from dove.evaluation import speed
 from dove.evaluation.common import Subject
 from dove.evaluation.language_operations import language_model_operations, make_language_model
-from dove.evaluation.operations import (
-    count_operations,
-    decode_operations,
-    encode_operations,
-    on_meta,
-)
+from dove.evaluation.operations import count_operations, decode_operations, encode_operations, on_meta
 from dove.tokenizer import Dove
 
 CPU = torch.device("cpu")

@@ -107,11 +107,7 @@ class TestTransformers:
 
     @pytest.mark.parametrize(
         ("name", "prefix", "settings"),
-        [
-            ("ViT", 1, {}),
-            ("Dinov2WithRegisters", 4, {"num_register_tokens": 3}),
-            ("SiglipVision", 0, {}),
-        ],
+        [("ViT", 1, {}), ("Dinov2WithRegisters", 4, {"num_register_tokens": 3}), ("SiglipVision", 0, {})],
     )
     def test_a_vision_transformer_gives_grids_of_its_patches(self, save, images, name, prefix, settings):
         settings |= {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}

@@ -161,10 +161,7 @@ def test_what_is_left_is_listed_in_both_directions(model):
             lambda x: {**x, "tokenizer.encoder_new.weight": torch.zeros(24, 32)},
             r"fit generator.token_projection \(.*new",
         ),
-        (
-            lambda x: {k: v for k, v in x.items() if "final_layer" not in k},
-            "4 missing: generator.transformer.final_la",
-        ),
+        (lambda x: {k: v for k, v in x.items() if "final_layer" not in k}, "4 missing: generator.transformer.final_la"),
         (
             lambda x: {k: v[:1] if "vq.quant_conv.b" in k else v for k, v in x.items()},
             r"vq.quant_conv.bias \(1,\) for \(8",

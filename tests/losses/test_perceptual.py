@@ -12,13 +12,7 @@ from torchvision.models import vgg
 
 from dove.errors import UserError
 from dove.frozen.squeezenet import SqueezeNet
-from dove.losses.perceptual import (
-    FeatureDistance,
-    LpipsPerceptual,
-    PerceptualDistance,
-    make_perceptual,
-    map_distance,
-)
+from dove.losses.perceptual import FeatureDistance, LpipsPerceptual, PerceptualDistance, make_perceptual, map_distance
 
 SIZE = 32
 

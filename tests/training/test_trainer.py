@@ -250,11 +250,7 @@ def test_the_vqgan_stage_feeds_the_whole_tokenizer(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"data": ""}, "needs --data"),
-        ({"data": "./nowhere"}, "nowhere"),
-        ({"holdout": 24}, "run.holdout"),
-    ],
+    [({"data": ""}, "needs --data"), ({"data": "./nowhere"}, "nowhere"), ({"holdout": 24}, "run.holdout")],
 )
 def test_bad_settings_are_named(change: dict[str, object], message: str, tiny_training: DoveTrainConfig) -> None:
     config = tiny_training

@@ -168,8 +168,7 @@ def test_benchmark_records(write: Callable[[list[Any]], str]) -> None:
 
 @settings(max_examples=30)
 @given(
-    st.lists(st.lists(st.sampled_from([IMAGE_ID, 3, 4, 5]), min_size=1, max_size=6), min_size=1, max_size=4),
-    st.data(),
+    st.lists(st.lists(st.sampled_from([IMAGE_ID, 3, 4, 5]), min_size=1, max_size=6), min_size=1, max_size=4), st.data()
 )
 def test_every_image_takes_exactly_its_tokens(rows: list[list[int]], data: st.DataObject) -> None:
     count = sum(row.count(IMAGE_ID) for row in rows)

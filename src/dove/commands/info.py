@@ -26,13 +26,7 @@ def run(options: InfoOptions) -> None:
 
 def describe_checkpoint(name: str) -> dict[str, Any]:
     """Collect sizes, hash, settings and card of a checkpoint."""
-    from dove.checkpoint import (
-        CARD_FILE,
-        checkpoint_sha256,
-        load_checkpoint,
-        model_type,
-        resolve_checkpoint,
-    )
+    from dove.checkpoint import CARD_FILE, checkpoint_sha256, load_checkpoint, model_type, resolve_checkpoint
     from dove.registry import MODELS, find_settings, require_known_type
     from dove.vlm.config import VLMConfig
     from dove.weight_files import weight_files

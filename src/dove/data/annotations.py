@@ -174,13 +174,7 @@ def in_part(image_id: str, part: str) -> bool:
 
 
 def convert(
-    kind: str,
-    annotations: Path,
-    images: Path,
-    output: Path,
-    *,
-    classes: Path | None = None,
-    part: str = "all",
+    kind: str, annotations: Path, images: Path, output: Path, *, classes: Path | None = None, part: str = "all"
 ) -> Conversion:
     """Write annotations and their images, or a part of the images (see ``in_part``), into one parquet file.
 

@@ -13,15 +13,7 @@ from dove.data.reading import SUFFIXES, read_image, to_rgb
 from dove.data.sources import FileImages, open_hub
 from dove.errors import UserError
 
-__all__ = [
-    "ImageDataset",
-    "Record",
-    "Unreadable",
-    "open_images",
-    "read_image",
-    "summarise_unreadable",
-    "to_rgb",
-]
+__all__ = ["ImageDataset", "Record", "Unreadable", "open_images", "read_image", "summarise_unreadable", "to_rgb"]
 
 PathLike = str | os.PathLike[str]
 

@@ -30,12 +30,7 @@ TEMPLATES = (
     "find the {name}",
     "the {name} in the picture",
 )
-SYNONYMS = {
-    "automobile": ("car",),
-    "airplane": ("plane",),
-    "ship": ("boat",),
-    "truck": ("lorry",),
-}
+SYNONYMS = {"automobile": ("car",), "airplane": ("plane",), "ship": ("boat",), "truck": ("lorry",)}
 Placement = tuple[int, int, int]  # Left, upper, side of a square, in pixels
 
 

@@ -83,12 +83,7 @@ class Images:
     """
 
     def __init__(
-        self,
-        source: str | Sequence[str],
-        *,
-        limit: int | None = None,
-        seed: int = 0,
-        image_column: str = "image",
+        self, source: str | Sequence[str], *, limit: int | None = None, seed: int = 0, image_column: str = "image"
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"limit={limit} leaves no image; pass at least 1")

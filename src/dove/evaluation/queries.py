@@ -79,11 +79,7 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
         plain, about = model.decode(null), model.decode(right)
         whole.append(psnr(plain, batch.images))
         rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[wrong]}
-        amounts = {
-            "query": right.lengths[answered],
-            "null": null.lengths[image_of],
-            "wrong": right.lengths[wrong],
-        }
+        amounts = {"query": right.lengths[answered], "null": null.lengths[image_of], "wrong": right.lengths[wrong]}
         for kind, images in rebuilt.items():
             curves[0][kind].append(psnr_in(images, batch.images[image_of], inside[answered]))
             curves[1][kind].append(psnr_in(images, batch.images[image_of], ~inside[answered]))
@@ -91,12 +87,7 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
     stacked = [{kind: torch.stack(values, 1) for kind, values in curve.items()} for curve in curves]
     for curve in stacked:
         curve["wrong"][~keep] = torch.nan
-    return (
-        stacked[0],
-        stacked[1],
-        {k: v[:, 0] for k, v in stacked[2].items()},
-        torch.stack(whole, 1),
-    )
+    return (stacked[0], stacked[1], {k: v[:, 0] for k, v in stacked[2].items()}, torch.stack(whole, 1))
 
 
 def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> Int[Tensor, " Q"]:

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from dove.errors import UserError, writing
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import (
-    FeatureStatistics,
-    frechet_distance,
-    mean_absolute_error,
-    mean_squared_error,
-    ssim,
-)
+from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_absolute_error, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy

@@ -63,10 +63,7 @@ class Auto(LengthPolicy):
         if not match:
             return None
         limit = match["limit"] or match["max"]
-        return cls(
-            eos_bias=float(match["bias"] or 0),
-            max_tokens=in_range(int(limit), max_tokens) if limit else None,
-        )
+        return cls(eos_bias=float(match["bias"] or 0), max_tokens=in_range(int(limit), max_tokens) if limit else None)
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
         """See `LengthPolicy.lengths`."""

@@ -84,10 +84,7 @@ class RunningThreshold:
 
 
 def eos_loss(
-    probability: Float[Tensor, "B K"],
-    lengths: Int[Tensor, " B"],
-    losses: Float[Tensor, " B"],
-    threshold: float,
+    probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], losses: Float[Tensor, " B"], threshold: float
 ) -> Float[Tensor, " B"]:
     """Compute Eq. 3 per sample.
 

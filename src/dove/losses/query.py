@@ -108,10 +108,7 @@ def irrelevant_loss(
 
 
 def early_end_penalty(
-    probability: Float[Tensor, "B K"],
-    lengths: Int[Tensor, " B"],
-    irrelevant: Float[Tensor, " B"],
-    threshold: float,
+    probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], irrelevant: Float[Tensor, " B"], threshold: float
 ) -> Float[Tensor, " B"]:
     """Compute L_pen of section 2.3: ``-1/(m-1) * sum over i < m of p(i)`` where L_irr is below its threshold, else 0.
 

@@ -24,11 +24,7 @@ ADDED = 0.2
 """Standard deviations of a learned number by which an output of 1 of the generator's projection moves it."""
 LEAST_ERROR = 4e-10
 """Mean squared error, pixels in [-1, 1], at which the known quality of a linear code is capped: 100 dB."""
-OPPONENT = (
-    (3**-0.5, 3**-0.5, 3**-0.5),
-    (2**-0.5, 0.0, -(2**-0.5)),
-    (6**-0.5, -2 * 6**-0.5, 6**-0.5),
-)
+OPPONENT = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
 """Orthonormal opponent colours of RGB: grey, red against blue, and green against both."""
 
 

@@ -47,12 +47,7 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | Non
             if flat is not None:
                 panel.axhline(flat, color=GREY, linestyle="--", linewidth=1)
                 panel.annotate(
-                    "flat colour",
-                    (0.98, flat),
-                    xycoords=("axes fraction", "data"),
-                    ha="right",
-                    va="bottom",
-                    color=GREY,
+                    "flat colour", (0.98, flat), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
                 )
             panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held out (dB)")
             panel.set_ylim(min(values) - 0.5, max(values) + 0.5)

@@ -51,10 +51,7 @@ def reconstruct(
 
 
 def choose_together(
-    model: Dove,
-    batches: Iterable[Float[Tensor, "B 3 S S"]],
-    policies: Sequence[LengthPolicy],
-    query: str | None = None,
+    model: Dove, batches: Iterable[Float[Tensor, "B 3 S S"]], policies: Sequence[LengthPolicy], query: str | None = None
 ) -> list[Int[Tensor, " M"] | None]:
     """Choose lengths by the policies that weigh all M images against one another, such as a budget; None for the others.
 

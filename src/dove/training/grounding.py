@@ -32,10 +32,7 @@ class GroundingHead(nn.Linear):
             handle.remove()
 
     def loss(
-        self,
-        hidden: Float[Tensor, "B N H"],
-        inside: Bool[Tensor, "B S S"],
-        about_part: Bool[Tensor, " B"],
+        self, hidden: Float[Tensor, "B N H"], inside: Bool[Tensor, "B S S"], about_part: Bool[Tensor, " B"]
     ) -> Float[Tensor, ""]:
         """Compute the cross entropy per cell, averaged over the images whose query is about a part; 0 without any.
 

@@ -28,13 +28,7 @@ from dove.training.objectives import Objective, Step, StepResult
 from dove.training.optimizers import make_adamw
 from dove.training.processes import loader_processes
 from dove.training.schedule import images_per_step, learning_rate
-from dove.training.state import (
-    BackgroundWriter,
-    checkpoints,
-    load_state,
-    remove_scraps,
-    save_state,
-)
+from dove.training.state import BackgroundWriter, checkpoints, load_state, remove_scraps, save_state
 
 PREVIEW_IMAGES = 12
 

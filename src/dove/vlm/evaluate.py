@@ -33,12 +33,7 @@ class Answered:
 
 @torch.no_grad()
 def answer_questions(
-    model: VisionLanguageModel,
-    questions: Questions,
-    requests: Sequence[str],
-    *,
-    prompt: str = "",
-    batch_size: int = 64,
+    model: VisionLanguageModel, questions: Questions, requests: Sequence[str], *, prompt: str = "", batch_size: int = 64
 ) -> dict[str, list[Answered]]:
     """Answers to all questions at each length policy; every image is encoded once for all of them."""
     blind = model.config.blind

@@ -76,11 +76,7 @@ def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generato
 
 
 def load_pixels(
-    images: ImageDataset,
-    index: int,
-    image_size: int,
-    views: ViewsConfig | None = None,
-    draw: Sequence[int] = (0, 0),
+    images: ImageDataset, index: int, image_size: int, views: ViewsConfig | None = None, draw: Sequence[int] = (0, 0)
 ) -> Float[Tensor, "3 S S"]:
     """One picture of a source, padded to a square and scaled, in [-1, 1]."""
     record = images[index]

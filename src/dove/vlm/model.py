@@ -60,11 +60,7 @@ class VisionLanguageModel(nn.Module):
     """
 
     def __init__(
-        self,
-        config: VLMConfig,
-        language_model: Any,
-        text_tokenizer: Any,
-        tokenizer: Tokenizer | None = None,
+        self, config: VLMConfig, language_model: Any, text_tokenizer: Any, tokenizer: Tokenizer | None = None
     ) -> None:
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer

@@ -91,11 +91,7 @@ class AnswerTrainer(Trainer):
     objective: AnswerObjective
 
     def __init__(
-        self,
-        config: VLMTrainConfig,
-        objective: AnswerObjective,
-        samples: Samples,
-        holdout: Conversations,
+        self, config: VLMTrainConfig, objective: AnswerObjective, samples: Samples, holdout: Conversations
     ) -> None:
         images = samples.conversations.images
         super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model, examples=samples)
