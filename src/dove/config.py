@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dove.errors import UserError
 
-RETIRED = ("generator.max_positions", "decoder.max_positions")
+RETIRED = ("generator.max_positions", "decoder.max_positions", "queries.whole", "mosaics.whole_share")
 """Ends of the full names of settings that older files have and that no longer mean anything: they are read over."""
 
 

@@ -38,15 +38,13 @@ class MosaicConfig:
     """Share of scenes that are two by two photos; in the others one to three lie anywhere."""
     sides: tuple[float, float] = (0.3, 0.7)
     """Least and greatest side of a photo that lies anywhere, in sides of the scene."""
-    whole_share: float = 0.2
-    """Share of scenes that are one photo alone, where such photos with boxes are given."""
     absent_share: float = 0.5
     """Share of scenes with a query for something that is not there."""
     augment: bool = True
     """Crop and mirror the photos at random."""
 
     def __post_init__(self) -> None:
-        for name in ("grid_share", "whole_share", "absent_share"):
+        for name in ("grid_share", "absent_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} is no share; pass 0 to 1")
         if not 0 < self.sides[0] <= self.sides[1] <= 1:

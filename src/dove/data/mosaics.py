@@ -4,8 +4,6 @@ They serve training where no annotated scenes are available and, with another se
 pixel follows from (seed, epoch, index).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
@@ -39,7 +37,6 @@ class Mosaics(Dataset[QueryExample]):
 
     Args:
         photos: pictures of one object each, with the object's ``name`` in the metadata.
-        whole: photos with ``name`` and ``bbox`` that make a scene alone, for ``config.whole_share`` of the scenes.
 
     Raises:
         UserError: If there are fewer than two names, or photos have none.
@@ -48,15 +45,9 @@ class Mosaics(Dataset[QueryExample]):
     collate = staticmethod(QueryBatch.collate)
 
     def __init__(
-        self,
-        photos: ImageDataset,
-        image_size: int,
-        config: MosaicConfig | None = None,
-        *,
-        seed: int = 0,
-        whole: ImageDataset | None = None,
+        self, photos: ImageDataset, image_size: int, config: MosaicConfig | None = None, *, seed: int = 0
     ) -> None:
-        self.photos, self.whole, self.image_size, self.seed = photos, whole, image_size, seed
+        self.photos, self.image_size, self.seed = photos, image_size, seed
         self.config = config or MosaicConfig()
         self._photos: dict[int, Image.Image] = {}
         self.by_name: dict[str, list[int]] = {}
@@ -72,8 +63,6 @@ class Mosaics(Dataset[QueryExample]):
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
         epoch, index = sample
         rng = np.random.default_rng([self.seed, epoch, index + 1])
-        if self.whole is not None and rng.random() < self.config.whole_share:
-            return self._whole_scene(rng, self.whole)
         placements = self._grid() if rng.random() < self.config.grid_share else self._scattered(rng)
         chosen = rng.permutation(self.names)[: len(placements)].tolist()
         scene = _background(rng, self.image_size)
@@ -84,7 +73,7 @@ class Mosaics(Dataset[QueryExample]):
             name: (float(left), float(upper), float(side), float(side))
             for name, (left, upper, side) in zip(chosen, placements, strict=True)
         }
-        return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes, self.names)))
+        return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes)))
 
     def _grid(self) -> list[Placement]:
         half = self.image_size // 2
@@ -121,29 +110,10 @@ class Mosaics(Dataset[QueryExample]):
             self._photos[index] = record.image
         return self._photos[index]
 
-    def _whole_scene(self, rng: np.random.Generator, whole: ImageDataset) -> QueryExample:
-        record = whole[int(rng.integers(len(whole)))]
-        if not isinstance(record, Record):
-            raise UserError(f"{record.reason}; leave it out")
-        image, size = record.image, self.image_size
-        x, y, width, height = (float(value) for value in record.metadata["bbox"])
-        across, down = size / image.width, size / image.height
-        left, upper = max(x * across, 0.0), max(y * down, 0.0)
-        right, lower = min((x + width) * across, size), min((y + height) * down, size)
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-        if self.config.augment and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            left, right = size - right, size - left
-        box = (left, upper, max(right - left, 1.0), max(lower - upper, 1.0))
-        absent = self.names
-        return QueryExample(
-            pil_to_tensor(image), tuple(self._asks(rng, {str(record.metadata["name"]): box}, absent))[:2]
-        )
-
-    def _asks(self, rng: np.random.Generator, boxes: dict[str, Box], names: Sequence[str]) -> list[Ask]:
+    def _asks(self, rng: np.random.Generator, boxes: dict[str, Box]) -> list[Ask]:
         """Draw a query for every object in random order and, in some scenes, one for an object that is absent."""
         asks = [Ask(self._words(rng, name), (boxes[name],)) for name in rng.permutation(list(boxes)).tolist()]
-        missing = [name for name in names if name not in boxes]
+        missing = [name for name in self.names if name not in boxes]
         if missing and rng.random() < self.config.absent_share:
             asks.insert(int(rng.integers(len(asks) + 1)), Ask(self._words(rng, str(rng.choice(missing))), ()))
         return asks

@@ -24,8 +24,6 @@ class QueryDataConfig:
     kind: Literal["annotated", "mosaics", "scenes"] = "annotated"
     """Parquet that ``dove data convert`` wrote; scenes made of photos of single named objects; or captioned cut-outs laid on
     the photos."""
-    whole: str = ""
-    """For mosaics: further photos with ``name`` and ``bbox``, which make a scene alone."""
     mosaics: MosaicConfig = field(default_factory=MosaicConfig)
     stamps: str = ""
     """For scenes: the table of cut-outs that ``dove data convert stamps`` wrote; one caption in eight is left out."""

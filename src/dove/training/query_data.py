@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from dove.data.dataset import ImageDataset
-from dove.data.images import open_images
 from dove.data.mosaics import Mosaics
 from dove.data.queries import AnnotatedImages
 from dove.data.scenes import Scenes, load_cutouts
@@ -20,8 +19,7 @@ def query_examples(
     if settings.kind == "annotated":
         return AnnotatedImages(dataset, image_size)
     if settings.kind == "mosaics":
-        whole = open_images(settings.whole) if settings.whole else None
-        return Mosaics(dataset, image_size, settings.mosaics, seed=config.run.seed, whole=whole)
+        return Mosaics(dataset, image_size, settings.mosaics, seed=config.run.seed)
     if not settings.stamps:
         raise UserError("scenes need --queries.stamps with the table that `dove data convert stamps` writes")
     seen = [cutout for cutout in load_cutouts(settings.stamps) if not cutout.held_out]
