@@ -24,21 +24,13 @@ AVERAGED = "ema."  # Prefix of the names of the averaged weights, where a checkp
 
 
 def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 3 S S"]:
-    """Check images and put them on the device and in the dtype of ``like``.
-
-    Raises:
-        UserError: unless they are (B, 3, side, side) floats in [-1, 1].
-    """
+    """Check images and put them on the device and in the dtype of ``like``."""
     check_images(images, side)
     return images.to(like)
 
 
 def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor) -> Tokens:
-    """Check tokens and put them on the device and in the dtype of ``like``.
-
-    Raises:
-        UserError: unless their values are (B, max_tokens, token_dim).
-    """
+    """Check tokens and put them on the device and in the dtype of ``like``."""
     if tokens.values.shape[1:] != (max_tokens, token_dim):
         raise UserError(f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {max_tokens}, {token_dim})")
     return tokens.to(like.device, like.dtype)
@@ -85,11 +77,7 @@ class FixedLength(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens.
-
-        Raises:
-            UserError: for tokens of another shape, or fewer than K of them.
-        """
+        """Rebuild images, in [-1, 1], from tokens."""
         if num_tokens not in (None, self.max_tokens):
             raise self._refusal(f"num_tokens={num_tokens}")
         if not (tokens.lengths == self.max_tokens).all():
@@ -107,22 +95,14 @@ class FixedLength(nn.Module):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the model's tensors from a published checkpoint: the averaged ones where it has them, none of the losses'.
-
-    Raises:
-        UserError: if the file is missing or damaged.
-    """
+    """Read the model's tensors from a published checkpoint: the averaged ones where it has them, none of the losses'."""
     tensors = read_published(Path(path))
     averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in tensors.items() if name.startswith(AVERAGED)}
     return {name: tensor for name, tensor in (averaged or tensors).items() if not name.startswith(TRAINING_ONLY)}
 
 
 def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> Model:
-    """Build a model with these weights in place of random ones, in fp32, for evaluation.
-
-    Raises:
-        UserError: if names or shapes differ from the model's.
-    """
+    """Build a model with these weights in place of random ones, in fp32, for evaluation."""
     with torch.device("meta"):
         model = build()
     load_weights(model.to_empty(device="cpu"), {name: tensor.float() for name, tensor in weights.items()}, "the file")
@@ -130,10 +110,6 @@ def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
 
 
 def chosen(name: str, configs: Mapping[str, object]) -> None:
-    """Check that a model has a known name.
-
-    Raises:
-        UserError: for an unknown name; the message lists the known ones.
-    """
+    """Check that a model has a known name."""
     if name not in configs:
         raise UserError(f"no model {name!r}; the models are {', '.join(configs)}")

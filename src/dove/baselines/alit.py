@@ -256,15 +256,7 @@ def from_published_name(name: str) -> str:
 
 
 def load_published(name: str, path: str | Path) -> ALIT:
-    """Load the weights of a published checkpoint, the averaged ones where it has them, for evaluation.
-
-    Args:
-        name: one of ``ALITS``.
-        path: a .pth or .safetensors file in the authors' layout.
-
-    Raises:
-        UserError: for an unknown name, or a file that is missing, damaged or of another model.
-    """
+    """Load the weights of a published checkpoint, the averaged ones where it has them, for evaluation."""
     chosen(name, ALITS)
     weights = {from_published_name(key): tensor for key, tensor in read_checkpoint(path).items()}
     return build_loaded(lambda: ALIT(ALITS[name]), weights)

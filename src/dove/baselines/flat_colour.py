@@ -45,9 +45,5 @@ class FlatColour(FixedLength):
         return values[:, 0, :, None, None].expand(-1, -1, self.image_size, self.image_size)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a checkpoint folder.
-
-        Raises:
-            UserError: if it cannot be written.
-        """
+        """Write a checkpoint folder."""
         save_checkpoint(save_directory, self.config, self.state_dict())

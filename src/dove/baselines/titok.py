@@ -191,14 +191,6 @@ def make_titok(config: TiTokConfig) -> TiTok:
 
 
 def load_published(name: str, path: str | Path) -> TiTok:
-    """Load the weights of a published checkpoint, in fp32, for evaluation.
-
-    Args:
-        name: one of ``TITOKS``.
-        path: a .safetensors or .pth file in the authors' layout, whose parameter names this module has.
-
-    Raises:
-        UserError: for an unknown name, or a file that is missing, damaged or of another model.
-    """
+    """Load the weights of a published checkpoint, in fp32, for evaluation."""
     chosen(name, TITOKS)
     return build_loaded(lambda: make_titok(TITOKS[name]), read_checkpoint(path))

@@ -36,14 +36,7 @@ class VQGANTokenizer(FixedLength):
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "VQGANTokenizer":
-        """Load the model folder of a VQGAN stage, for evaluation.
-
-        Args:
-            name: a folder, a shipped name or a hub id.
-
-        Raises:
-            UserError: if there is no such checkpoint, or it is damaged.
-        """
+        """Load the model folder of a VQGAN stage, for evaluation."""
         folder = resolve_checkpoint(name)
         config, weights = load_checkpoint(folder, VQGANConfig)
         vqgan = VQGAN(config)
@@ -87,15 +80,7 @@ LAYOUTS: dict[str, Callable[[str], str]] = {"maskgit-vqgan": str, "taming-vqgan"
 
 
 def load_published(name: str, path: str | Path) -> MaskgitTokenizer:
-    """Load the published VQGAN with 1,024 codes, in fp32, for evaluation.
-
-    Args:
-        name: "maskgit-vqgan" for the file that TiTok trains with, "taming-vqgan" for the one that ALIT trains with.
-        path: a .bin, .pth, .ckpt or .safetensors file.
-
-    Raises:
-        UserError: for an unknown name, or a file that is missing, damaged or of another model.
-    """
+    """Load the published VQGAN with 1,024 codes, in fp32, for evaluation."""
     if name not in LAYOUTS:
         raise UserError(f"no layout {name!r}; the layouts are {', '.join(LAYOUTS)}")
     weights = {f"vqgan.{LAYOUTS[name](key)}": tensor for key, tensor in read_checkpoint(path).items()}

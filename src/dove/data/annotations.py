@@ -180,9 +180,6 @@ def convert(
 
     Boxes are cut at the edges of their image. Those of which nothing is left, queries without any, and images that are missing
     or cannot be read are counted. A question that is asked more than once about an image becomes one with all boxes.
-
-    Raises:
-        UserError: If the files are not of that kind, a name fits several images, or nothing is left to write.
     """
     if kind not in CONVERTERS:
         raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")

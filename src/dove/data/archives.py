@@ -34,9 +34,6 @@ class TarImages(ImageDataset):
     A record's key is the picture's name up to the last dot. Members ``json``, ``cls`` (an integer) and ``txt`` become its
     metadata where their name is that of the sample or the same up to the last dot; an object in ``json`` is merged into it.
     The headers are read once; pictures are then read from their place in the shard.
-
-    Raises:
-        UserError: If a shard is no plain tar file or holds no picture.
     """
 
     def __init__(self, paths: Sequence[str]):

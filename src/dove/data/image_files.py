@@ -14,9 +14,6 @@ def locate_images(folder: str | Path, image_ids: Iterable[str], source: str | Pa
 
     An id is a path relative to the folder, the end of such a path, or a file name with or without its suffix. A path whose
     folders do not exist is looked up by its last part, unless two ids share that.
-
-    Raises:
-        UserError: If there is no such folder, or an id fits several files that differ.
     """
     folder = Path(folder)
     if not folder.is_dir():

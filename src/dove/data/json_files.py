@@ -9,15 +9,7 @@ from dove.errors import UserError
 
 
 def read_json(path: str | Path, parse: Callable[[str], Any] = json.loads) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: file in UTF-8, with or without a byte-order mark.
-        parse: function from text to values that raises ``ValueError`` for other text.
-
-    Raises:
-        UserError: If the file cannot be read or is not JSON.
-    """
+    """Read a JSON file."""
     try:
         return parse(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -37,9 +37,6 @@ class Mosaics(Dataset[QueryExample]):
 
     Args:
         photos: pictures of one object each, with the object's ``name`` in the metadata.
-
-    Raises:
-        UserError: If there are fewer than two names, or photos have none.
     """
 
     collate = staticmethod(QueryBatch.collate)

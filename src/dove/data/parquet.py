@@ -55,9 +55,6 @@ class ParquetImages(ImageDataset):
         image_column: encoded bytes, a path of an image file below the folder of the parquet file, a struct
             ``{bytes, path}`` of them, or a list of these, each image of which is a record.
         columns: other columns that become metadata; None for all.
-
-    Raises:
-        UserError: If a file is no parquet or lacks the columns.
     """
 
     def __init__(self, paths: Sequence[str], image_column: str = "image", columns: Sequence[str] | None = None):

@@ -37,11 +37,7 @@ class Annotation:
 
 
 def read_annotations(path: str | Path, skip: Skip = lambda _reason: None) -> list[Annotation]:
-    """Read all entries of a reference annotation file; only checks that need the images are left out.
-
-    Raises:
-        UserError: If the file is not readable or an entry is wrong; the message gives the entry and the field.
-    """
+    """Read all entries of a reference annotation file; only checks that need the images are left out."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} must hold a list of entries with {', '.join(KEYS)}; it holds none")
@@ -65,11 +61,7 @@ def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
 
 
 def check_entry(entry: Any, where: str, skip: Skip = lambda _reason: None) -> Annotation:
-    """Check an entry and convert it to an annotation; boxes that are null are left out.
-
-    Raises:
-        UserError: If a field is missing or wrong; the message gives the field.
-    """
+    """Check an entry and convert it to an annotation; boxes that are null are left out."""
     if not isinstance(entry, dict):
         raise UserError(f"{where} is {entry!r}; it must be an object with {', '.join(KEYS)}")
     missing = [key for key in KEYS if key not in entry and key != "answer"]

@@ -86,12 +86,7 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
-    """Convert a picture in any mode to 8-bit RGB in sRGB, with transparency on white.
-
-    Args:
-        image: the picture, with its colour profile in ``info`` as Pillow leaves it there.
-        name: name of the picture in a warning about the profile; None for its file, if it has one.
-    """
+    """Convert a picture in any mode to 8-bit RGB in sRGB, with transparency on white."""
     name = name or str(getattr(image, "filename", "")) or "image"
     profile = image.info.get(PROFILE)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):

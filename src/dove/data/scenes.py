@@ -54,11 +54,7 @@ def caption_words(caption: str) -> tuple[str, ...]:
 
 
 def load_cutouts(source: str) -> list[CutOut]:
-    """Load captioned cut-outs from a table that ``dove data convert stamps`` wrote.
-
-    Raises:
-        UserError: for another table, a picture that cannot be read, or captions or pictures with nothing in them.
-    """
+    """Load captioned cut-outs from a table that ``dove data convert stamps`` wrote."""
     table, found = open_images(source), []
     for index in range(len(table)):
         raw = table.raw(index)

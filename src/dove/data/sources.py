@@ -63,11 +63,7 @@ class TableImages(ImageDataset):
 
 
 def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | None = None) -> TableImages:
-    """Open a dataset of the Hugging Face hub, downloaded or cached: ``owner/name[/config][:split]`` (split: train).
-
-    Raises:
-        UserError: If the hub cannot be reached, or the dataset or its columns do not exist.
-    """
+    """Open a dataset of the Hugging Face hub, downloaded or cached: ``owner/name[/config][:split]`` (split: train)."""
     import datasets
 
     identity, _, split = name.partition(":")

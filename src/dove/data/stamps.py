@@ -26,9 +26,6 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
     """Write every PNG below a folder that has a caption, the first line of the .txt beside it, into one parquet table.
 
     Pictures are scaled down to a longest side of ``LONGEST_SIDE`` pixels and keep their transparency.
-
-    Raises:
-        UserError: If there is no such folder, nothing in it has a caption, or the table cannot be written.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one in which the stamps' .png and .txt files lie")

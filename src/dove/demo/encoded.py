@@ -72,9 +72,6 @@ def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, qu
         photo: RGB; scaled down to ``LONGEST_SIDE`` pixels where it is larger.
         tiled: whole photo in tiles; else its central square as a single one.
         query: subject that the tokens of a ``QDove`` describe first.
-
-    Raises:
-        UserError: for a query to a model that takes none, or one without words.
     """
     if query and not isinstance(model, QDove):
         raise UserError("this model takes no queries; leave the query empty")
@@ -115,13 +112,7 @@ def cut(encoded: Encoded, request: Request) -> Tokens:
 
 @torch.no_grad()
 def rebuild(encoded: Encoded, request: Request, before_batch: Callable[[], Any] = lambda: None) -> Rebuilt:
-    """Rebuild a photo from a mean number of tokens a tile, or at each tile's own length.
-
-    Args:
-        encoded: the photo.
-        request: the mean, or "auto".
-        before_batch: called before every batch of tiles; may wait.
-    """
+    """Rebuild a photo from a mean number of tokens a tile, or at each tile's own length."""
     tokens = cut(encoded, request)
     tiling, model = encoded.tiling, encoded.model
     tiles = np.empty((len(tiling), 3, tiling.tile, tiling.tile), np.float32)
@@ -147,13 +138,7 @@ def measure(encoded: Encoded, request: Request, before_batch: Callable[[], Any] 
 
 
 def jpeg_at_equal_bytes(photo: Image.Image, bytes_a_token: int, means: Sequence[int]) -> list[Point]:
-    """Measure JPEG at as many bytes as tokens would take; means that no quality setting fits in are left out.
-
-    Args:
-        photo: RGB.
-        bytes_a_token: bytes of one token of every tile.
-        means: mean numbers of tokens a tile.
-    """
+    """Measure JPEG at as many bytes as tokens would take; means that no quality setting fits in are left out."""
     original = pil_to_tensor(photo)
     settings = []
     for quality in JPEG_QUALITIES:

@@ -31,17 +31,7 @@ def write_examples(folder: Path) -> list[Path]:
 
 
 def write_tokens(folder: Path, model: str, tokens: Tokens, name: str) -> Path:
-    """Write a zip file whose content `dove decode` decodes to the picture.
-
-    Args:
-        folder: where to write it.
-        model: the checkpoint that made the tokens, a DOVE.
-        tokens: of the picture, one row.
-        name: of the picture.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Write a zip file whose content `dove decode` decodes to the picture."""
     key = re.sub(r"[^\w.-]+", "-", Path(name).stem)[:LONGEST_NAME] or "picture"
     capacity, width = tokens.values.shape[1:]
     num_tokens = int(tokens.lengths[0])
@@ -67,11 +57,7 @@ def write_tokens(folder: Path, model: str, tokens: Tokens, name: str) -> Path:
 
 
 def read_photo(path: str, max_megapixels: float) -> Image.Image:
-    """Read an uploaded picture as upright RGB.
-
-    Raises:
-        UserError: if it is no picture, damaged, or of more pixels than allowed.
-    """
+    """Read an uploaded picture as upright RGB."""
     photo = read_image(path, name=Path(path).name)
     if photo.width * photo.height > max_megapixels * 1e6:
         raise UserError(

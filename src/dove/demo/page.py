@@ -236,17 +236,8 @@ def build(demo: Demo) -> gr.Blocks:
 def launch(demo: Demo, *, host: str, port: int, max_megabytes: int) -> tuple[gr.Blocks, str]:
     """Serve the page in the background.
 
-    Args:
-        demo: models and handlers of the page.
-        host: address to listen at.
-        port: port to listen at; 0 for any that is free.
-        max_megabytes: the largest upload.
-
     Returns:
         The page, whose ``close`` ends it, and its address.
-
-    Raises:
-        UserError: if the address is taken.
     """
     page = build(demo)
     try:

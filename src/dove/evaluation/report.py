@@ -183,12 +183,7 @@ def write_report(
 def evaluate(
     options: EvaluationOptions, measure: Callable[[list[Subject], Images], tuple[dict[str, Any], dict[str, bytes]]]
 ) -> None:
-    """Run an evaluation command with one image source: load, measure, write, and report images that were left out.
-
-    Args:
-        options: the command's options.
-        measure: the report, with its ``rows``, and the pictures by file name.
-    """
+    """Run an evaluation command with one image source: load, measure, write, and report images that were left out."""
     started = time.time()
     subjects = load_subjects(options.model, options.device)
     images = Images(options.data, limit=options.limit, seed=options.seed)

@@ -29,9 +29,6 @@ class MobileNetV2(FrozenNetwork):
     Maps are taken in front of each halving of the resolution (16, 24, 32 and 96 channels at strides 2, 4, 8 and 16) and
     behind the last convolution (1,280 channels at stride 32). The first four are linear outputs of their blocks and have
     both signs. Batch norms are folded into the convolutions.
-
-    Raises:
-        UserError: If the package with the weights is not installed.
     """
 
     width = 1280

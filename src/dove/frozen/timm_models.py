@@ -20,9 +20,6 @@ class TimmNetwork(FrozenNetwork):
     Args:
         model: Name for ``timm.create_model``, such as ``resnet18.a1_in1k`` or ``local-dir:FOLDER``. Weights are
             downloaded where they are not in the cache.
-
-    Raises:
-        UserError: If timm is not installed, the model is unknown, has no feature maps, or its weights are out of reach.
     """
 
     def __init__(self, model: str) -> None:

@@ -22,9 +22,6 @@ class TransformersNetwork(FrozenNetwork):
 
     Args:
         model: Hub id such as ``facebook/dinov2-small``, or a folder.
-
-    Raises:
-        UserError: If the model cannot be loaded, or its hidden states are no maps.
     """
 
     def __init__(self, model: str) -> None:

@@ -40,15 +40,7 @@ class Layer:
 
 
 def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> Layout:
-    """Find the prefixes of the two transformers and the VQGAN.
-
-    Args:
-        tensors: by name.
-        generator: prefix of the transformer that is the generator; None to tell by words, else by order.
-
-    Raises:
-        UserError: if there are not exactly two and one, or ``generator`` is neither.
-    """
+    """Find the prefixes of the two transformers and the VQGAN."""
     stacks = _prefixes(tensors, "layers.0.attention.query_key_value.weight")
     vqgans = [
         prefix

@@ -19,16 +19,7 @@ KINDS = (VQMODEL, *vqgan.LAYOUTS, *TITOKS, *ALITS)
 
 
 def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
-    """Write published weights as a checkpoint folder, which every evaluation takes.
-
-    Args:
-        kind: one of ``KINDS``.
-        source: a file, or for a VQModel a folder or hub id.
-        output: the checkpoint folder.
-
-    Raises:
-        UserError: for an unknown kind, or weights that cannot be read or are of another model.
-    """
+    """Write published weights as a checkpoint folder, which every evaluation takes."""
     if kind not in KINDS:
         raise UserError(f"no kind {kind!r} of weights; there are dove, {', '.join(KINDS)}")
     model: Any

@@ -18,9 +18,6 @@ class PatchDiscriminator(nn.Module):
 
     Group norms replace PatchGAN's batch norms: the adversarial loss is computed per sample, so a sample's logits
     must not depend on the rest of its batch, nor on how a batch is spread over processes.
-
-    Raises:
-        UserError: If the width is not a positive multiple of 8 or there is no layer.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:

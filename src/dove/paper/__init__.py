@@ -81,11 +81,7 @@ def load_experiments() -> list[Experiment]:
 
 
 def load_experiment(name: str) -> Experiment:
-    """The table or figure of that name.
-
-    Raises:
-        UserError: for an unknown name, listing the known ones.
-    """
+    """The table or figure of that name."""
     names = experiment_names()
     wanted = name.lower().replace(" ", "").replace("-", "")
     if wanted in REMARKS:

@@ -23,7 +23,6 @@ class Progress:
         images: that it sees in all; 0 where nothing is trained.
         seen: of them, those up to the last line of its metrics.
         images_per_second: as last measured; None where nothing has been.
-        done: whether its model is finished.
     """
 
     images: int
@@ -80,11 +79,7 @@ class Row:
 
 
 def load_rows(only: Sequence[str] = ()) -> list[Row]:
-    """Read the rows, in an order in which each finds what it builds on.
-
-    Args:
-        only: names of those that are wanted; none for all.
-    """
+    """Read the rows, in an order in which each finds what it builds on."""
     rows = [Row(**row) for row in yaml.safe_load((files("dove.paper") / "bench.yaml").read_text(encoding="utf-8"))]
     names = [row.name for row in rows]
     if unknown := [name for name in only if name not in names]:

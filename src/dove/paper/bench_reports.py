@@ -25,14 +25,10 @@ class BenchReports:
     """Questions to the bench, and places of models and answers.
 
     Attributes:
-        bench: folder of the trainings.
         data: images that no row was trained on.
-        limit: greatest number of them.
         probe_train: labelled images on which linear probes are trained; none for no probes.
-        probe_data: labelled images on which they are tested.
         probe_limit: greatest number of images that they are trained on; None for all.
         squeezenet: weights for two more columns; None for none.
-        only: names of the rows that are wanted; none for all.
     """
 
     bench: Path

@@ -18,12 +18,7 @@ class BenchRun:
     """Settings of the bench's trainings.
 
     Attributes:
-        data: source of the training images.
-        squeezenet: weights of the perceptual network.
-        bench: folder that gets a folder for each row.
-        only: names of the rows that are wanted; none for all.
         images: that a row sees, over all its stages but the VQGAN in front of them.
-        seed: of the trainings.
     """
 
     data: str

@@ -60,10 +60,7 @@ class Rule:
     Attributes:
         kind: "better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length
             is at least as good as the one before, and the last better than the first; "reaches": its value reaches ``by``.
-        report: the report's name.
-        column: the column that is compared.
         of: the model's rows. Where they do not name a number of tokens, all that both sides have are compared.
-        than: the other models' rows.
         by: threshold of "level" and "reaches".
         key: name of the report's list of rows.
     """
@@ -97,7 +94,6 @@ class Comparison:
 
     Attributes:
         at: number of tokens or label of it; empty where there is none.
-        value: the model's.
         other: what it is compared with, and its label.
         gain: how much better the value is than it has to be.
         noise: margin that the gain has to exceed.

@@ -17,11 +17,8 @@ class Places:
     """Places of data, models and results.
 
     Attributes:
-        data: the user's folder, if there is one.
         output: folder for results and, in folders of their own, models.
         models: checkpoints that the user wants evaluated in place of the plan's, maybe as LABEL=CHECKPOINT.
-        bench: folder of the bench's trainings.
-        squeezenet: weights, if there are any.
     """
 
     data: Path | None

@@ -13,7 +13,6 @@ class Step:
     """A command of ``dove``.
 
     Attributes:
-        arguments: what stands behind ``dove``.
         images: of a training step over all processes, where the command is a training that may be spread; else None.
         most_processes: that a training takes; None for as many as there may be.
     """

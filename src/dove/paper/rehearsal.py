@@ -42,13 +42,7 @@ def environment(folder: Path) -> AbstractContextManager[object]:
 
 
 def prepare(folder: Path, names: Iterable[str], steps: Sequence[Step]) -> None:
-    """Draw the data, draw the weights that stand for pretrained ones, and write the settings of every training.
-
-    Args:
-        folder: of the rehearsal.
-        names: what has to lie among the data.
-        steps: commands of the plans.
-    """
+    """Draw the data, draw the weights that stand for pretrained ones, and write the settings of every training."""
     from dove.paper.toy_data import draw_data
 
     draw_data(folder / "data", names)

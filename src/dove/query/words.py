@@ -61,8 +61,6 @@ class QueryTokenizer:
 
     Args:
         name: "tiny", or a folder or hub id of the transformers library.
-        vocab_size: number of words in the model's embedding.
-        max_length: largest number of words in a query.
         null_word: True for a null query of the word "null" instead of no word.
         known: words of the training's queries; empty where they are not listed.
 

@@ -38,11 +38,7 @@ MODELS = {**TITOKS, **ALITS}  # Models that a preset names instead of listing th
 
 
 def load_presets(file: str, recipes: Mapping[str, type[Settings]]) -> dict[str, Settings]:
-    """Read the presets in a file of ``dove/configs``; what a preset leaves out has the default of its recipe.
-
-    Raises:
-        UserError: for unknown settings or wrong values, by name.
-    """
+    """Read the presets in a file of ``dove/configs``; what a preset leaves out has the default of its recipe."""
     presets: dict[str, Settings] = {}
     for name, values in yaml.safe_load((files("dove") / "configs" / file).read_text(encoding="utf-8")).items():
         if name.startswith("."):

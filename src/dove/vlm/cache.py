@@ -33,7 +33,6 @@ class TokenCache:
         glimpses: each once, in the order of the rows; view after view has all of them.
         values: by length policy the kept tokens of all rows, one after the other.
         lengths: by length policy the tokens of each row.
-        max_tokens: capacity K of the tokenizer.
     """
 
     def __init__(

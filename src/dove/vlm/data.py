@@ -23,7 +23,6 @@ class Conversation:
     """Turns about some images.
 
     Attributes:
-        key: names the sample in messages.
         turns: questions with ``<image>`` where images stand, and answers.
         glimpses: the images in the order of their marks.
         follows: whether a turn knows the turns before it; else each question stands alone with the images.

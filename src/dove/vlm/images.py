@@ -27,7 +27,6 @@ class Glimpse:
     """An image as one sample wants it.
 
     Attributes:
-        index: in the image source.
         query: what a query-conditioned tokenizer is asked for; None for the whole image.
     """
 
@@ -46,11 +45,7 @@ def pad_to_square(image: Image.Image) -> Image.Image:
 
 
 def open_picture(source: Any) -> Image.Image:
-    """RGB from a path, encoded bytes, an open file or a PIL image.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """RGB from a path, encoded bytes, an open file or a PIL image."""
     return to_rgb(source) if isinstance(source, Image.Image) else read_image(source)
 
 

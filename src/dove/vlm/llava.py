@@ -18,7 +18,6 @@ class ChatRecord:
     """A conversation before its images are looked for.
 
     Attributes:
-        key: names it in messages.
         paths: of its images, in the order of their marks.
         turns: questions and answers; the first has the system prompt, if there is one.
     """

@@ -36,8 +36,6 @@ class AnswerBatch:
     """Conversations with their images, as tokens or as pixels still to be encoded.
 
     Attributes:
-        conversations: encoded.
-        keys: their names.
         tokens: of all images in order; None without images, or where ``pixels`` are given.
         pixels: of all images; None where tokens are given.
         draws: how many tokens each image gets, in order.

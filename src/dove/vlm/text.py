@@ -31,7 +31,6 @@ class Encoded:
     """Word ids of a conversation, images still as single ``IMAGE_ID``.
 
     Attributes:
-        ids: word ids.
         learned: whether a position is part of an answer.
         segments: 0 for what every position after it may see; questions that don't know each other have numbers from 1.
     """
@@ -47,12 +46,7 @@ class Encoded:
 
 
 def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE (any text can be written in it) as a transformers tokenizer.
-
-    Args:
-        texts: to learn merges from.
-        vocab_size: at least 259: the bytes and the special words.
-    """
+    """A byte-level BPE (any text can be written in it) as a transformers tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -95,7 +89,6 @@ class PromptWriter:
 
     Args:
         style: ``plain``, ``vicuna`` or ``chat``.
-        blind: leave images out.
 
     Raises:
         UserError: for ``chat`` where the text tokenizer has no chat template, or a text tokenizer without an end word.

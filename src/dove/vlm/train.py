@@ -197,11 +197,7 @@ def token_width(tokenizer: Tokenizer) -> int:
 
 
 def run_vlm_training(config: VLMTrainConfig) -> Path:
-    """Train by ``config`` and return the folder of the finished model.
-
-    Raises:
-        UserError: for settings, data or folders that don't do.
-    """
+    """Train by ``config`` and return the folder of the finished model."""
     check_launcher()
     check_devices(torch.cuda.device_count())
     if not config.output:
