@@ -1,11 +1,13 @@
 """``dove paper``: the files are complete, their commands parse, and one really runs."""
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tyro
@@ -14,7 +16,7 @@ from PIL import Image
 from dove.cli import COMMANDS, main
 from dove.errors import UserError
 from dove.paper import REMARKS, Plan, load_experiment, load_experiments
-from dove.paper.checks import check_data, refuse_training_images
+from dove.paper.checks import check_data, overlap, refuse_training_images
 from dove.paper.filling import Places, evaluation_steps, training_steps
 from dove.paper.launch import command_line, spread
 from dove.paper.models import Step, load_models, needed_data, with_needs
@@ -105,6 +107,20 @@ def test_images_that_a_model_was_trained_on_are_refused(tmp_path: Path, capsys: 
     assert main(["paper", "run", "table2", "--data", str(tmp_path / "photos" / "some"), *flags]) == 2
     assert f"the model was trained on {tmp_path / 'photos'}" in capsys.readouterr().err
     assert main(["paper", "run", "table2", "--data", str(tmp_path / "run"), *flags]) == 0
+
+
+def test_copies_of_training_images_are_found_by_their_content(photos: Path, tmp_path: Path) -> None:
+    others, part = tmp_path / "others", tmp_path / "part"
+    part.mkdir()
+    shutil.copytree(photos, others)
+    shutil.copy(photos / "2.png", part / "2.png")
+    cells = [{"bytes": path.read_bytes(), "path": "renamed.png"} for path in sorted(photos.iterdir())]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "table.parquet")
+    assert all(overlap(str(copy), str(photos)) for copy in (others, part, tmp_path / "table.parquet"))
+    for path in others.iterdir():
+        Image.new("RGB", (20, 20), "red").save(path)
+    refuse_training_images([])  # which looks at files anew
+    assert not overlap(str(others), str(photos))  # the same names alone say nothing
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:

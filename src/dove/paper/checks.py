@@ -1,13 +1,17 @@
 """Checks before anything is run: data that are missing, and images that a model was trained on."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dove.errors import UserError
 from dove.paper.models import Step, sources
 
+COMPARED = 16  # Images of two sources whose contents are compared
 CONFIG = "config.yaml"  # Settings of a training, beside the folder of its model
 
 
@@ -29,6 +33,7 @@ def refuse_training_images(steps: Sequence[Step]) -> None:
 
     What a model was trained on say the commands among ``steps`` that train it, or else the settings beside its folder.
     """
+    _contents.cache_clear()
     trained = [source for step in steps if "train" in step.arguments[:2] for source in sources(step.arguments)]
     for step in steps:
         if not {"evaluate", "reconstruct"} & set(step.arguments[:2]):
@@ -44,12 +49,39 @@ def refuse_training_images(steps: Sequence[Step]) -> None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Tell whether two sources are the same path, or one lies in the other."""
+    """Tell whether two sources are the same path, one lies in the other, or some image of the first is in the second, too.
+
+    Contents are compared of a few images, evenly spaced in both sources, and of files of the same name.
+    """
     first, second = Path(one), Path(other)
     if not (first.exists() and second.exists()):
         return one == other and "/" in one
     first, second = first.resolve(), second.resolve()
-    return first == second or first in second.parents or second in first.parents
+    if first == second or first in second.parents or second in first.parents:
+        return True
+    (some, names), (others, other_names) = _contents(first), _contents(second)
+    shared = sorted(names.keys() & other_names.keys())[:COMPARED]
+    return bool(some & others) or any(_digest(names[name]) == _digest(other_names[name]) for name in shared)
+
+
+@lru_cache(maxsize=64)
+def _contents(source: Path) -> tuple[frozenset[bytes], dict[str, str]]:
+    """Hash a few images of a source, and of a folder list all files by name."""
+    from dove.data.images import open_images
+    from dove.data.sources import FileImages
+
+    try:
+        dataset = open_images(source, columns=[])
+        spaced = [dataset.raw(index).source for index in range(0, len(dataset), max(1, len(dataset) // COMPARED))]
+    except (OSError, UserError):  # reported when it is read
+        return frozenset(), {}
+    names = {Path(path).name: path for path in dataset.paths} if isinstance(dataset, FileImages) else {}
+    return frozenset(_digest(image) for image in spaced if image is not None), names
+
+
+def _digest(image: Any) -> bytes:
+    content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    return sha256(content).digest()
 
 
 def _of_models(arguments: Sequence[str]) -> Iterator[str]:

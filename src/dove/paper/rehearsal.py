@@ -28,7 +28,7 @@ NOT_REHEARSED = (
     "Pythia-70M and Vicuna-7B: small models with random weights stand for them",
     "GPUs: two processes on the CPU share a training, over gloo",
 )  # What a rehearsal cannot try, as it has no weights of others and no GPU
-IMAGES, EPOCHS, MOST = 2, ("0.03", "0.06"), 6
+IMAGES, EPOCHS, MOST = 2, ("0.03", "0.06"), 3
 """Images of a step; length of a training and then of the same one resumed; images of an evaluation at most."""
 RUN = {"holdout": 2, "log_every": 1, "sample_every": 2, "checkpoint_every": 2}
 
