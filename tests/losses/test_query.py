@@ -73,6 +73,18 @@ def test_enlarged_boxes_hold_nothing_of_their_surroundings() -> None:
     assert enlarge_boxes(images, torch.tensor([[4.0, 4, 4, 4]]), torch.tensor([0])).eq(1).all()
 
 
+def test_boxes_of_the_paper_s_images_need_no_more_memory_than_images() -> None:
+    images, boxes = torch.rand(2, 3, 256, 256), torch.tensor([[3.0, 4, 100, 50], [0, 0, 256, 256], [9, 9, 1, 1]])
+    image_of = torch.tensor([0, 1, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        enlarged = enlarge_boxes(images, boxes, image_of)
+    assert enlarged.dtype == torch.float32
+    cut = images[:1, :, 4:54, 3:103]
+    expected = torch.nn.functional.interpolate(cut, (256, 256), mode="bilinear")[0]
+    torch.testing.assert_close(enlarged[0], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(enlarged[1], images[1], atol=1e-5, rtol=0)
+
+
 def test_inside_is_the_union() -> None:
     boxes, image_of = flat(CASES["overlapping"])
     inside = inside_boxes(boxes, image_of, 3, SIDE)
