@@ -283,6 +283,8 @@ def run_plans(experiments: Sequence[Experiment], options: RunOptions) -> int:
         rehearsal.prepare(options.output, names, [step for steps in plans.values() for step in steps])
     for experiment in experiments:
         check(experiment, plans[experiment.name], options)
+    if not (options.model or options.rehearse):
+        print_published(experiments, options)
     done: list[Step] = []
     for experiment in experiments:
         print(
@@ -312,12 +314,16 @@ def needed_by(experiment: Experiment, options: RunOptions) -> dict[str, str]:
 
 
 def check(experiment: Experiment, steps: Sequence[Step], options: RunOptions) -> None:
-    """Refuse what cannot work, and say which weights could be had instead of trained."""
+    """Refuse what cannot work."""
     refuse_training_images(steps)
     if not options.dry_run:
         check_data(f"{experiment.name} at --scale {options.scale}", needed_by(experiment, options), options.data)
-    made = [] if options.model else with_needs(experiment.scales[options.scale].models, options.data)
-    for label, file in published_weights(made).items():
+
+
+def print_published(experiments: Sequence[Experiment], options: RunOptions) -> None:
+    """Say which weights could be had instead of trained."""
+    names = [name for experiment in experiments for name in experiment.scales[options.scale].models]
+    for label, file in published_weights(with_needs(names, options.data)).items():
         if options.data is None or not (options.data / file).exists():
             print(f"{label}: its published weights would be taken from {file} in --data; without them it is trained")
 
