@@ -37,10 +37,7 @@ def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor
 
 
 class FixedLength(nn.Module):
-    """A tokenizer that gives every image the same number of tokens.
-
-    Subclasses define the tokens; this class is the protocol around them.
-    """
+    """A tokenizer that gives every image the same number of tokens."""
 
     image_size: int  # Side S of the images, in pixels
     max_tokens: int  # Tokens K of every image

@@ -1,7 +1,4 @@
-"""The cosine transform of the whole picture as a tokenizer: nothing learned, lengths exact by Parseval.
-
-It is the baseline of every model that is initialised with a cosine prior, with as many numbers a token.
-"""
+"""The cosine transform of the whole picture as a tokenizer: nothing learned, lengths exact by Parseval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""A picture as its mean colour: one token of three numbers.
-
-It is what a tokenizer reaches that has learned nothing about a picture but how bright it is.
-"""
+"""A picture as its mean colour: one token of three numbers."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -118,10 +118,7 @@ def check_options(options: ReconstructOptions) -> None:
 def reconstruct_all(
     model: "Dove", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
 ) -> Outcome:
-    """Rebuild every image of a source at every length.
-
-    A budget is shared by all readable images, which are therefore read twice where there is one.
-    """
+    """Rebuild every image of a source at every length."""
     from tqdm import tqdm
 
     from dove.data.dataset import Unreadable

@@ -1,8 +1,4 @@
-"""Scenes with several named objects, made of photos that show one each.
-
-They serve training where no annotated scenes are available and, with another seed and other photos, evaluation. Every
-pixel follows from (seed, epoch, index).
-"""
+"""Scenes with several named objects, made of photos that show one each."""
 
 import numpy as np
 from PIL import Image

@@ -45,10 +45,7 @@ def read_annotations(path: str | Path, skip: Skip = lambda _reason: None) -> lis
 
 
 def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Join annotations that ask the same about an image into one with all their boxes, each once.
-
-    The first answer that is given is kept.
-    """
+    """Join annotations that ask the same about an image into one with all their boxes, each once."""
     joined: dict[tuple[str, str], Annotation] = {}
     for one in annotations:
         pair = one.image_id, one.question

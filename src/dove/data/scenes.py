@@ -1,7 +1,4 @@
-"""Scenes of captioned cut-outs on photos: every query is a caption or a part of it, its box holds the cut-out.
-
-Every pixel follows from (seed, epoch, index).
-"""
+"""Scenes of captioned cut-outs on photos: every query is a caption or a part of it, its box holds the cut-out."""
 
 import hashlib
 import io

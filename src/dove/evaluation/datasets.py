@@ -191,10 +191,7 @@ def require_learnable(classes: Sequence[str]) -> None:
 
 
 def require_same_classes(train: LabelledImages, test: LabelledImages) -> None:
-    """Make sure that training and test images are of the same classes, and not the same images.
-
-    A random part of the test images may lack some classes.
-    """
+    """Make sure that training and test images are of the same classes, and not the same images."""
     if train.images.sha256 == test.images.sha256:
         raise UserError("train and test are the same images; a probe is tested on images that it was not trained on")
     learned, asked = set(train.classes.values()), set(test.classes.values())

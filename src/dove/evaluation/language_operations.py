@@ -23,11 +23,7 @@ def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
 
 
 def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
-    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them.
-
-    This is the prefill of a question: every position is read once, in parallel, and no answer is generated. The layer that
-    projects tokens to the language model's width is left out; it is a thousandth of one position's work.
-    """
+    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them."""
     if positions < 1:
         raise UserError(f"a language model cannot read {positions} positions; pass at least 1")
     inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")

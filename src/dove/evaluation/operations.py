@@ -61,10 +61,7 @@ def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
 
 
 def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Count the operations that convert the tokens of one image to pixels.
-
-    Without a prior a ``Dove``'s token decoder always sees K positions, zeros where tokens were cut.
-    """
+    """Count the operations that convert the tokens of one image to pixels."""
     if isinstance(tokenizer, Dove):
         model = on_meta(tokenizer)
         values = torch.empty(1, positions, tokenizer.config.token_dim, device="meta")

@@ -151,11 +151,7 @@ def feature_sources(
 
 
 def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
-    """Select the lengths among ``requests`` that a model can give; by default those that show its range.
-
-    A model with a few possible lengths is probed at the requested ones among them, or at all if none is, so that one
-    command serves models of different lengths.
-    """
+    """Select the lengths among ``requests`` that a model can give; by default those that show its range."""
     capacity, counts = model.max_tokens, model.token_counts
     if len(counts) == 1 or len(counts) < capacity:
         requests = [length for length in requests if not length.isdecimal() or int(length) in counts]

@@ -25,10 +25,7 @@ WORST_SHARE = 0.1
 
 
 class ReferenceCache:
-    """Feature statistics of the originals, cached on disk by dataset, image size and network.
-
-    The files lie in the folder that the environment variable DOVE_CACHE names, else in ``~/.cache/dove``.
-    """
+    """Feature statistics of the originals, cached on disk by dataset, image size and network."""
 
     def __init__(self, data_sha256: str, image_size: int, metrics: Sequence[NetworkMetric]):
         self.metrics = metrics

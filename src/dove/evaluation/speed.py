@@ -251,10 +251,7 @@ def compare_with_paper(entry: Entry, multiply_adds: float) -> dict[str, float]:
 
 
 def paper_name(tokenizer: Tokenizer) -> str | None:
-    """Find Table 4's name for a tokenizer of these sizes; None for any other.
-
-    The EOS head and the range of pixels do not count.
-    """
+    """Find Table 4's name for a tokenizer of these sizes; None for any other."""
     if isinstance(tokenizer, Dove):
         config = tokenizer.config
         sizes = replace(config, eos_head=DoveConfig.eos_head, vqgan=_sizes(config.vqgan))

@@ -37,10 +37,7 @@ def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
 
 
 def fit_caption(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
-    """Fit a caption to ``width`` pixels; return the text and its font.
-
-    A smaller font is tried first, then an ellipsis replaces the beginning: the end of a path says more.
-    """
+    """Fit a caption to ``width`` pixels; return the text and its font."""
     for size in range(FONT_SIZE, LEAST_FONT_SIZE - 1, -1):
         font = ImageFont.load_default(size)
         if font.getlength(text) <= width:

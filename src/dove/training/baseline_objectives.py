@@ -111,10 +111,7 @@ class ALITCodesObjective(CodebookObjective):
 
 
 class PaintingObjective(Objective[Tensor]):
-    """Stage two: Eq. 2 on the image, with everything fixed that decides the tokens.
-
-    A subclass lists the parts that are trained, and decodes the tokens.
-    """
+    """Stage two: Eq. 2 on the image, with everything fixed that decides the tokens."""
 
     def __init__(self, config: PaintingTrainConfig, model: nn.Module):
         super().__init__(model, config.loss)

@@ -274,10 +274,7 @@ class DoveObjective(EOSObjective[Tensor]):
 
 
 class RandomPrefixObjective(TokenizerObjective[Batch]):
-    """Base of the objectives of DOVE+, which reconstruct from random numbers of tokens.
-
-    Every length is trained, however the images' own lengths come out; those follow from the predicted quality.
-    """
+    """Base of the objectives of DOVE+, which reconstruct from random numbers of tokens."""
 
     def __init__(self, config: PrefixTrainConfig, model: Dove):
         super().__init__(model, config.loss)

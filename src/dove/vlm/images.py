@@ -56,10 +56,7 @@ def square_pixels(image: Image.Image, image_size: int) -> Float[Tensor, "3 S S"]
 
 
 def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generator) -> Image.Image:
-    """A square picture turned or mirrored, then smaller and elsewhere on a larger square of its border's colours.
-
-    Nothing is cropped, so whatever a question asks for is still there.
-    """
+    """A square picture turned or mirrored, then smaller and elsewhere on a larger square of its border's colours."""
     symmetry, zoom, left, upper = rng.random(4).tolist()
     transpose = DIHEDRAL[int(symmetry * len(DIHEDRAL))] if config.symmetries else None
     if transpose is not None:

@@ -23,10 +23,7 @@ def choose_shown(questions: Questions, answers: dict[str, list[Answered]], count
 def questions_picture(
     model: VisionLanguageModel, questions: Questions, answers: dict[str, list[Answered]], count: int
 ) -> bytes:
-    """Draw a PNG with a row for each of some questions.
-
-    A row holds the image with the question, then for each number of tokens the image that these tokens hold, with the answer.
-    """
+    """Draw a PNG with a row for each of some questions."""
     blind = model.config.blind
     size = model.config.image_size if not blind else 64
     processor = ImageProcessor(size)
