@@ -1,6 +1,7 @@
 """The DOVE tokenizer: images to latents to tokens, and back."""
 
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,20 +26,8 @@ from dove.tokens import Tokens
 LARGEST_PIXEL = 1.5
 """Largest magnitude of pixels accepted as [-1, 1]: a bicubic resize may overshoot, pixels from 0 to 255 are refused."""
 
-MODEL_CARD = """---
-{{ card_data }}
-{% if loss_networks %}loss_networks: [{{ loss_networks | join(", ") }}]
-{% endif %}---
-
-# A DOVE tokenizer
-
-Turns images into continuous tokens, as many as each image needs, and back:
-
-    from dove import Dove
-    model = Dove.from_pretrained("this folder, or its id on the hub")
-    tokens = model.encode(images, num_tokens="auto")
-    images = model.decode(tokens)
-"""
+MODEL_CARD = (files("dove") / "configs" / "model_card.md").read_text(encoding="utf-8")
+"""Template of the README.md of a checkpoint folder."""
 
 
 def check_images(images: Tensor, side: int) -> None:

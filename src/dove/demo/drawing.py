@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 from matplotlib import rc_context
@@ -35,25 +36,7 @@ DIVIDER = (
     'aria-label="where the original ends and the rebuilt picture begins" '
     "oninput=\"document.documentElement.style.setProperty('--at',this.value+'%')\"><span>rebuilt</span></label>"
 )
-CSS = f"""
-.gradio-container {{ max-width: 1240px !important; width: 100%; margin: auto;
-  --link-text-color: {ACCENT}; --link-text-color-hover: {ACCENT}; }}
-#pictures, #pictures > div, #divider, #divider > div, #curve, #curve > div {{ padding: 0 !important; }}
-.pair {{ position: relative; overflow: hidden; border-radius: 8px; line-height: 0; touch-action: pan-y;
-  cursor: ew-resize; user-select: none; background: var(--background-fill-secondary); }}
-.pair img {{ width: 100%; image-rendering: pixelated; pointer-events: none; }}
-.pair .rebuilt, .pair svg {{ position: absolute; inset: 0; width: 100%; height: 100%; }}
-.pair .rebuilt {{ clip-path: inset(0 0 0 var(--at, 50%)); }}
-.pair svg {{ display: var(--map, none); pointer-events: none; }}
-.pair::after {{ content: ""; position: absolute; top: 0; bottom: 0; left: calc(var(--at, 50%) - 1px); width: 2px;
-  background: white; box-shadow: 0 0 3px black; }}
-.divider {{ display: flex; gap: 12px; align-items: center; color: var(--body-text-color); font-size: 14px; }}
-.divider input {{ flex: 1; min-width: 0; accent-color: {ACCENT}; }}
-.curve svg {{ width: 100%; height: auto; display: block; }}
-.curve, .curve p {{ color: var(--body-text-color); }}
-.hint {{ padding: 64px 16px; text-align: center; line-height: 1.5; border: 1px dashed var(--border-color-primary);
-  border-radius: 8px; color: var(--body-text-color-subdued); }}
-"""
+CSS = (files("dove.demo") / "page.css").read_text(encoding="utf-8").replace("ACCENT", ACCENT)
 
 
 def pair(encoded: Encoded, rebuilt: Rebuilt) -> str:

@@ -1,36 +1,17 @@
 """The page of the paper's claims in Markdown: a line for each claim, the rows that were measured, and where they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from statistics import mean
 from typing import Any
+
+import yaml
 
 from dove.paper.claims import Claim, Column, Comparison, Outcome, claim_of, judge
 from dove.paper.reports import COSINES, FLAT, LEAST_GAIN, Reports
 
-INTRODUCTION = """\
-# The paper's claims, measured
-
-Made by `dove paper claims` from reports of `dove paper evaluate bench`: all systems of the paper at 32 px and about 1.5 million
-parameters, on the same images, each from random weights. Lengths are 8 to 64 tokens where the paper has 32 to 256. A verdict
-here is about this size alone: the paper trains about two hundred times as many parameters on ImageNet."""
+TEXTS: dict[str, str] = yaml.safe_load((files("dove.paper") / "claims_page.yaml").read_text(encoding="utf-8"))
 SECOND = "DOVE+"
-SECOND_INTRODUCTION = """\
-## The same of DOVE+
-
-DOVE+ has the paper's layout and this project's losses: random prefixes, and lengths by a predicted quality in the place of
-Eq. 3. What the paper claims of DOVE is asked of it here as far as it was measured; that confirms or refutes nothing of the
-paper."""
-RULES = f"""\
-## How a verdict comes about
-
-A difference counts only where it exceeds its margin. Of one seed that is twice the column's margin below; of several seeds it
-is that margin or the greatest spread between seeds, whichever is larger. *Holds*: the rule is met by at least the margin
-everywhere. *Does not hold*: somewhere it is missed by at least the margin. *Not told apart*: anything else. A model less than
-{LEAST_GAIN:g} dB above the flat colour at its greatest length has not learned, and no verdict uses it. `fd_efficientnet`, the
-Frechet distance of EfficientNet-Lite0's features, stands for the FID: no row of the bench has that network in its losses.
-
-A claim that quality rises holds where the last length beats the first by the margin and no length is worse than the one before
-by as much."""
 TABLE_COLUMNS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -47,12 +28,12 @@ def write_page(
     """Write the page."""
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
     lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
-    parts = [INTRODUCTION, markdown_table(heads, lines)]
+    parts = [TEXTS["introduction"], markdown_table(heads, lines)]
     second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model == "DOVE"]
     judged = [(claim, judge(claim, columns, reports)) for claim in second]
     if more := [claim_line(claim, outcome, reports) for claim, outcome in judged if outcome.comparisons]:
-        parts += [SECOND_INTRODUCTION, markdown_table(heads, more)]
-    parts += [RULES, "\n".join(decisions(claims, columns))]
+        parts += [TEXTS["second"], markdown_table(heads, more)]
+    parts += [TEXTS["rules"].format(least_gain=LEAST_GAIN), "\n".join(decisions(claims, columns))]
     if models := reports.models():
         parts += ["## What was measured", markdown_table(*measured_rows(models, reports))]
         parts += ["\n\n".join([*unlearned_lines(models, reports), *below_cosines_lines(models, reports)])]
