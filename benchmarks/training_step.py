@@ -36,8 +36,8 @@ from dove.models import transformer
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig
 from dove.training.objectives import DoveObjective, PrefixObjective, Step
-from dove.training.optimizers import make_adamw
 from dove.training.presets import PRESETS
+from dove.training.trainer import make_adamw
 
 VARIANTS = {
     "plain fp32": "everything in fp32, the perceptual network as it lies, torch's fused attention and its usual AdamW",

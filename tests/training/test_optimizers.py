@@ -4,7 +4,7 @@ import torch
 
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig
-from dove.training.optimizers import make_adamw
+from dove.training.trainer import make_adamw
 
 
 def moved(model: Dove, optimizer: torch.optim.AdamW) -> set[str]:

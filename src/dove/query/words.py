@@ -37,11 +37,6 @@ class QueryTokens:
         """Move to a device."""
         return QueryTokens(self.ids.to(device), self.mask.to(device))
 
-    @property
-    def asked(self) -> Bool[Tensor, " B"]:
-        """True where the query is not null."""
-        return self.mask.any(1)
-
 
 def is_null(query: str | None) -> bool:
     """Return True if a query asks for the whole image.

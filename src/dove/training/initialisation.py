@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
-from dove.baselines.titok import TiTok, TwoStageTiTok, make_titok
+from dove.baselines.titok import TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.errors import UserError
@@ -20,22 +20,12 @@ from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
-from dove.training.baseline_config import (
-    MaskgitVQGANTrainConfig,
-    PaintingTrainConfig,
-    TiTokTrainConfig,
-    TwoStageTrainConfig,
-)
-from dove.training.config import TokenizerTrainConfig, VQGANTrainConfig
+from dove.training.baseline_config import MaskgitVQGANTrainConfig, PaintingTrainConfig, TwoStageTrainConfig
+from dove.training.config import TokenizerTrainConfig
 
 Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
 """Function that loads some training images in [-1, 1], to compute weights from; None where a run resumes, whose weights
 come from its checkpoint."""
-
-
-def initialise_vqgan(config: VQGANTrainConfig, _sample: Sample) -> VQGAN:
-    """Make DOVE's VQGAN with random weights."""
-    return VQGAN(config.model)
 
 
 def initialise_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
@@ -117,11 +107,6 @@ def initialise_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -
     entries = vqgan.quantize.embedding.weight
     latents = vqgan.encode((images[: len(entries)] + 1) / 2).flatten(0, 1)
     entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
-
-
-def initialise_titok(config: TiTokTrainConfig, _sample: Sample) -> TiTok:
-    """Make a single-stage TiTok with random weights."""
-    return make_titok(config.model)
 
 
 def initialise_titok_codes(config: TwoStageTrainConfig, _sample: Sample) -> TwoStageTiTok:

@@ -174,15 +174,14 @@ class VQGANObjective(CodebookObjective):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the loss of a batch of images in [-1, 1]; it is the same at every step."""
-        images = batch
-        latents = self.model.encode(images)
+        latents = self.model.encode(batch)
         quantized, codebook_loss, ids = self.model.quantize(latents)
         moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
-        continuous = round(self.config.loss.continuous * len(images))
+        continuous = round(self.config.loss.continuous * len(batch))
         mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
         reconstruction = self.model.decode(mixed)
-        terms = self.reconstruction_terms(reconstruction, images)
+        terms = self.reconstruction_terms(reconstruction, batch)
         loss = terms["rec"].mean() + self.config.loss.codebook * codebook_loss
         metrics = {name: term.detach().mean() for name, term in terms.items()}
         metrics |= {"codebook": codebook_loss.detach(), **code_metrics(ids, moved)}
@@ -253,11 +252,10 @@ class DoveObjective(EOSObjective[Tensor]):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the loss of a batch of images in [-1, 1] at their predicted lengths."""
-        images = batch
-        output = self.model.generate(images)
+        output = self.model.generate(batch)
         lengths = Auto().lengths(output.eos)
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
-        terms = self.reconstruction_terms(reconstruction, images)
+        terms = self.reconstruction_terms(reconstruction, batch)
         rec = terms["rec"]
         eos = self._eos_loss(output.eos.probability, lengths, rec, step)
         weight = self.eos_weight(step)
@@ -319,16 +317,15 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the loss of a batch of images in [-1, 1] at random lengths."""
-        images = batch
         loss, draws = self.config.loss, self.draws(step)
-        lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws)
-        lengths = lengths.to(images.device)
-        output = self.model.generate(images, int(lengths.max()))
+        lengths = draw_lengths(len(batch), self.model.max_tokens, loss.caps, loss.cap_shares, draws)
+        lengths = lengths.to(batch.device)
+        output = self.model.generate(batch, int(lengths.max()))
         tokens = Tokens.cut(output.sample(), lengths)
         reconstruction = self.model.reconstruct_from(tokens)
-        terms = self.log_terms(reconstruction, images, draws)
-        errors = prediction_errors(output.eos, lengths, psnr(reconstruction.detach(), images), terms["perceptual"])
-        aligned = self.alignment(output, tokens, images) if self.alignment else {}
+        terms = self.log_terms(reconstruction, batch, draws)
+        errors = prediction_errors(output.eos, lengths, psnr(reconstruction.detach(), batch), terms["perceptual"])
+        aligned = self.alignment(output, tokens, batch) if self.alignment else {}
         total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
         divergence = output.divergence().mean()
         total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence

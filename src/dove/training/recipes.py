@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dove.baselines.titok import make_titok
 from dove.data.dataset import ImageDataset
+from dove.models.vqgan import VQGAN
 from dove.training import initialisation
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
@@ -62,13 +64,13 @@ def _titok_codes(config: TwoStageTrainConfig, model: Any) -> Objective[Tensor]:
 
 
 RECIPES: dict[type[TrainConfig], Recipe] = {
-    VQGANTrainConfig: Recipe(initialisation.initialise_vqgan, VQGANObjective, _own),
+    VQGANTrainConfig: Recipe(lambda config, _sample: VQGAN(config.model), VQGANObjective, _own),
     DoveTrainConfig: Recipe(initialisation.initialise_dove, DoveObjective, _in_vqgan),
     PrefixTrainConfig: Recipe(initialisation.initialise_dove, PrefixObjective, _in_vqgan),
     QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, _in_vqgan, prepare_queries),
     QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, _in_vqgan, prepare_queries),
     MaskgitVQGANTrainConfig: Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective, _own),
-    TiTokTrainConfig: Recipe(initialisation.initialise_titok, QuantizedObjective, _own),
+    TiTokTrainConfig: Recipe(lambda config, _sample: make_titok(config.model), QuantizedObjective, _own),
     TiTokCodesTrainConfig: Recipe(initialisation.initialise_titok_codes, _titok_codes, _own),
     TiTokPixelsTrainConfig: Recipe(initialisation.initialise_titok_pixels, TiTokPixelsObjective, _own),
     ALITCodesTrainConfig: Recipe(initialisation.initialise_alit_codes, ALITCodesObjective, _in_vqgan),

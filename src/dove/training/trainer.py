@@ -19,13 +19,12 @@ from dove.data.dataset import ImageDataset
 from dove.data.loader import loader_watched
 from dove.errors import UserError
 from dove.training.batches import Batches
-from dove.training.config import TrainConfig
+from dove.training.config import OptimConfig, TrainConfig
 from dove.training.finite import FiniteGuard
 from dove.training.layout import gather, make_layout
 from dove.training.log import TrainingLog
 from dove.training.memory import checkpoint_activations, memory_watched
 from dove.training.objectives import Objective, Step, StepResult
-from dove.training.optimizers import make_adamw
 from dove.training.processes import loader_processes
 from dove.training.schedule import images_per_step, learning_rate
 from dove.training.state import BackgroundWriter, checkpoints, load_state, remove_scraps, save_state
@@ -300,6 +299,16 @@ def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
         torch._foreach_lerp_(average, current, 1 - min(decay, (1 + done) / (10 + done)))
 
     return update
+
+
+def make_adamw(config: OptimConfig, parameters: list[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only, as biases, gains and position vectors have no reason to be small."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
