@@ -1,4 +1,4 @@
-"""Rebuild sample photos with the shipped checkpoint: 4, 16, 64 and as many tokens as each photo needs.
+"""Rebuild sample photos with the shipped checkpoint: 1, 4, 16 and as many tokens as each photo needs.
 
 The photos come with scikit-image and scikit-learn; a patch of plain sky is cut from one of them, because the point is how
 differently a simple and a complex picture are treated. Writes results/demo.png and results/demo.json.
@@ -41,5 +41,5 @@ def collect(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     photos = collect(OUTPUT / "photos")
-    arguments = ["--num-tokens", "4", "16", "64", "auto", "--output", str(OUTPUT / "demo.png")]
+    arguments = ["--num-tokens", "1", "4", "16", "auto", "--output", str(OUTPUT / "demo.png")]
     sys.exit(main(["reconstruct", *photos, *arguments, "--json", str(OUTPUT / "demo.json")]))

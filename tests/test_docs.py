@@ -1,6 +1,7 @@
 """The documentation: every command in it is one that the parser takes, every `make` target exists, its snippets run."""
 
 import functools
+import json
 import re
 import shlex
 from importlib import import_module
@@ -98,3 +99,12 @@ def test_snippets_run(
     assert found
     for snippet in found:
         exec(compile(snippet, page, "exec"), {})
+
+
+def test_names_that_notebooks_import_exist() -> None:
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for module, names in re.findall(r"^from (dove[\w.]*) import (.+)$", source, re.MULTILINE):
+            for name in names.split(", "):
+                assert hasattr(import_module(module), name), f"{notebook.name}: {module}.{name}"

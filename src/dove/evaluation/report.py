@@ -76,8 +76,9 @@ def summarise_provenance(origin: Mapping[str, Any]) -> str:
     data = ", ".join(f"{item['images']} images {item['sha256'][:12]}" for item in origin["data"].values())
     commit = (origin["commit"] or "unknown")[:12]
     packages = origin["versions"]
+    of_data = f"{data} · " if data else ""  # speed reads none
     return (
-        f"commit {commit} · {models} · {data} · seed {origin['seed']} · dove {packages['dove']}, "
+        f"commit {commit} · {models} · {of_data}seed {origin['seed']} · dove {packages['dove']}, "
         f"torch {packages.get('torch')} · {origin['hardware']['device']} · {origin['seconds']:g} s"
     )
 

@@ -10,7 +10,7 @@ from dove.evaluation.plots import legend_below, looks, panels, short_name, style
 PANELS = {
     "encode_images_per_second": ("Encoding", "images per second", 1.0),
     "decode_images_per_second": ("Decoding", "images per second", 1.0),
-    "lm_multiply_adds": ("Encoder and language model", "multiply-adds an image (10¹²)", 1e12),
+    "lm_multiply_adds": ("Encoder and language model", "multiply-adds (10¹²)", 1e12),
 }  # Column: title, axis label and unit
 
 
