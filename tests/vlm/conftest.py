@@ -69,7 +69,7 @@ def training(
         output=str(tmp_path / "run"),
         tokenizer=tokenizer_folder,
         num_tokens=("auto", "prefix", "16"),
-        views=ViewsConfig(count=2, symmetries=True),
+        views=ViewsConfig(count=2, mirror=True),
         scratch=tiny_language_model,
         questions_per_image=1,
         optim=OptimConfig(lr=1e-3, warmup_steps=2, ema_decay=0.5),

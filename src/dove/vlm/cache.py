@@ -23,7 +23,7 @@ from dove.vlm.config import PREFIX, ViewsConfig
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels, load_view
 
 BATCH_SIZE = 64
-SAMPLE = 64  # Images that a connector's start is fitted to
+SAMPLE = 256  # Images that a connector's start is fitted to
 
 
 class TokenCache:
@@ -133,14 +133,10 @@ def _encode(
     return sequences
 
 
-def sample_tokens(
-    tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], request: str
-) -> Float[Tensor, "n D"]:
-    """Kept tokens of some images from all over the source."""
+def sample_tokens(tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse]) -> Float[Tensor, "M K D"]:
+    """All tokens of some images from all over the source."""
     some = list(dict.fromkeys(glimpses))
     some = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
     pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in some])
-    tokens = encode_glimpses(
-        tokenizer, pixels.to(device_of(tokenizer)), [request], [glimpse.query for glimpse in some]
-    )[0]
-    return tokens.values[tokens.mask]
+    queries = [glimpse.query for glimpse in some]
+    return encode_glimpses(tokenizer, pixels.to(device_of(tokenizer)), [PREFIX], queries)[0].values

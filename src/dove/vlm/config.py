@@ -47,8 +47,8 @@ class ViewsConfig:
 
     count: int = 1
     """Views of every image, the image itself among them."""
-    symmetries: bool = False
-    """Turn by quarters and mirror; wrong where questions speak of left and right or of writing."""
+    mirror: bool = False
+    """Mirror half of the views; wrong where questions speak of left and right or of writing."""
     zoom_out: float = 1.5
     """The picture goes somewhere onto a square of up to so many times its side."""
 

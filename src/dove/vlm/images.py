@@ -19,7 +19,6 @@ from dove.tokens import Tokens
 from dove.vlm.config import PREFIX, ViewsConfig
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour, as in LLaVA
-DIHEDRAL = (None, *Image.Transpose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +55,10 @@ def square_pixels(image: Image.Image, image_size: int) -> Float[Tensor, "3 S S"]
 
 
 def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generator) -> Image.Image:
-    """A square picture turned or mirrored, then smaller and elsewhere on a larger square of its border's colours."""
-    symmetry, zoom, left, upper = rng.random(4).tolist()
-    transpose = DIHEDRAL[int(symmetry * len(DIHEDRAL))] if config.symmetries else None
-    if transpose is not None:
-        image = image.transpose(transpose)
+    """A square picture, mirrored or not, smaller and elsewhere on a larger square of its border's colours; nothing is cropped."""
+    side, zoom, left, upper = rng.random(4).tolist()
+    if config.mirror and side < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     extra = round(image.width * (config.zoom_out - 1) * zoom)
     x, y = round(left * extra), round(upper * extra)
     pixels = np.pad(np.asarray(image), ((y, extra - y), (x, extra - x), (0, 0)), mode="edge")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dove.errors import UserError
@@ -19,34 +19,44 @@ from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
 
 
 class Connector(nn.Sequential):
-    """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear, on standardised tokens."""
+    """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear, on standardised tokens.
+
+    A learned bias of each of the K places is added to what the first layer gives.
+    """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, token_dim: int, hidden_size: int):
+    def __init__(self, token_dim: int, max_tokens: int, hidden_size: int):
         super().__init__(nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
-        self.register_buffer("mean", torch.zeros(token_dim))
-        self.register_buffer("deviation", torch.ones(token_dim))
+        self.places = nn.Parameter(torch.zeros(max_tokens, hidden_size))
+        self.register_buffer("mean", torch.zeros(max_tokens, token_dim))
+        self.register_buffer("deviation", torch.ones(max_tokens, token_dim))
 
-    def forward(self, tokens: Float[Tensor, "n D"]) -> Float[Tensor, "n H"]:
-        """Project tokens of (n, D) numbers to hidden states of shape (n, H)."""
+    def forward(self, tokens: Float[Tensor, "n D"], places: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
+        """Project tokens of (n, D) numbers, each at its place from 0 to K - 1, to hidden states of shape (n, H)."""
+        first, activation, last = self
         # Not taken up into the first layer: in bf16 the differences between images would be lost beside the mean.
-        hidden = (tokens - self.mean) / self.deviation
-        for layer in self:
-            hidden = layer(hidden)
+        standardised = (tokens - self.mean[places]) / self.deviation[places]
+        hidden: Tensor = last(activation(first(standardised) + self.places[places]))
         return hidden
 
     @torch.no_grad()
-    def standardise(self, tokens: Float[Tensor, "n D"]) -> None:
-        """Give every dimension of the tokens mean 0 and deviation 1 from here on.
+    def standardise(self, tokens: Float[Tensor, "M K D"]) -> None:
+        """Give every dimension of the tokens at every place mean 0 and standard deviation 1 from here on.
 
-        What all images share and what tells a token's place fill a few dimensions with large values, in which the
+        Tokens in descending order of importance differ from place to place by orders of magnitude, in which the
         differences between images would drown.
+
+        Args:
+            tokens: all K of M images, of which two or more are needed to change anything.
         """
+        if len(tokens) < 2:
+            return
         deviation = tokens.std(0)
+        least = 0.1 * deviation.mean(1, keepdim=True) + 1e-6  # what is the same in all images says nothing
         self.mean.copy_(tokens.mean(0))
-        self.deviation.copy_(deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6))  # a constant one says nothing
+        self.deviation.copy_(deviation.maximum(least))
 
 
 class VisionLanguageModel(nn.Module):
@@ -65,7 +75,8 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.config, self.text_tokenizer = config, text_tokenizer
         self.language_model = language_model
-        self.connector = Connector(config.token_dim, language_model.get_input_embeddings().embedding_dim)
+        hidden_size = language_model.get_input_embeddings().embedding_dim
+        self.connector = Connector(config.token_dim, config.max_tokens, hidden_size)
         self.writer = PromptWriter(
             text_tokenizer, config.prompt, blind=config.blind, name=config.language_model or "the language model"
         )
@@ -97,7 +108,7 @@ class VisionLanguageModel(nn.Module):
             return words
         weight = self.connector[0].weight
         assert isinstance(weight, Tensor)
-        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype))
+        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype), tokens.mask.nonzero()[:, 1])
         places = layout.image_positions[..., None].expand_as(words)
         return words.masked_scatter(places, seen.to(words.dtype))
 

@@ -219,8 +219,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     model = build_model(config, subject, training.texts)
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
     if subject is not None and glimpses:
-        sample = sample_tokens(subject.tokenizer, training.images, glimpses, config.num_tokens[0])
-        model.connector.standardise(sample.cpu())
+        model.connector.standardise(sample_tokens(subject.tokenizer, training.images, glimpses).cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if process.is_main_process:
