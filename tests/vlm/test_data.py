@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,10 +16,13 @@ from PIL import Image
 from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.batch import NOT_LEARNED, lay_out
+from dove.vlm.cache import TokenCache
 from dove.vlm.config import ViewsConfig, VLMTrainConfig
 from dove.vlm.data import Conversation, Conversations, open_conversations, some_questions
 from dove.vlm.images import Glimpse, pad_to_square, random_view
+from dove.vlm.model import VisionLanguageModel
 from dove.vlm.questions import open_questions
+from dove.vlm.samples import Collator
 from dove.vlm.text import IMAGE_ID, Encoded, Turn
 
 
@@ -237,3 +241,19 @@ def test_balance_evens_out_answers() -> None:
         VLMTrainConfig(preset="vlm-tiny", answer_balance=1.0)
     with pytest.raises(UserError, match="at least 0"):
         VLMTrainConfig(preset="vlm-tiny", answer_balance=-1.0, questions_per_image=2)
+
+
+def test_a_batch_has_one_length_policy(training: VLMTrainConfig, vlm: VisionLanguageModel) -> None:
+    config = replace(training, num_tokens=("auto", "16"), views=ViewsConfig())
+    conversations = open_conversations(config.data)
+    glimpses = [item.glimpses[0] for item in conversations.items]
+    values = {"auto": torch.zeros(48, 24), "16": torch.zeros(24 * 16, 24)}
+    cache = TokenCache(glimpses, values, {"auto": [2] * 24, "16": [16] * 24}, 16)
+    collate = Collator(config, vlm.writer, conversations, 16, cache)
+    drawn = set()
+    for seed in range(12):
+        tokens = collate([(item, 100 * seed + number) for number, item in enumerate(conversations.items[:6])]).tokens
+        assert tokens is not None
+        assert len(tokens.lengths.unique()) == 1
+        drawn.add(int(tokens.lengths[0]))
+    assert drawn == {2, 16}

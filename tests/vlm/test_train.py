@@ -68,7 +68,8 @@ def test_resuming_equals_never_stopping_bit_for_bit(
 def test_two_processes_train_like_one_with_twice_the_batch(
     sharding: str, training: VLMTrainConfig, tmp_path: Path
 ) -> None:
-    one = replace(training, run=replace(training.run, steps=3, batch_size=8))
+    # Each process draws its batch's length policy.
+    one = replace(training, num_tokens=("prefix",), run=replace(training.run, steps=3, batch_size=8))
     run_vlm_training(one)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dove"]
     arguments = ["vlm", "train", "--config", str(Path(one.output) / "config.yaml"), "--output", str(tmp_path / "two")]

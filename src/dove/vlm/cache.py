@@ -78,7 +78,7 @@ def open_cache(
     names = list(dict.fromkeys(stored_name(request, capacity) for request in requests))
     for name in names:
         parse_length_policy(name, capacity)
-    recipe = [subject.sha256, hash_images(images), [[one.index, one.query] for one in wanted], names, repr(views), seed]
+    recipe = [subject.sha256, hash_images(images), [[one.index, one.query] for one in wanted], repr(views), seed]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
     if file and Path(file).is_file():
         return _load(Path(file), key, wanted, names, capacity)
@@ -95,7 +95,8 @@ def open_cache(
 def _load(file: Path, key: str, glimpses: Sequence[Glimpse], names: Sequence[str], capacity: int) -> TokenCache:
     try:
         with safe_open(file, "pt") as stored:
-            if (stored.metadata() or {}).get("key") != key:
+            known = {name.removeprefix("values.") for name in stored.keys()}  # noqa: SIM118
+            if (stored.metadata() or {}).get("key") != key or not known.issuperset(names):
                 raise UserError(
                     f"{file} holds tokens of another tokenizer, other images or other settings; name another file"
                 )

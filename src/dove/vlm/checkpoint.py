@@ -31,6 +31,7 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
             num_attention_heads=config.num_heads,
             intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_positions,
+            initializer_range=config.hidden_size**-0.5,
             bos_token_id=text_tokenizer.bos_token_id,
             eos_token_id=text_tokenizer.eos_token_id,
             pad_token_id=text_tokenizer.pad_token_id,

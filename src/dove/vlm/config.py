@@ -101,7 +101,7 @@ class VLMTrainConfig(TrainConfig):
     tokenizer: str = "dove-tiny"
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
     num_tokens: tuple[str, ...] = ("auto",)
-    """Length policies; each image of each step draws one. ``prefix`` is a random number of tokens."""
+    """Length policies; each batch draws one. ``prefix`` is a random number of tokens for each image."""
     query: str = "null"
     """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     cache_tokens: bool = True

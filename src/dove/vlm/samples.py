@@ -79,12 +79,14 @@ class Collator:
         self.weights = conversations.answer_weights(config.answer_balance)
 
     def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
-        """Make a batch of conversations with their seeds."""
+        """Make a batch of conversations with their seeds; one length policy for all, as a batch is padded to its longest."""
         most = self.config.questions_per_image
         samples = [(some_questions(item, most, self.weights, seed), seed) for item, seed in samples]
         encoded = tuple(encode_conversation(self.writer, item) for item, _ in samples)
         keys = tuple(item.key for item, _ in samples)
-        seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, seed)]
+        requests = self.config.num_tokens
+        request = requests[int(np.random.default_rng([samples[0][1], 2]).integers(len(requests)))]
+        seen = [(glimpse, draw) for item, seed in samples for glimpse, draw in self._draws(item, request, seed)]
         if not seen or self.writer.blind:
             return AnswerBatch(conversations=encoded, keys=keys)
         draws = tuple(draw for _, draw in seen)
@@ -99,11 +101,10 @@ class Collator:
         )
         return AnswerBatch(conversations=encoded, keys=keys, pixels=pixels, draws=draws, queries=queries)
 
-    def _draws(self, item: Conversation, seed: int) -> list[tuple[Glimpse, Draw]]:
+    def _draws(self, item: Conversation, request: str, seed: int) -> list[tuple[Glimpse, Draw]]:
         rng = np.random.default_rng(seed)
         drawn = []
         for glimpse in item.glimpses:
-            request = self.config.num_tokens[int(rng.integers(len(self.config.num_tokens)))]
             view, share = int(rng.integers(self.config.views.count)), float(rng.random())
             drawn.append((glimpse, Draw(request=request, view=view, share=share)))
         return drawn

@@ -72,12 +72,10 @@ class AnswerObjective(Objective[AnswerBatch]):
         return {}
 
     def _encode(self, batch: AnswerBatch, pixels: Tensor) -> Tokens:
-        """Tokens of each image by its own length policy."""
-        requests = tuple(dict.fromkeys(draw.request for draw in batch.draws))
-        found = encode_glimpses(self.model.tokenizer, pixels, requests, batch.queries)
-        by_request = dict(zip(requests, (tokens.ragged() for tokens in found), strict=True))
-        rows = [draw.cut(by_request[draw.request][number]) for number, draw in enumerate(batch.draws)]
-        return Tokens.from_ragged(rows, found[0].values.shape[1])
+        """Tokens of all images by the batch's length policy."""
+        tokens = encode_glimpses(self.model.tokenizer, pixels, [batch.draws[0].request], batch.queries)[0]
+        rows = [draw.cut(sequence) for draw, sequence in zip(batch.draws, tokens.ragged(), strict=True)]
+        return Tokens.from_ragged(rows, tokens.values.shape[1])
 
 
 class AnswerTrainer(Trainer):
