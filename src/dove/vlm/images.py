@@ -55,7 +55,7 @@ def square_pixels(image: Image.Image, image_size: int) -> Float[Tensor, "3 S S"]
 
 
 def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generator) -> Image.Image:
-    """A square picture, mirrored or not, smaller and elsewhere on a larger square of its border's colours; nothing is cropped."""
+    """A square picture, mirrored or not, smaller, on a larger square of its border's colours: nothing is cropped."""
     side, zoom, left, upper = rng.random(4).tolist()
     if config.mirror and side < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
