@@ -15,7 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 def plot_by_length(rows: Rows, majority: float) -> bytes:
     """Plot accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     with style():
-        figure, (axes,) = panels(1, 1, width=5.6, height=3.8)
+        figure, (axes,) = panels(1, 1, width=6.4, height=4.0)
         for model, own, look in _by_model(rows):
             fixed = sorted((row["mean_length"], row["top1"], row["top1_stderr"]) for row in own if _is_fixed(row))
             if fixed:
@@ -36,7 +36,7 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
     models = _by_model(rows)
     step = 0.8 / len(models)
     with style():
-        figure, (axes,) = panels(1, 1, width=max(5.6, 1.1 * len(layers) + 2), height=3.8)
+        figure, (axes,) = panels(1, 1, width=max(6.4, 1.1 * len(layers) + 2), height=4.0)
         for number, (model, own, look) in enumerate(models):
             places = [layers.index(_layer(row)) + (number + 0.5) * step - 0.4 for row in own]
             errors = [row["top1_stderr"] for row in own]

@@ -194,7 +194,9 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
         figure, (panel,) = panels(1, 1, width=6.4, height=4.4)
         for name, look in looks(lines).items():
             dashes = {} if "," in name else {"linestyle": "--"}
-            panel.plot(*zip(*sorted(lines[name]), strict=True), **look | dashes, label=name)
+            panel.plot(
+                *zip(*sorted(lines[name]), strict=True), **look | dashes, label=name.replace(", 1 tokens", ", 1 token")
+            )
         panel.set_xscale("log", base=2)
         ticks = [2**power for power in range(4, 14) if _within(2**power, rows)]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
