@@ -287,7 +287,7 @@ def test_a_rehearsal_takes_nothing_of_the_user_s(tmp_path: Path, capsys: pytest.
     assert sum("torchrun --standalone --nproc-per-node 2" in line for line in lines) == sum(
         line.startswith(("$ dove train", "$ dove vlm train")) for line in lines
     )
-    assert "not rehearsed: FID and LPIPS" in shown
+    assert "not rehearsed: FID, LPIPS and DreamSim" in shown
     assert not [*tmp_path.iterdir()]
 
 

@@ -1,7 +1,9 @@
 """Metrics by frozen networks: columns, what is measured once, and what is left out."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -147,3 +149,40 @@ def test_a_card_or_a_config_knows_the_networks(desk, tmp_path):
     (desk / "model" / "README.md").write_text("---\nloss_networks: {broken\n---\n")
     assert loss_networks(desk / "model") is None
     assert loss_networks(tmp_path / "missing") is None
+
+
+class Package(ModuleType):
+    """The package dreamsim with a network of the mean colours."""
+
+    def dreamsim(self, *, pretrained: bool, device: str, cache_dir: str) -> tuple[nn.Module, None]:
+        assert pretrained
+        assert Path(cache_dir).is_dir()
+        network = nn.Linear(1, 1)
+        network.embed = self.embed
+        return network, None
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        assert pixels.shape[1:] == (3, 224, 224)
+        assert 0 <= pixels.min() <= pixels.max() <= 1
+        return pixels.mean((2, 3))
+
+
+def test_dreamsim_is_asked_through_its_package(desk, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "dreamsim", None)
+    assert evaluate(desk, "--num-tokens", "2", "--metrics", "dreamsim") == 2
+    assert "pip install 'dove-encoder[dreamsim]'" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "dreamsim", Package("dreamsim"))
+    assert evaluate(desk, "--num-tokens", "2", "--metrics", "dreamsim") == 0
+    (row,) = rows(desk)
+    model = Dove.from_pretrained(desk / "model")
+    images = ImageProcessor(32)([desk / "photos" / f"{number}.png" for number in range(6)])
+    colours = [(pixels.clamp(-1, 1) + 1).mean((2, 3)) for pixels in (images, model.decode(model.encode(images, 2)))]
+    assert row["dreamsim"] == pytest.approx(1 - torch.cosine_similarity(*colours).mean().item(), abs=2e-3)
+
+
+def test_dreamsim_s_weights_out_of_reach_are_one_line(desk, monkeypatch, capsys):
+    package = Package("dreamsim")
+    monkeypatch.setattr(package, "dreamsim", lambda **_: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setitem(sys.modules, "dreamsim", package)
+    assert evaluate(desk, "--num-tokens", "2", "--metrics", "dreamsim") == 2
+    assert "cannot load DreamSim's weights (no network); run this once with network" in capsys.readouterr().err

@@ -13,9 +13,10 @@ import torch
 from huggingface_hub import metadata_load
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 from yaml import YAMLError
 
-from dove.errors import UserError
+from dove.errors import UserError, one_line
 from dove.evaluation.metrics import require_enough_images
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
@@ -166,6 +167,43 @@ class InceptionMetric(NetworkMetric):
         """See `NetworkMetric.features`."""
         pixels = images.clamp(-1, 1).add(1).mul(127.5).round().div(255)
         return ImageFeatures(pooled=self.network(pixels)[0].flatten(1))
+
+
+class DreamSimMetric(NetworkMetric):
+    """DreamSim, by the package ``dreamsim``: three networks tuned to human judgements, on images scaled to 224 px.
+
+    Args:
+        folder: folder of its weights, downloaded where they are not there.
+        device: device to compute on.
+
+    Raises:
+        UserError: If the package is missing, or the weights cannot be had.
+    """
+
+    distance_name = "dreamsim"
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        try:
+            from dreamsim import dreamsim
+        except ImportError as error:
+            raise UserError("DreamSim needs its package; run: pip install 'dove-encoder[dreamsim]'") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.network, _ = dreamsim(pretrained=True, device=str(device), cache_dir=str(folder))
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"cannot load DreamSim's weights ({one_line(error)}); run this once with network, or copy them to {folder}"
+            ) from error
+
+    @torch.inference_mode()
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
+        """See `NetworkMetric.features`."""
+        pixels = F.interpolate(images.clamp(-1, 1).add(1).div(2), size=(224, 224), mode="bicubic", antialias=True)
+        return ImageFeatures([self.network.embed(pixels.clamp(0, 1))])
+
+    def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
+        """Compute one minus the cosine of both embeddings, (B,)."""
+        return 1 - F.cosine_similarity(reconstruction.maps[0], images.maps[0], dim=-1)
 
 
 def _inception(weights: Path | None) -> torch.nn.Module:

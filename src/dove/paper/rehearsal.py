@@ -21,10 +21,10 @@ WIDTHS = frozenset(
 )  # Settings of models that are divided, where they can be
 PRETRAINED = {"EleutherAI/pythia-70m": "pythia", "mao1207/vqvae-amused": "amused", "lmsys/vicuna-7b-v1.5": "vicuna"}
 """Folders of small models with random weights, by the hub id that they stand for."""
-METRICS = {"fid": "fd_squeezenet", "lpips": "perceptual_squeezenet"}
+METRICS = {"fid": "fd_squeezenet", "lpips": "perceptual_squeezenet", "dreamsim": "perceptual_squeezenet"}
 NOT_REHEARSED = (
     "published weights of VQGAN, TiTok and ALIT: random weights stand for the first, the others are trained",
-    "FID and LPIPS: SqueezeNet with random weights stands for Inception v3 and VGG-16",
+    "FID, LPIPS and DreamSim: SqueezeNet with random weights stands for their networks",
     "Pythia-70M and Vicuna-7B: small models with random weights stand for them",
     "GPUs: two processes on the CPU share a training, over gloo",
 )  # What a rehearsal cannot try, as it has no weights of others and no GPU

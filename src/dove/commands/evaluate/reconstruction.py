@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Metric = Literal[
     "lpips",
     "fid",
+    "dreamsim",
     "perceptual_squeezenet",
     "fd_squeezenet",
     "perceptual_efficientnet",
@@ -115,7 +116,8 @@ def make_metrics(options: ReconstructionOptions, images: int, subjects: "list[Su
 
 def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torch.device") -> "list[NetworkMetric]":
     """Load the networks behind the columns in ``wanted``."""
-    from dove.evaluation.networks import FeatureMetric, InceptionMetric, LpipsMetric, NetworkMetric
+    from dove.evaluation.networks import DreamSimMetric, FeatureMetric, InceptionMetric, LpipsMetric, NetworkMetric
+    from dove.evaluation.report import cache_folder
     from dove.frozen.registry import load_network
 
     metrics: list[NetworkMetric] = []
@@ -129,6 +131,8 @@ def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torc
         metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
         metrics.append(InceptionMetric(options.inception_weights, device))
+    if "dreamsim" in wanted:
+        metrics.append(DreamSimMetric(cache_folder("dreamsim"), device))
     return metrics
 
 
