@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -199,7 +200,8 @@ class DreamSimMetric(NetworkMetric):
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """See `NetworkMetric.features`."""
         pixels = F.interpolate(images.clamp(-1, 1).add(1).div(2), size=(224, 224), mode="bicubic", antialias=True)
-        return ImageFeatures([self.network.embed(pixels.clamp(0, 1))])
+        embed: Any = self.network.embed
+        return ImageFeatures([embed(pixels.clamp(0, 1))])
 
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """Compute one minus the cosine of both embeddings, (B,)."""
