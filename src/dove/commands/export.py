@@ -20,11 +20,12 @@ class ExportOptions:
 
 def run(options: ExportOptions) -> None:
     """Write the file."""
-    from dove.integrations.onnx import export_encoder
+    from dove.integrations.onnx import SUFFIXES, export_encoder
     from dove.tokenizer import Dove
 
     model = Dove.from_pretrained(options.model)
-    print("tracing the encoder, which takes half a minute or so", file=sys.stderr)
+    if options.output.suffix in SUFFIXES:
+        print("tracing the encoder, which takes half a minute or so", file=sys.stderr)
     export_encoder(model, options.output)
     size, tokens, width = model.image_size, model.max_tokens, model.config.token_dim
     print(

@@ -40,6 +40,7 @@ LABELS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "dreamsim": "DreamSim",
     **{f"perceptual_{name}": f"distance by {network}" for name, network in NETWORKS.items()},
     "fid": "FID",
     **{f"fd_{name}": f"Frechet distance\nby {network}" for name, network in NETWORKS.items()},
