@@ -18,7 +18,7 @@ from dove.vlm.images import encode_glimpses, open_picture, square_pixels
 from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
 
 
-class Connector(nn.Sequential):
+class Connector(nn.ModuleList):
     """Image tokens (D wide) to the language model's input space (H wide): linear, GELU, linear, on standardised tokens.
 
     A learned bias of each of the K places is added to what the first layer gives.
@@ -28,7 +28,7 @@ class Connector(nn.Sequential):
     deviation: Tensor
 
     def __init__(self, token_dim: int, max_tokens: int, hidden_size: int):
-        super().__init__(nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+        super().__init__([nn.Linear(token_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)])
         self.places = nn.Parameter(torch.zeros(max_tokens, hidden_size))
         self.register_buffer("mean", torch.zeros(max_tokens, token_dim))
         self.register_buffer("deviation", torch.ones(max_tokens, token_dim))
