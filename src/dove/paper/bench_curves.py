@@ -30,9 +30,9 @@ def read_curves(bench: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def at_most_tokens(line: Mapping[str, int | float]) -> float | None:
-    """Find the PSNR at the greatest fixed number of tokens in a line of metrics; None without any."""
+    """Find the PSNR at the greatest fixed number of tokens, or from all codes, in a line of metrics; None without any."""
     counts = [int(name.removeprefix("psnr/")) for name in line if name.startswith("psnr/") and name[5:].isdigit()]
-    return line[f"psnr/{max(counts)}"] if counts else None
+    return line[f"psnr/{max(counts)}"] if counts else line.get("psnr/quantized")
 
 
 def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | None) -> bytes:

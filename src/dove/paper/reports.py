@@ -49,7 +49,7 @@ class Reports:
     def lengths(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[int]:
         """List the fixed numbers of tokens at which a model has a column, in rising order."""
         matching = [
-            row["num_tokens"]
+            row.get("num_tokens")
             for _, row in self.rows(report, model, key)
             if row.get(column) is not None and all(row.get(name) == value for name, value in where.items())
         ]
