@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage import data
 from sklearn.datasets import load_sample_images
 
@@ -13,6 +13,7 @@ from dove.photos.tiled import reconstruct_tiled, tile_photo
 from dove.processor import ImageProcessor
 from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
+from dove.vlm import VisionLanguageModel
 
 
 def decibels(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -99,3 +100,35 @@ def test_plain_tiles_get_fewer_tokens_than_busy_ones(dove_tiny, request_text, no
     (lengths,) = reconstruct_tiled(dove_tiny, photo, tile_photo(photo, 64, 0), [policy]).lengths
     assert lengths[:, :2].max() < lengths[:, 2:].mean()
     assert lengths[:, :2].mean() < 0.6 * lengths[:, 2:].mean()
+
+
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 128, 0)}
+
+
+@pytest.fixture(scope="module")
+def drawings() -> list[tuple[str, str, Image.Image]]:
+    """A circle and a rectangle of each colour, at two places: name of the colour, name of the shape, picture."""
+    found = []
+    for colour, rgb in COLOURS.items():
+        for left in (8, 26):
+            for shape in ("circle", "rectangle"):
+                picture = Image.new("RGB", (256, 256), (238, 253, 247))
+                draw = ImageDraw.Draw(picture)
+                corners = (4 * left, 80, 4 * left + 56, 136)
+                (draw.ellipse if shape == "circle" else draw.rectangle)(corners, fill=rgb)
+                found.append((colour, shape, picture.resize((64, 64), Image.Resampling.BICUBIC)))
+    return found
+
+
+@pytest.mark.parametrize("length", ["auto", 64])
+def test_the_language_model_sees_colours_and_shapes_through_the_tokens(drawings, length):
+    vlm = VisionLanguageModel.from_pretrained("vlm-tiny", device="cpu")
+    colours = [
+        vlm.ask(picture, "what color is the shape?", num_tokens=length) == colour for colour, _, picture in drawings
+    ]
+    shapes = [
+        vlm.ask(picture, f"what is the {colour} shape?", num_tokens=length) == shape
+        for colour, shape, picture in drawings
+    ]
+    assert sum(colours) >= 7  # guesses among eight give 1.5
+    assert sum(shapes) >= 7  # guesses among three give 4

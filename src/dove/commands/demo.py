@@ -40,12 +40,14 @@ class DemoOptions:
 def run(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     require_gradio()
-    from dove.checkpoint import shipped_checkpoints
+    from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, scratch_folder, serve
+    from dove.registry import MODELS
 
     compared = parse_compared(options.compare)
     # The first is what the page begins with; a label of the user's own replaces a shipped name.
-    names = {options.model: options.model} | {name: name for name in shipped_checkpoints()} | compared
+    tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in MODELS]
+    names = {options.model: options.model} | {name: name for name in tokenizers} | compared
     models = {label: load_for_page(source, options.device) for label, source in names.items()}
     with scratch_folder() as folder:
         demo = Demo(models=models, checkpoints=names, folder=Path(folder))
