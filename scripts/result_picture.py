@@ -87,14 +87,18 @@ def rebuild(name: str, images: torch.Tensor, lengths: Sequence[int | str]) -> li
     return cells
 
 
+def run_dove(*arguments: str) -> None:
+    """Run a command of dove, which must succeed."""
+    if status := main([*arguments]):
+        raise RuntimeError(f"dove {' '.join(arguments)} ended with status {status}")
+
+
 def figure(number: int, made: str) -> Callable[[Path], Image.Image]:
     """Give the function that reruns a figure of the paper on the photos in a folder and reads the picture it made."""
 
     def run(folder: Path) -> Image.Image:
         photos = write_photos(folder / "photos")
-        status = main(["paper", "run", f"figure{number}", "--data", str(photos), "--output", str(folder)])
-        if status:
-            raise RuntimeError(f"figure {number} ended with status {status}")
+        run_dove("paper", "run", f"figure{number}", "--data", str(photos), "--output", str(folder))
         with Image.open(folder / made) as picture:
             return picture.convert("RGB")
 
@@ -111,7 +115,7 @@ def examples(folder: Path) -> Image.Image:
                 for left in range(0, photo.width - CUT + 1, CUT):
                     piece = photo.convert("RGB").crop((left, top, left + CUT, top + CUT))
                     piece.save(photos / f"{name}-{top}-{left}.png")
-    main(["evaluate", "lengths", "--data", str(photos), "--output", str(folder)])
+    run_dove("evaluate", "lengths", "--data", str(photos), "--output", str(folder))
     with Image.open(folder / "lengths-examples.png") as picture:
         return picture.convert("RGB")
 
