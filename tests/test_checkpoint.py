@@ -267,3 +267,11 @@ def test_a_checkpoint_of_the_older_layout_says_so(tiny_dove, tmp_path):
         UserError, match=r"older layout \(it has token_basis, token_decoder\).* install the version that"
     ):
         Dove.from_pretrained(tmp_path)
+
+
+def test_weights_of_a_prior_with_gates_are_refused_with_the_version_that_loads_them(tiny_dove, tmp_path):
+    tiny_dove.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors") | {"prior.gate_in": torch.ones(4, 2)}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"older layout \(they have prior.gate_in\).* install the version that"):
+        Dove.from_pretrained(tmp_path)

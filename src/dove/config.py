@@ -99,7 +99,7 @@ class DoveConfig:
     prior: Literal["none", "cosines"] = added("none")
     """Linear code beside the transformers: none, as in the paper, or the cosine transform of the whole picture."""
     prior_numbers: int = added(0)
-    """Numbers P of each token that hold cosine coefficients; the other D - P are learned."""
+    """Numbers P of the first token that hold cosine coefficients; its other D - P are learned. Further tokens hold D."""
     eos_head: Literal["binary", "vocab", "quality"] = "binary"
     """One EOS logit per position; the backbone's vocabulary, of which EOS is one word; or a prediction of the PSNR
     that the tokens so far reach, with EOS where it meets ``quality_target``."""
@@ -128,8 +128,13 @@ class DoveConfig:
 
     @property
     def learned_numbers(self) -> int:
-        """Numbers of a token that the generator computes."""
+        """Numbers of a token that the generator computes, its last ones."""
         return self.token_dim - self.prior_numbers
+
+    @property
+    def learned_tokens(self) -> int:
+        """Number of tokens at the head of a sequence that have learned numbers."""
+        return self.max_tokens if self.prior == "none" else 1
 
 
 def is_retired(name: str) -> bool:

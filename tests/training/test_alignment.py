@@ -1,5 +1,7 @@
 """Alignment: heads learn from hidden states and tokens, and every network that a loss has met is told."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from jaxtyping import Float
@@ -51,6 +53,19 @@ def test_gradients_reach_the_grid_the_timestamps_and_the_tokens(
             assert torch.equal(gradient.abs().amax(-1) > 0, tokens.mask)
 
 
+def test_beside_a_prior_the_learned_numbers_of_the_first_token_alone_are_aligned(
+    tiny_config: DoveConfig, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "load_network", lambda name, weights: Averages())
+    model = Dove(replace(tiny_config, prior="cosines", prior_numbers=8))
+    output = model.generate(images, 6)
+    heads = make_alignment(AlignConfig(network="squeezenet", enlarge=2), model.config)
+    loss = heads(output, Tokens.cut(output.values, torch.tensor([2, 6, 4])), images)["align_tokens"]
+    (gradient,) = torch.autograd.grad(loss, output.values)
+    assert gradient[:, 0, 8:].abs().amin() > 0
+    assert gradient[:, 0, :8].abs().sum() + gradient[:, 1:].abs().sum() == 0
+
+
 def test_heads_learn(aligned: nn.Module, tiny_dove: Dove, images: torch.Tensor) -> None:
     with torch.no_grad():
         output = tiny_dove.generate(images, 4)
@@ -68,7 +83,7 @@ def test_heads_learn(aligned: nn.Module, tiny_dove: Dove, images: torch.Tensor) 
 
 def test_means_leave_out_what_is_cut() -> None:
     values = torch.arange(12.0).view(2, 3, 2)
-    found = masked_mean(values, Tokens(values, torch.tensor([1, 3])))
+    found = masked_mean(values, torch.tensor([[True, False, False], [True, True, True]]))
     assert found.tolist() == [[0.0, 1.0], [8.0, 9.0]]
 
 

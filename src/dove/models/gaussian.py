@@ -51,7 +51,9 @@ class GaussianTokenGenerator(TokenGenerator):
         """Compute Gaussian tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
         point = super().output(grid, hidden, code, first)
         learned = self.log_variance_projection(hidden).float().clamp(*LOG_VARIANCE_LIMITS)
-        log_variance = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])
+        padded = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])
+        noisy = code.learned[first : first + hidden.shape[1]] > 0
+        log_variance = torch.where(noisy, padded, LOG_VARIANCE_LIMITS[0])
         return GaussianOutput(point.values, point.eos, grid, hidden, log_variance)
 
 

@@ -104,7 +104,8 @@ class TokenGenerator(nn.Module):
     """Token generator f: latents and timestamp encodings in, tokens d_1..d_K and EOS scores out.
 
     Token d_i never depends on a timestamp after i: the first k outputs of a forward are the outputs of a forward of k. A
-    token is the prior's fixed numbers followed by a projection of its last hidden state and what the prior offers.
+    token is a projection of its last hidden state, or, beside a prior, its fixed numbers, followed in the first token by
+    such a projection.
     """
 
     timestamps: Tensor
@@ -198,7 +199,7 @@ class TokenGenerator(nn.Module):
     ) -> GeneratorOutput:
         """Compute tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
         span = slice(first, first + hidden.shape[1])
-        offset = code.offset[:, span]
-        learned = offset + code.scale[span] * self.token_projection(hidden).to(offset.dtype)
+        fixed, projected = code.fixed[:, span], self.token_projection(hidden)
+        learned = code.learned[span] * F.pad(projected.to(fixed.dtype), (self.config.prior_numbers, 0))
         scores = self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), code.quality[:, span])
-        return GeneratorOutput(torch.cat([code.fixed[:, span], learned], dim=-1), scores, grid, hidden)
+        return GeneratorOutput(fixed + learned, scores, grid, hidden)

@@ -1,7 +1,7 @@
 """Alignment of a tokenizer's hidden states and tokens with a frozen network (REPA, VA-VAE, GigaTok and MAETok gain so)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,8 @@ class Alignment(nn.Module):
     def __init__(self, config: AlignConfig, model: DoveConfig):
         super().__init__()
         self.network = load_network(config.network, config.weights)
-        self.enlarge, self.side, self.fixed = config.enlarge, model.vqgan.grid_size, model.prior_numbers
+        self.enlarge, self.side = config.enlarge, model.vqgan.grid_size
+        self.fixed, self.learned_tokens = model.prior_numbers, model.learned_tokens
         width = self.network.width
         self.grid = nn.Linear(model.generator.hidden_size, width)
         self.pooled = nn.Linear(model.generator.hidden_size, width)
@@ -32,7 +33,7 @@ class Alignment(nn.Module):
     def forward(
         self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute the cosine distances of grid, timestamps and tokens to the network's last map and its mean.
+        """Compute the cosine distances of grid, timestamps and learned numbers to the network's last map and its mean.
 
         Args:
             output: of the generator for the first k timestamps.
@@ -43,8 +44,9 @@ class Alignment(nn.Module):
             size = images.shape[-1] * self.enlarge
             maps = self.network.maps(F.interpolate(images, size=size, mode="bilinear", align_corners=False))
             mean = self.network.pooled(maps)
-        hidden = masked_mean(output.hidden, tokens)
-        learned = masked_mean(tokens.values[..., self.fixed :], tokens)
+        hidden = masked_mean(output.hidden, tokens.mask)
+        with_learned = tokens.values[:, : self.learned_tokens, self.fixed :]
+        learned = masked_mean(with_learned, tokens.mask[:, : self.learned_tokens])
         return {
             "align_grid": grid_alignment(self.grid(output.grid), maps[-1], (self.side, self.side)).mean(),
             "align_hidden": pooled_alignment(self.pooled(hidden), mean).mean(),
@@ -52,9 +54,9 @@ class Alignment(nn.Module):
         }
 
 
-def masked_mean(values: Float[Tensor, "B k W"], tokens: Tokens) -> Float[Tensor, "B W"]:
-    """Average over each image's kept tokens."""
-    kept = tokens.mask[..., None].float()
+def masked_mean(values: Float[Tensor, "B k W"], mask: Bool[Tensor, "B k"]) -> Float[Tensor, "B W"]:
+    """Average over each image's marked positions."""
+    kept = mask[..., None].float()
     return (values.float() * kept).sum(1) / kept.sum(1)
 
 

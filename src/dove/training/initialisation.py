@@ -66,13 +66,12 @@ def require_vqgan(model: Dove) -> VQGAN:
 
 @torch.no_grad()
 def fit_prior(model: Dove, prior: CosinePrior, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Fit the prior to images in [-1, 1], and set the last layers to zero that would disturb it at first."""
+    """Fit the prior to images in [-1, 1], and set the decoder's last layer to zero, which would disturb it at first."""
     prior.fit(images)
-    added = model.vqgan.decoder.conv_out if isinstance(model.vqgan, VQGAN) else model.vqgan.conv_out
-    for last in (model.generator.token_projection, added):
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
+    last = model.vqgan.decoder.conv_out if isinstance(model.vqgan, VQGAN) else model.vqgan.conv_out
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
 
 
 @torch.no_grad()
