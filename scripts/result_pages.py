@@ -178,9 +178,41 @@ def calibration(reports: Reports) -> str:
     return f"{by_length}\n\n{budgets}"
 
 
+def probes(reports: Reports) -> str:
+    """Table of the linear probes."""
+    asked = {name: reports[f"probe-{name}"]["rows"] for name in ("cifar10", "caltech101")}
+    head = ["features", "CIFAR-10 (%)", "Caltech-101 (%)"]
+    places = list(dict.fromkeys((row["model"], row["layer"], row["num_tokens"]) for row in asked["cifar10"]))
+    lines = []
+    for place in places:
+        found = [
+            row["top1"]
+            for rows in asked.values()
+            for row in rows
+            if (row["model"], row["layer"], row["num_tokens"]) == place
+        ]
+        lines.append([told_place(*place), *(f"{top1:.1f}" for top1 in found)])
+    majority = [f"{rows['largest_class']:.1f}" for rows in (reports[f"probe-{name}"] for name in asked)]
+    return markdown_table(head, [*lines, ["the most frequent class", *majority]])
+
+
+def told_place(model: str, layer: int | str, num_tokens: int | None) -> str:
+    """Name what was probed."""
+    if layer == "patches":
+        return "raw patches of 8 x 8 pixels"
+    if layer == "tokens":
+        return f"`{model}`, {num_tokens} token{'s' if num_tokens != 1 else ''}"
+    return f"`{model}`, hidden layer {layer}" if isinstance(layer, int) else f"`{model}`, {layer}"
+
+
 SECTIONS: dict[str, dict[str, Callable[[Reports], str]]] = {
     "README.md": {"models": readme_models},
     "src/dove/weights/dove-tiny/README.md": {"measured": card},
-    "docs/results/tiny/README.md": {"reconstruction": reconstruction, "lengths": lengths, "calibration": calibration},
+    "docs/results/tiny/README.md": {
+        "reconstruction": reconstruction,
+        "lengths": lengths,
+        "calibration": calibration,
+        "probes": probes,
+    },
 }
 """Writers of the sections of each page, by path from the repository's root."""

@@ -1,6 +1,6 @@
 """Make the tables and pictures about the shipped models: ``make results DATA=tiny-imagenet-val.parquet``.
 
-What was made from the weights that ship is left alone, so the command can be stopped and given again. Reports, some eight
+What was made from the weights that ship is left alone, so the command can be stopped and given again. Reports, some fifteen
 minutes of one thread, come first; tables and sentences of the pages are written from them, between
 ``<!-- results: NAME -->`` and ``<!-- end -->``, so that nobody types a figure. With ``--check`` nothing is made: what is
 stale is listed, exit status 1.
@@ -31,16 +31,18 @@ class Report:
     """Report of one command, kept in ``docs/results/tiny`` as NAME.json, NAME.csv and NAME.png.
 
     Attributes:
-        name: Name of its files.
-        flags: Flags of ``dove evaluate NAME`` besides models, data and output.
+        name: Name of its files; what stands before the first hyphen is the command.
+        flags: Flags of ``dove evaluate`` besides models, data and output.
         models: Shipped models that it measures.
         photos: Number of photos.
+        data: File of the photos, in the folder of the given one; None for the given one.
     """
 
     name: str
     flags: tuple[str, ...] = ()
     models: tuple[str, ...] = ("dove-tiny", "cosines")
     photos: int = 2000
+    data: str | None = None
 
     @property
     def file(self) -> Path:
@@ -58,21 +60,32 @@ class Report:
     def make(self, data: Path) -> None:
         """Measure in a folder beside the data, so that its provenance names files and no folders, and keep the files."""
         with tempfile.TemporaryDirectory() as folder:
-            command = ["evaluate", self.name, "--model", *self.models, "--data", data.name, "--limit", str(self.photos)]
-            command += [*self.flags, "--output", folder]
+            kind = self.name.partition("-")[0]
+            command = ["evaluate", kind, "--model", *self.models, "--data", self.data or data.name]
+            command += ["--limit", str(self.photos), *self.flags, "--output", folder]
             subprocess.run([sys.executable, "-m", "dove", *command], check=True, cwd=data.resolve().parent)
-            made = Path(folder)
-            for kind in (".csv", ".png"):
-                shutil.copy(made / f"{self.name}{kind}", FOLDER / f"{self.name}{kind}")
-            text = (made / self.file.name).read_text(encoding="utf-8").replace(folder, "results")
+            for made in Path(folder).glob(f"{kind}.*"):
+                if made.suffix != ".json":
+                    shutil.copy(made, FOLDER / f"{self.name}{made.suffix}")
+            text = (Path(folder) / f"{kind}.json").read_text(encoding="utf-8").replace(folder, "results")
             # Last and at once: what was cut off before counts as stale.
             save_outputs({self.file: text.encode()})
+
+
+
+def probe_flags(train: str, photos: int) -> tuple[str, ...]:
+    """Flags of a linear probe of all that can be probed."""
+    layers = ("all", "latents", "tokens", "patches")
+    photos_of = ("--train-data", train, "--train-limit", str(photos), "--label-column", "name")
+    return "--kind", "linear", *photos_of, "--layer", *layers, "--num-tokens", "1", "4", "16", "64"
 
 
 REPORTS = (
     Report("reconstruction", ("--num-tokens", "1", "2", "4", "8", "16", "32", "64", "auto")),
     Report("lengths"),
     Report("calibration", ("--psnr", "22", "25", "28", "--budgets", "8", "16"), models=("dove-tiny",), photos=1000),
+    Report("probe-cifar10", probe_flags("cifar10-train.parquet", 5000), data="cifar10-test.parquet"),
+    Report("probe-caltech101", probe_flags("caltech101-train.parquet", 3400), data="caltech101-test.parquet", photos=740),
 )
 
 
@@ -132,7 +145,9 @@ def make(data: Path) -> None:
 def main() -> int:
     """Parse the flags and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="parquet file of the Tiny ImageNet validation set")
+    parser.add_argument(
+        "--data", type=Path, help="parquet file of the Tiny ImageNet validation set, with those of the probes beside it"
+    )
     parser.add_argument("--check", action="store_true", help="list what is stale and make nothing")
     flags = parser.parse_args()
     if flags.check:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from dove.data.dataset import Unreadable
@@ -22,14 +23,16 @@ from dove.protocol import Layered, encode_each
 
 SHARD = 512  # Number of images per file, and the most that an interrupted run loses
 VERSION = 1  # Version of the features, increased with every change, so that old files are no longer found
-TOKENS, LATENTS = "tokens", "latents"
+TOKENS, LATENTS, PATCHES = "tokens", "latents", "patches"
+PATCHES_A_SIDE = 8
+"""Raw patches along a side of an image, which are probed beside what a model makes of it."""
 
 
 @dataclass(frozen=True)
 class FeatureSource:
     """Choice of the vectors of a model that are pooled."""
 
-    layer: int | str  # Block of the token generator, from 1; or "latents", the VQGAN's; or "tokens"
+    layer: int | str  # Block of the token generator, from 1; "latents", the VQGAN's; "tokens"; or "patches" of pixels
     num_tokens: str | None = None  # Length policy of tokens; None for everything else
 
     def __str__(self) -> str:
@@ -68,6 +71,9 @@ def extract(
         for source, tokens in zip(policies, encode_each(model, pixels, list(policies.values())), strict=True):
             found[source] = pool(tokens.values, tokens.mask), tokens.lengths
     grids: dict[int | str, Tensor] = {}
+    if any(source.layer == PATCHES for source in sources):
+        cells = F.pixel_unshuffle(pixels, model.image_size // PATCHES_A_SIDE)
+        grids[PATCHES] = cells.flatten(2).transpose(1, 2)
     if isinstance(model, Layered):
         if any(source.layer == LATENTS for source in sources):
             grids[LATENTS] = model.latents(pixels)

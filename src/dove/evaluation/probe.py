@@ -19,7 +19,15 @@ from tqdm import tqdm
 from dove.errors import UserError
 from dove.evaluation.common import Subject
 from dove.evaluation.datasets import LabelledImages, require_learnable
-from dove.evaluation.feature_cache import LATENTS, TOKENS, FeatureCache, FeatureSource, PooledFeatures
+from dove.evaluation.feature_cache import (
+    LATENTS,
+    PATCHES,
+    PATCHES_A_SIDE,
+    TOKENS,
+    FeatureCache,
+    FeatureSource,
+    PooledFeatures,
+)
 from dove.lengths import parse_length_policy
 from dove.protocol import Layered, Tokenizer
 
@@ -124,7 +132,8 @@ def feature_sources(
         subject: the model.
         kind: "mlp" probes tokens, "linear" hidden layers, or tokens where there are none.
         num_tokens: lengths; none for powers of two and auto ("mlp") or all tokens ("linear").
-        layers: for "linear": numbers from 1, "latents", "tokens", "all" for all numbers; none for "all".
+        layers: for "linear": numbers from 1, "latents", "tokens", "patches" of raw pixels, "all" for all numbers; none
+            for "all".
     """
     model = subject.tokenizer
     if kind == "mlp":
@@ -141,11 +150,13 @@ def feature_sources(
             found += map(FeatureSource, range(1, depth + 1))
         elif layer == TOKENS:
             found += tokens
+        elif layer == PATCHES and model.image_size % PATCHES_A_SIDE == 0:
+            found.append(FeatureSource(PATCHES))
         elif layer == LATENTS or (layer.isdecimal() and 1 <= int(layer) <= depth):
             found.append(FeatureSource(int(layer) if layer.isdecimal() else layer))
         else:
             raise UserError(
-                f"--layer {layer}: {subject.name} has layers 1 to {depth}, {LATENTS} and {TOKENS}; or pass all"
+                f"--layer {layer}: {subject.name} has layers 1 to {depth}, {LATENTS}, {TOKENS} and {PATCHES}; or pass all"
             )
     return list(dict.fromkeys(found))
 

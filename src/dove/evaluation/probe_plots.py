@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dove.evaluation.feature_cache import LATENTS
+from dove.evaluation.feature_cache import LATENTS, PATCHES
 from dove.evaluation.plots import GREY, legend_below, looks, panels, short_name, star, style, to_png, token_axis
 
 Rows = Sequence[Mapping[str, Any]]
@@ -77,11 +77,11 @@ def _layer(row: Mapping[str, Any]) -> str:
 
 
 def _order(layer: str) -> tuple[int, str, int, str]:
-    """Make the sort key of a layer: latents first, then hidden layers, then tokens, from few to many and before requests."""
+    """Make the sort key of a layer: patches, latents, hidden layers, then tokens, from few to many and before requests."""
     if layer.startswith("layer "):
         return int(layer.removeprefix("layer ")), "", 0, ""
-    if layer == LATENTS:
-        return 0, "", 0, ""
+    if layer in (PATCHES, LATENTS):
+        return 0 if layer == LATENTS else -1, "", 0, ""
     name, _, request = layer.partition("@")
     return sys.maxsize, name, int(request) if request.isdecimal() else sys.maxsize, request
 
