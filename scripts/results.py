@@ -72,7 +72,6 @@ class Report:
             save_outputs({self.file: text.encode()})
 
 
-
 def probe_flags(train: str, photos: int) -> tuple[str, ...]:
     """Flags of a linear probe of all that can be probed."""
     layers = ("all", "latents", "tokens", "patches")
@@ -85,7 +84,9 @@ REPORTS = (
     Report("lengths"),
     Report("calibration", ("--psnr", "22", "25", "28", "--budgets", "8", "16"), models=("dove-tiny",), photos=1000),
     Report("probe-cifar10", probe_flags("cifar10-train.parquet", 5000), data="cifar10-test.parquet"),
-    Report("probe-caltech101", probe_flags("caltech101-train.parquet", 3400), data="caltech101-test.parquet", photos=740),
+    Report(
+        "probe-caltech101", probe_flags("caltech101-train.parquet", 3400), data="caltech101-test.parquet", photos=740
+    ),
 )
 
 

@@ -30,7 +30,7 @@ def test_the_legend_covers_no_panel_and_names_every_model_once(count: int) -> No
 
 
 def test_layers_and_numbers_of_tokens_are_in_their_order() -> None:
-    wanted = "latents, layer 2, layer 10, tokens@4, tokens@16, tokens@64, tokens, tokens@auto".split(", ")
+    wanted = "patches, latents, layer 2, layer 10, tokens@4, tokens@16, tokens@64, tokens, tokens@auto".split(", ")
     shuffled = random.Random(0).sample(wanted, len(wanted))
     assert sorted(shuffled, key=_order) == wanted
 

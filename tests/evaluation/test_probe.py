@@ -226,7 +226,12 @@ def test_sources_of_a_model_with_hidden_layers(subject: Subject) -> None:
     assert {source.layer for source in tokens} == {"tokens"}
     assert [source.layer for source in feature_sources(subject, "linear")] == [1, 2]
     found = feature_sources(subject, "linear", (), ["tokens", "2", "latents", "patches", "2"])
-    assert found == [FeatureSource("tokens", "16"), FeatureSource(2), FeatureSource("latents"), FeatureSource("patches")]
+    assert found == [
+        FeatureSource("tokens", "16"),
+        FeatureSource(2),
+        FeatureSource("latents"),
+        FeatureSource("patches"),
+    ]
     for layer in ("0", "3", "-1", "last"):
         with pytest.raises(UserError, match="tiny has layers 1 to 2"):
             feature_sources(subject, "linear", (), [layer])

@@ -39,8 +39,8 @@ class ProbeOptions(EvaluationOptions):
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ()
     """Lengths of the tokens that are probed; by default powers of two up to the model's capacity, and auto."""
     layer: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|all|latents|tokens|patches")] = ()
-    """With --kind linear: hidden layers by number, all of them, the VQGAN's latents, tokens, patches of raw pixels; by default all. Models
-    without hidden layers are probed on their tokens."""
+    """With --kind linear: hidden layers by number, all of them, the VQGAN's latents, tokens, patches of raw pixels; by
+    default all. Models without hidden layers are probed on their tokens."""
     image_column: str | None = None
     """Column of the images in parquet and hub data; by default image."""
     label_column: str | None = None
