@@ -14,6 +14,7 @@ NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobi
 MARGIN = 0.03
 """Share by which a distance has to be smaller than the transform's before a page calls it nearer."""
 LENGTHS = (1, 2, 4, 8, 16, 32)
+PROBED_LENGTHS = (1, 4, 16)
 
 
 def replace_sections(page: Path, root: Path, reports: Reports) -> str:
@@ -73,7 +74,22 @@ def readme_models(reports: Reports) -> str:
         rows = rows_of(reports, model)
         distances = [" / ".join(f"{rows[k][f'perceptual_{n}']:.3f}" for k in (1, 4, 16)) for n in used]
         lines.append([f"`{model}`", " / ".join(told_psnr(rows[k]) for k in (1, 4, 16, 64)), *distances])
-    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}"
+    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}\n\n{classes(reports)}"
+
+
+def classes(reports: Reports) -> str:
+    """Sentence about what tokens and hidden states tell of a photo's class."""
+    rows = reports["probe-cifar10"]["rows"]
+    found = {(row["model"], row["layer"], row["num_tokens"]): row["top1"] for row in rows}
+    chosen = {row["model"]: row for row in reports["probe-cifar10"]["best_layers"]}[OURS]
+    ours, theirs = (" / ".join(f"{found[model, 'tokens', k]:.1f}" for k in PROBED_LENGTHS) for model in (OURS, TRIVIAL))
+    counts = join([str(k) for k in PROBED_LENGTHS])
+    patches = found[OURS, "patches", None]
+    return (
+        f"A linear probe tells the ten classes of CIFAR-10 apart from the first {counts} tokens of `{OURS}` in {ours}% of the "
+        f"photos, from the transform's in {theirs}%, from raw patches in {patches:.1f}%, from hidden layer "
+        f"{chosen['layer']} of `{OURS}` in {chosen['top1']:.1f}%."
+    )
 
 
 def ratios(reports: Reports, kind: str, name: str) -> dict[int, float]:
@@ -119,7 +135,7 @@ def card(reports: Reports) -> str:
         for name in used:
             line += [f"{row[f'perceptual_{name}']:.3f}", f"{other[f'perceptual_{name}']:.3f}"]
         lines.append(line)
-    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}"
+    return f"{markdown_table(head, lines)}\n\n{verdict(reports)}\n\n{classes(reports)}"
 
 
 def reconstruction(reports: Reports) -> str:
