@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import dove.vlm.train
 from dove.commands.vlm.train import parse
 from dove.errors import UserError
 from dove.vlm.config import VLM_PRESETS, LoraConfig, VLMTrainConfig
@@ -57,6 +58,8 @@ def test_resuming_equals_never_stopping_bit_for_bit(
         patch.setattr(AnswerTrainer, "_step", dying)
         with pytest.raises(KeyboardInterrupt):
             run_vlm_training(cut)
+    # What the connector standardises by lies in the checkpoint: no image is encoded for it again.
+    monkeypatch.setattr(dove.vlm.train, "sample_tokens", None)
     run_vlm_training(cut)
     whole, resumed = weights(training.output), weights(cut.output)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

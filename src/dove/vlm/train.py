@@ -24,6 +24,7 @@ from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import check_devices, check_launcher
 from dove.training.schedule import learning_rate
 from dove.training.setup import resolve_length
+from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
 from dove.vlm.attention import NAME as MATMUL_ATTENTION
 from dove.vlm.batch import NOT_LEARNED, lay_out
@@ -216,7 +217,8 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
     glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
-    if subject is not None and glimpses:
+    resuming = bool(checkpoints(output / "checkpoints"))
+    if subject is not None and glimpses and not resuming:
         model.connector.standardise(sample_tokens(subject.tokenizer, training.images, glimpses).cpu())
     collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
