@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from dove.paper.forks import run_forked
 from dove.paper.models import Step
 
 MOST_IMAGES = 24  # Images that one process takes at a time, as on the paper's cards
@@ -50,6 +51,8 @@ def run_step(step: Step, processes: int, here: Callable[[list[str]], int]) -> in
     shared, arguments = arguments_of(step, processes)
     if step.images is None:
         return here(arguments)
+    if step.forked:
+        return run_forked(arguments, shared, here)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(shared)] if shared > 1 else []
     threads = {} if "OMP_NUM_THREADS" in os.environ or shared == 1 else {"OMP_NUM_THREADS": "1"}
     command: Sequence[str] = [sys.executable, *launcher, "-m", "dove", *arguments]

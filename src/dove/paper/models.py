@@ -15,11 +15,13 @@ class Step:
     Attributes:
         images: of a training step over all processes, where the command is a training that may be spread; else None.
         most_processes: that a training takes; None for as many as there may be.
+        forked: True for a training whose processes are copies of one that has imported everything (see ``dove.paper.forks``).
     """
 
     arguments: list[str]
     images: int | None = None
     most_processes: int | None = None
+    forked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
