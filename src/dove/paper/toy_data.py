@@ -85,7 +85,7 @@ def draw_data(data: Path, names: Iterable[str]) -> None:
             write_questions(data / name, measured)
         else:
             link(data / name, "imagenet-val")
-    for part, count in {"train": 6, "test": 3}.items():
+    for part, count in {"train": 2, "test": 1}.items():
         for colour in COLOURS:
             draw_folder(data / "labelled" / part / colour, (f"{part}-{colour}-{number}" for number in range(count)))
     for name in KNOWN:
