@@ -14,6 +14,7 @@ from dove.baselines.flat_colour import FlatColour, FlatColourConfig
 from dove.baselines.titok import make_titok
 from dove.checkpoint import save_checkpoint
 from dove.cli import main
+from dove.evaluation import facts
 from dove.evaluation.reconstruction import compare_with_fixed
 from dove.models.prior import PriorCode
 from dove.models.token_generator import Prefix, TokenGenerator
@@ -91,6 +92,15 @@ def test_the_comparison_speaks_of_deviation_and_the_worst_tenth() -> None:
     found = compare_with_fixed(adaptive, fixed, 5)
     assert found["psnr_std_ratio"] == 0.5
     assert found["worst10_gain_db"] == pytest.approx(10)
+
+
+def test_a_model_s_operations_are_counted_once(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(desk, "--num-tokens", "3") == 0
+    report = desk / "out" / "reconstruction.json"
+    (first,) = [row["multiply_adds"] for row in json.loads(report.read_text())["rows"]]
+    monkeypatch.setattr(facts, "encode_operations", None)
+    assert evaluate(desk, "--num-tokens", "3", "--limit", "2") == 0
+    assert [row["multiply_adds"] for row in json.loads(report.read_text())["rows"]] == [first]
 
 
 @pytest.mark.parametrize(
