@@ -79,7 +79,7 @@ def test_larger_pictures_are_read_in_tiles_that_join(tiny_dove: Dove, photos: Pa
     expected = subject.tokenizer.hidden_layers(pixels)
     torch.testing.assert_close(features["layer 2"], expected[1])
     pixels, features = collect_features(subject, Images(str(photos)), 4, 32)
-    assert features["VQGAN"].shape[1] == 8 * 8
+    assert features["latents"].shape[1] == 8 * 8
     corner = subject.tokenizer.hidden_layers(pixels[:, :, :16, :16])
     torch.testing.assert_close(features["layer 2"][:, 0], corner[1][:, 0])  # in the first tile alone
     with pytest.raises(UserError, match="--side 24 is no multiple of 16"):
@@ -101,7 +101,7 @@ def test_command_writes_numbers_and_pictures(tiny_dove: Dove, photos: Path, tmp_
     arguments = ["evaluate", "pca", "--data", str(photos), "--output", str(tmp_path / "out"), "--shown", "2"]
     assert main([*arguments, "--model", str(tmp_path / "one")]) == 0
     report = json.loads((tmp_path / "out" / "pca.json").read_text())
-    assert [row["source"] for row in report["rows"]] == ["VQGAN", "layer 1", "layer 2"]
+    assert [row["source"] for row in report["rows"]] == ["latents", "layer 1", "layer 2"]
     assert all(0 < row["explained_variance"] <= 1 + 1e-9 for row in report["rows"])
     assert report["provenance"]["seed"] == 0
     with Image.open(tmp_path / "out" / "pca.png") as picture:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COMPONENTS = 3  # Number of components: one each for red, green and blue
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
-LATENTS = "VQGAN"
+LATENTS = "latents"
 MOST_PIXELS = 256  # Largest side of an image in the picture, in pixels
 
 
@@ -32,7 +32,7 @@ MOST_PIXELS = 256  # Largest side of an image in the picture, in pixels
 class Segmentation:
     """Colours of one source of features."""
 
-    source: str  # "VQGAN" for its latents, "layer 1", ... for the generator's blocks.
+    source: str  # "latents" of the VQGAN or the patches, "layer 1", ... for the generator's blocks.
     colours: Float[np.ndarray, "B h w 3"]  # Colours in [0, 1]
     explained_variance: list[float]  # Share of the features' variance along each of the three components
 
