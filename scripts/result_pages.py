@@ -108,7 +108,7 @@ def verdict(reports: Reports) -> str:
     counts = " / ".join(map(str, LENGTHS))
     first = (
         f"By all of these networks it is at least {MARGIN:.0%} nearer to the photo than the cosine transform at "
-        f"{join(nearer)} tokens; at {join(others)} tokens it is not: there it gives nothing that the transform does not."
+        f"{join(nearer)} tokens; at {join(others)} tokens it is not: training has gained nothing there."
         if nearer
         else "By these networks together it is not nearer to the photo than the cosine transform at any length."
     )
