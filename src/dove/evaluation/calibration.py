@@ -209,7 +209,7 @@ def _policy_row(study: Calibration, outcome: Outcome, by_name: dict[str, Outcome
 
 
 def plot_calibration(studies: Sequence[Calibration]) -> bytes:
-    """Plot predicted against measured quality, both by length, and the results of the policies, for every model.
+    """Plot predicted against measured quality, the error by length, and the results of the policies, for every model.
 
     Lengths whose mean PSNR is above ``BEST_PSNR`` are left out.
     """
@@ -232,11 +232,11 @@ def plot_calibration(studies: Sequence[Calibration]) -> bytes:
 
 
 def _plot_by_length(panel: Any, lengths: list[int], predicted: Curves, measured: Curves) -> None:
-    panel.plot(lengths, measured.mean(0), "o-", color=COLOURS[0], label="measured")
-    panel.plot(lengths, predicted.mean(0), "s--", color=COLOURS[1], label="predicted")
-    panel.plot(lengths, np.abs(predicted - measured).mean(0), "^:", color=GREY, label="mean error")
+    panel.plot(lengths, np.abs(predicted - measured).mean(0), "o-", color=COLOURS[0], label="size of the error")
+    panel.plot(lengths, (predicted - measured).mean(0), "s--", color=COLOURS[1], label="predicted less measured")
+    panel.axhline(0, color=GREY, linewidth=1)
     token_axis(panel, [k for k in lengths if k & (k - 1) == 0])
-    panel.set(ylabel="PSNR, error (dB)", title="mean over images")
+    panel.set(ylabel="mean over images (dB)", title="error of the predicted PSNR")
     panel.legend()
 
 
@@ -252,5 +252,5 @@ def _plot_targets(panel: Any, study: Calibration) -> None:
         )
     ends = panel.get_xlim()
     panel.plot(ends, ends, color=GREY, linewidth=1)
-    panel.set(xlabel="PSNR asked for (dB)", ylabel="PSNR reached (dB)", title="psnr>=x, met by")
+    panel.set(xlabel="PSNR asked for (dB)", ylabel="PSNR reached (dB)", title="psnr>=x: mean and standard deviation")
     panel.legend()

@@ -137,12 +137,12 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     histogram.hist(study.lengths, bins=[k + 0.5 for k in range(study.max_tokens + 1)], color=colour)
     histogram.locator_params(integer=True)
     histogram.set(xlabel="tokens", ylabel="images", title=f"{study.model}: lengths")
-    ticks = sorted(study.losses)
+    ticks = [k for k in sorted(study.losses) if study.losses[k].mean() > LEAST_LOSS] or [min(study.losses)]
     low, high = ([np.quantile(study.losses[k], q) for k in ticks] for q in (0.1, 0.9))
     loss.fill_between(ticks, low, high, color=colour, alpha=0.25, label="80% of the images")
     loss.plot(ticks, [study.losses[k].mean() for k in ticks], "o-", color=colour, label="mean")
     loss.set_yscale("log")
-    if loss.get_ylim()[1] > LEAST_LOSS:
+    if loss.get_ylim()[1] > LEAST_LOSS:  # what is below is rounding
         loss.set_ylim(bottom=max(LEAST_LOSS, loss.get_ylim()[0]))
     token_axis(loss, ticks)
     loss.set(xlabel="tokens", ylabel="mean squared error", title=f"{study.model}: loss by length")
@@ -153,7 +153,7 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     scatter.locator_params(axis="y", integer=True)
     pearson = summarise(study)["pearson_log"]
     shown = "" if pearson is None else f", r = {pearson:.2f}"
-    scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"length by complexity{shown}")
+    scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"{study.model}: length by complexity{shown}")
 
 
 def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:
