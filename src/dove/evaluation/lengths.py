@@ -153,7 +153,7 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     scatter.locator_params(axis="y", integer=True)
     pearson = summarise(study)["pearson_log"]
     shown = "" if pearson is None else f", r = {pearson:.2f}"
-    scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"{study.model}: length by complexity{shown}")
+    scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"{study.model}{shown}")
 
 
 def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:
