@@ -100,7 +100,10 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
         if isinstance(values, dict):
             found = values.pop(TYPE_KEY, model_type(kind))
             if found != model_type(kind):
-                raise UserError(f"it describes a model of type {found}, not {model_type(kind)}")
+                raise UserError(
+                    f"it describes a model of type {found}, not {model_type(kind)}, which is needed here; `dove evaluate` "
+                    "takes tokenizers of every type"
+                )
             if old := sorted(OLD_SETTINGS & set(values)):
                 raise UserError(
                     f"it is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
