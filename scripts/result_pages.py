@@ -77,10 +77,15 @@ def readme_models(reports: Reports) -> str:
     return f"{markdown_table(head, lines)}\n\n{verdict(reports)}\n\n{classes(reports)}"
 
 
+def probed(reports: Reports, data: str) -> dict[tuple[str, int | str, int | None], float]:
+    """Accuracies in percent of the linear probes on a data set, by model, layer and number of tokens."""
+    rows = reports[f"probe-{data}"]["rows"]
+    return {(row["model"], row["layer"], row["num_tokens"]): row["top1"] for row in rows}
+
+
 def classes(reports: Reports) -> str:
     """Sentence about what tokens and hidden states tell of a photo's class."""
-    rows = reports["probe-cifar10"]["rows"]
-    found = {(row["model"], row["layer"], row["num_tokens"]): row["top1"] for row in rows}
+    found = probed(reports, "cifar10")
     chosen = {row["model"]: row for row in reports["probe-cifar10"]["best_layers"]}[OURS]
     ours, theirs = (" / ".join(f"{found[model, 'tokens', k]:.1f}" for k in PROBED_LENGTHS) for model in (OURS, TRIVIAL))
     counts = join([str(k) for k in PROBED_LENGTHS])
@@ -196,19 +201,11 @@ def calibration(reports: Reports) -> str:
 
 def probes(reports: Reports) -> str:
     """Table of the linear probes."""
-    asked = {name: reports[f"probe-{name}"]["rows"] for name in ("cifar10", "caltech101")}
+    names = ("cifar10", "caltech101")
+    cifar, caltech = (probed(reports, name) for name in names)
     head = ["features", "CIFAR-10 (%)", "Caltech-101 (%)"]
-    places = list(dict.fromkeys((row["model"], row["layer"], row["num_tokens"]) for row in asked["cifar10"]))
-    lines = []
-    for place in places:
-        found = [
-            row["top1"]
-            for rows in asked.values()
-            for row in rows
-            if (row["model"], row["layer"], row["num_tokens"]) == place
-        ]
-        lines.append([told_place(*place), *(f"{top1:.1f}" for top1 in found)])
-    majority = [f"{rows['largest_class']:.1f}" for rows in (reports[f"probe-{name}"] for name in asked)]
+    lines = [[told_place(*place), f"{top1:.1f}", f"{caltech[place]:.1f}"] for place, top1 in cifar.items()]
+    majority = [f"{reports[f'probe-{name}']['largest_class']:.1f}" for name in names]
     return markdown_table(head, [*lines, ["the most frequent class", *majority]])
 
 
