@@ -21,7 +21,7 @@ from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainC
 from dove.training.objectives import DoveObjective, Step, StepResult
 from dove.training.setup import run_training
 from dove.training.state import checkpoints, load_state
-from dove.training.trainer import Trainer
+from dove.training.trainer import Trainer, select_precision
 
 
 def weights(output: str | Path) -> dict[str, torch.Tensor]:
@@ -125,8 +125,25 @@ def test_too_little_memory_names_what_helps(tiny_training: DoveTrainConfig, monk
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Trainer, "_step", full)
-    with pytest.raises(UserError, match="4 images at a time in fp32.*--run.batch-size 2 --run.accumulate 2"):
+    with pytest.raises(UserError, match="4 images at a time;.*--run.batch-size 2 --run.accumulate 2"):
         run_training(tiny_training)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU bf16 is always faster")
+@pytest.mark.parametrize(
+    ("precision", "instructions", "taken"),
+    [
+        ("auto", {"avx2": True}, "no"),
+        ("auto", {"avx512_bf16": True}, "bf16"),
+        ("bf16", {}, "bf16"),
+        ("fp32", {"amx_bf16": True}, "no"),
+    ],
+)
+def test_bf16_is_taken_where_the_cpu_has_instructions_for_it(
+    precision: str, instructions: dict[str, bool], taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert select_precision(precision) == taken
 
 
 def spoil(steps: set[int], what: str, monkeypatch: pytest.MonkeyPatch) -> None:

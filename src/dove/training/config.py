@@ -203,7 +203,9 @@ class RunConfig:
     """Keep of every block of the transformers and the VQGAN its input alone, and compute the block again in the backward pass:
     a third more arithmetic for a fraction of the memory."""
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the arithmetic; weights stay fp32. auto: bf16 on GPUs and on CPUs that have instructions for it, fp32 on
+    other CPUs, where bf16 takes many times longer."""
     workers: int | None = None
     """Loader processes of each training process; 0 loads in the training process. None takes 0 without a GPU, and with one
     the CPU cores of each training process on this machine, at most 8."""

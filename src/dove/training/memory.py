@@ -70,11 +70,11 @@ def advice(run: RunConfig) -> str:
         ways.append(f"--run.batch-size {half} --run.accumulate {2 * run.accumulate} (as many images a step)")
     if not run.activation_checkpointing:
         ways.append("--run.activation-checkpointing True")
-    if run.precision == "fp32":
+    if run.precision != "bf16":
         ways.append("--run.precision bf16")
     if run.sharding == "none":
         ways.append("--run.sharding fsdp on several processes")
     return (
-        f"memory ran out with {run.batch_size} images at a time in {run.precision}; what was written is whole, run the same "
+        f"memory ran out with {run.batch_size} images at a time; what was written is whole, run the same "
         f"command again with {' or '.join(ways) or 'a smaller model'}"
     )

@@ -315,5 +315,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Make the accelerator of this machine: GPUs if there are any, else CPU processes over gloo."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    precision = "no" if config.run.precision == "fp32" else "bf16"
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    return Accelerator(mixed_precision=select_precision(config.run.precision), cpu=not torch.cuda.is_available())
+
+
+def select_precision(name: str) -> str:
+    """Give accelerate's word for a precision; auto is bf16 on GPUs and on CPUs that torch knows to have instructions for it."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = any(capabilities.get(instructions) for instructions in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
+    return "bf16" if name == "bf16" or (name == "auto" and (fast or torch.cuda.is_available())) else "no"
