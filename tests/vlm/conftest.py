@@ -68,7 +68,7 @@ def training(
         data=questions_file,
         output=str(tmp_path / "run"),
         tokenizer=tokenizer_folder,
-        num_tokens=("auto", "prefix", "16"),
+        num_tokens=("auto", "5", "16"),
         views=ViewsConfig(count=2, mirror=True),
         scratch=tiny_language_model,
         questions_per_image=1,

@@ -37,12 +37,13 @@ def test_ask_prints_an_answer_per_length(trained: str, tmp_path: Path, capsys: p
     Image.new("RGB", (30, 20), "red").save(tmp_path / "photo.png")
     picture = str(tmp_path / "photo.png")
     assert main(["vlm", "ask", picture, "is it red?", "--model", trained]) == 0
+    capsys.readouterr()
     assert main(["vlm", "ask", picture, "is it red?", "--model", trained, "--num-tokens", "1", "auto"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-2:]] == ["1", "auto"]
+    printed = capsys.readouterr().out
     assert main(["vlm", "ask", picture, "is it red?", "--model", trained, "--num-tokens", "1", "auto", "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)
-    assert [f"{row['num_tokens']:>4}  {row['answer']}" for row in answers] == lines[-2:]
+    assert [row["num_tokens"] for row in answers] == ["1", "auto"]
+    assert "".join(f"{row['num_tokens']:>4}  {row['answer']}\n" for row in answers) == printed
 
 
 def test_bad_input_is_one_line(trained: str, questions_file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dove.errors import UserError
 from dove.vlm.text import IMAGE_ID, Encoded
 
 NOT_LEARNED = -100  # Label of a position that the loss leaves out (what PyTorch's cross entropy ignores)
-PAD_SEGMENT = -1
+PAD_ID = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,15 +20,11 @@ class Layout:
     """Positions of a batch; P is the longest row, with images at their full lengths.
 
     Attributes:
-        ids: word ids, ``IMAGE_ID`` at every position of an image, 0 where a row is padded.
-        positions: counted from 0 in every row; questions that don't know each other all go on after what they share.
-        segments: 0 for what is shared, 1, 2, ... for such questions, -1 for padding.
+        ids: word ids, ``IMAGE_ID`` at every position of an image, ``PAD_ID`` where a row is padded.
         labels: the word that a position has to predict, ``NOT_LEARNED`` where none.
     """
 
     ids: Int[Tensor, "B P"]
-    positions: Int[Tensor, "B P"]
-    segments: Int[Tensor, "B P"]
     labels: Int[Tensor, "B P"]
 
     @property
@@ -36,20 +33,13 @@ class Layout:
         return self.ids == IMAGE_ID
 
     @property
-    def visible(self) -> Bool[Tensor, "B 1 P P"]:
-        """True where a row's position may see a column's: not later, and shared or of its own question.
-
-        Every position sees itself, so that a padded one divides by no zero; nothing else sees padding.
-        """
-        query, key = self.segments[:, :, None], self.segments[:, None, :]
-        count = self.segments.shape[1]
-        causal = torch.ones(count, count, dtype=torch.bool, device=self.segments.device).tril()
-        allowed = causal & ((key == query) | (key == 0)) & (key != PAD_SEGMENT)
-        return (allowed | torch.eye(count, dtype=torch.bool, device=allowed.device))[:, None]
+    def attended(self) -> Bool[Tensor, "B P"]:
+        """False where a row is padded."""
+        return self.ids != PAD_ID
 
     def to(self, device: torch.device) -> "Layout":
         """The same on another device."""
-        return Layout(*(getattr(self, name).to(device) for name in ("ids", "positions", "segments", "labels")))
+        return Layout(self.ids.to(device), self.labels.to(device))
 
 
 def lay_out(
@@ -78,43 +68,27 @@ def lay_out(
         raise UserError(f"the conversations speak of {expected} images and there are {len(lengths)}")
     remaining = iter(lengths)
     rows = [_expand(conversation, remaining) for conversation in conversations]
-    longest = max(len(row[0]) for row in rows)
-    for number, row in enumerate(rows):
-        needed = max(row[1]) + 1
-        if context is not None and needed > context:
+    for number, (ids, _) in enumerate(rows):
+        if context is not None and len(ids) > context:
             name = keys[number] if keys else f"conversation {number}"
             raise UserError(
-                f"{name}: {needed} positions with its images, and the language model has {context}; "
+                f"{name}: {len(ids)} positions with its images, and the language model has {context}; "
                 "ask for fewer image tokens or shorten the text"
             )
-    fillers = (0, 0, PAD_SEGMENT, NOT_LEARNED)
-    columns = []
-    for part, filler in enumerate(fillers):
-        padded = []
-        for row in rows:
-            padding = [filler] * (longest - len(row[part]))
-            padded.append(padding + row[part] if pad_left else row[part] + padding)
-        columns.append(torch.tensor(padded))
-    return Layout(*columns)
+    side = "left" if pad_left else "right"
+    return Layout(
+        *(
+            pad_sequence(column, batch_first=True, padding_value=filler, padding_side=side)
+            for column, filler in zip(zip(*rows, strict=True), (PAD_ID, NOT_LEARNED), strict=True)
+        )
+    )
 
 
-def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, positions, segments and labels of one conversation."""
-    ids: list[int] = []
-    segments: list[int] = []
-    learned: list[bool] = []
-    for word, answer, segment in zip(conversation.ids, conversation.learned, conversation.segments, strict=True):
-        count = next(lengths) if word == IMAGE_ID else 1
-        ids += [word] * count
-        segments += [segment] * count
-        learned += [answer] * count
-    shared = segments.count(0)
-    positions: list[int] = []
-    for place, segment in enumerate(segments):
-        starts = place > 0 and segment != segments[place - 1]
-        positions.append(0 if place == 0 else shared if starts else positions[-1] + 1)
-    # Position i predicts word i + 1, which is never the first word of another question.
-    labels = [
-        ids[place + 1] if place + 1 < len(ids) and learned[place + 1] else NOT_LEARNED for place in range(len(ids))
-    ]
-    return ids, positions, segments, labels
+def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """Ids and labels of one conversation."""
+    counts = torch.tensor([next(lengths) if word == IMAGE_ID else 1 for word in conversation.ids])
+    ids = torch.tensor(conversation.ids).repeat_interleave(counts)
+    learned = torch.tensor(conversation.learned).repeat_interleave(counts)
+    following = ids.where(learned, NOT_LEARNED).roll(-1)  # position i predicts word i + 1
+    following[-1] = NOT_LEARNED
+    return ids, following

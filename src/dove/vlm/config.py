@@ -12,8 +12,6 @@ QUERIES = ("null", "question")
 ON_MISSING = ("refuse", "skip")
 BLIND = "none"
 """In place of a tokenizer: the model sees no image."""
-PREFIX = "prefix"
-"""In place of a length policy, in training alone: the first so many tokens, as many as chance says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +99,11 @@ class VLMTrainConfig(TrainConfig):
     tokenizer: str = "dove-tiny"
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
     num_tokens: tuple[str, ...] = ("auto",)
-    """Length policies; each batch draws one. ``prefix`` is a random number of tokens for each image."""
+    """Length policies; each batch draws one."""
     query: str = "null"
     """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     cache_tokens: bool = True
     """Encode all images once before the first step and keep their tokens in memory."""
-    token_cache: str = ""
-    """File for these tokens (.safetensors), made where it is missing, so that further runs need not encode again."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     """Views of the training images; each image of each step draws one of them."""
     questions_per_image: int | None = None
@@ -116,8 +112,7 @@ class VLMTrainConfig(TrainConfig):
     """Preference of ``questions_per_image`` for rare answers: an answer's chance goes with its frequency to the power of minus
     this. 0 treats all questions alike, 1 all answers."""
     language_model: str | None = None
-    """Folder or hub id of a causal language model, or the folder of an earlier training of this kind, whose language model
-    goes on with a new connector; None builds ``scratch`` from random weights."""
+    """Folder or hub id of a causal language model; None builds ``scratch`` from random weights."""
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     prompt: str = "plain"
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -129,7 +124,7 @@ class VLMTrainConfig(TrainConfig):
         require_known("prompt", self.prompt, PROMPTS)
         require_known("query", self.query, QUERIES)
         if not self.num_tokens:
-            raise UserError("num_tokens names no length policy; pass auto, a number, prefix, or several of them")
+            raise UserError("num_tokens names no length policy; pass auto, a number, or several of them")
         if self.answer_balance < 0:
             raise UserError(f"answer_balance={self.answer_balance} must be at least 0")
         if self.answer_balance and self.questions_per_image is None:

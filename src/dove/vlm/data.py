@@ -1,21 +1,23 @@
-"""Conversations about images: LLaVA's JSON layout and parquet files with questions and answers."""
+"""Conversations about images: LLaVA's JSON layout in its several forms, and parquet files with questions and answers."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dove.data.dataset import ImageDataset
-from dove.data.images import open_images
-from dove.data.parquet import ParquetImages
+from dove.data.json_files import parse_lines, read_json
 from dove.data.sources import FileImages
 from dove.errors import UserError
-from dove.vlm.images import Glimpse
-from dove.vlm.llava import describe_missing, missing_images, read_chats
-from dove.vlm.text import IMAGE, Turn, place_images
+from dove.vlm.images import Glimpse, describe_missing, missing_images
+from dove.vlm.questions import Question, Questions, read_parquet
+from dove.vlm.text import IMAGE, Turn, place_images, without_marks
+
+ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Conversation:
     """Turns about some images.
 
     Attributes:
-        turns: questions with ``<image>`` where images stand, and answers.
+        turns: questions with ``<image>`` where images stand, and answers; the first has the system prompt, if there is one.
         glimpses: the images in the order of their marks.
         follows: whether a turn knows the turns before it; else each question stands alone with the images.
     """
@@ -52,9 +54,13 @@ class Conversations:
             text
             for item in self.items
             for turn in item.turns
-            for text in ([turn.system] if turn.system else [])
-            + [turn.question.replace(IMAGE, "").strip(), turn.answer or ""]
+            for text in ([turn.system] if turn.system else []) + [without_marks(turn.question), turn.answer or ""]
         ]
+
+    @property
+    def glimpses(self) -> list[Glimpse]:
+        """All images in the order of the conversations."""
+        return [glimpse for item in self.items for glimpse in item.glimpses]
 
     def answer_weights(self, balance: float) -> dict[str, float]:
         """The weight of each answer: its frequency to the power of ``-balance``."""
@@ -72,20 +78,33 @@ class Conversations:
         """Each question about images that is independent of the others as its own query and its own conversation."""
         items = []
         for item in self.items:
-            parts = [replace(item, turns=(turn,)) for turn in item.turns] if not item.follows else [item]
-            for part in parts:
-                query = part.turns[0].question.replace(IMAGE, "").strip()
+            for part in some_questions(item, None, {}, 0):
+                query = without_marks(part.turns[0].question)
                 items.append(replace(part, glimpses=tuple(replace(one, query=query) for one in part.glimpses)))
         return Conversations(self.images, tuple(items))
 
+    def questions(self) -> Questions:
+        """First turns, or all turns where they are independent, as questions with one accepted answer each."""
+        items = []
+        for item in self.items:
+            for part in some_questions(item, None, {}, 0):
+                turn = part.turns[0]
+                if len(item.glimpses) == 1:
+                    text, answers = without_marks(turn.question), (turn.answer or "",)
+                    items.append(Question(key=item.key, text=text, answers=answers, glimpse=item.glimpses[0]))
+        return Questions(self.images, tuple(items))
 
-def some_questions(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> Conversation:
-    """At most so many of a conversation's independent questions."""
-    if item.follows or most is None or len(item.turns) <= most:
-        return item
-    chances = np.array([weights[turn.answer or ""] for turn in item.turns])
-    chosen = np.random.default_rng([seed, 1]).choice(len(chances), most, replace=False, p=chances / chances.sum())
-    return replace(item, turns=tuple(item.turns[index] for index in chosen))
+
+def some_questions(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> list[Conversation]:
+    """At most so many of a conversation's independent questions, each as a conversation of its own."""
+    if item.follows:
+        return [item]
+    turns = item.turns
+    if most is not None and len(turns) > most:
+        chances = np.array([weights[turn.answer or ""] for turn in turns])
+        chosen = np.random.default_rng([seed, 1]).choice(len(chances), most, replace=False, p=chances / chances.sum())
+        turns = tuple(turns[index] for index in chosen)
+    return [replace(item, turns=(turn,)) for turn in turns]
 
 
 def open_conversations(source: str, images: str = "", on_missing: str = "refuse") -> Conversations:
@@ -105,58 +124,81 @@ def open_conversations(source: str, images: str = "", on_missing: str = "refuse"
         raise UserError("no conversations are given; pass --data with LLaVA's JSON layout or parquet with questions")
     if source.endswith((".json", ".jsonl")):
         return _read_chats(Path(source), Path(images) if images else Path(source).parent, on_missing)
-    dataset = open_images(source)
-    if not isinstance(dataset, ParquetImages):
-        raise UserError(f"{source}: questions come from a .json or .jsonl file in LLaVA's layout or from parquet files")
-    return _read_parquet(dataset, source)
-
-
-def _read_parquet(dataset: ImageDataset, source: str) -> Conversations:
+    dataset, questions = read_parquet(source)
     items = []
-    for index in range(len(dataset)):
-        raw = dataset.raw(index)
-        questions, answers = (_listed(raw.metadata, name, source, raw.name) for name in ("question", "answer"))
-        if len(questions) != len(answers):
-            raise UserError(f"{raw.name}: {len(questions)} questions and {len(answers)} answers")
-        if not questions:
-            continue
-        turns = tuple(
-            Turn(question=place_images(question, 1, raw.name), answer=answer)
-            for question, answer in zip(questions, answers, strict=True)
-        )
-        items.append(Conversation(key=raw.name, turns=turns, glimpses=(Glimpse(index=index),), follows=False))
-    if not items:
-        raise UserError(f"{source}: holds no question")
+    for glimpse, group in groupby(questions, key=lambda question: question.glimpse):
+        asked = list(group)
+        turns = tuple(Turn(question=place_images(one.text, 1, one.key), answer=one.answers[0]) for one in asked)
+        items.append(Conversation(key=asked[0].key, turns=turns, glimpses=(glimpse,), follows=False))
     return Conversations(dataset, tuple(items))
 
 
-def _listed(metadata: dict[str, Any], name: str, source: str, key: str) -> list[str]:
-    """A column of lists, or one of single values as lists of one."""
-    if f"{name}s" in metadata:
-        return list(metadata[f"{name}s"] or [])
-    if name in metadata:
-        return [metadata[name]]
-    raise UserError(f"{source}: has no column {name}s or {name}; {key} has {', '.join(metadata) or 'no other column'}")
-
-
 def _read_chats(file: Path, folder: Path, on_missing: str) -> Conversations:
-    records = read_chats(file)
-    missing = missing_images((path for record in records for path in record.paths), folder)
-    if missing and on_missing == "refuse":
-        raise UserError(
-            f"{file}: {describe_missing(missing, folder)}; pass the right folder with --images, or leave their "
-            "conversations out with --on-missing skip"
-        )
-    kept = [record for record in records if not set(missing).intersection(record.paths)]
-    if not kept:
-        raise UserError(f"{file}: {describe_missing(missing, folder)}, which leaves no conversation")
+    records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{file} must hold a list of conversations; see LLaVA's instruction data")
     index_of: dict[str, int] = {}
-    items = []
-    for record in kept:
-        glimpses = tuple(Glimpse(index=index_of.setdefault(path, len(index_of))) for path in record.paths)
-        items.append(Conversation(key=record.key, turns=record.turns, glimpses=glimpses))
-    told = (
-        f"{len(records) - len(kept)} of {len(records)} conversations are left out: {describe_missing(missing, folder)}"
-    )
+    items = [_read_record(record, f"{file} record {number}", index_of) for number, record in enumerate(records)]
     images = FileImages([str(folder / path) for path in index_of])
-    return Conversations(images, tuple(items), left_out=told if missing else "")
+    missing = missing_images(index_of, folder)
+    if not missing:
+        return Conversations(images, tuple(items))
+    told = describe_missing(missing, folder)
+    if on_missing == "refuse":
+        raise UserError(
+            f"{file}: {told}; pass the right folder with --images, or leave their conversations out with --on-missing skip"
+        )
+    gone = {index_of[path] for path in missing}
+    kept = tuple(item for item in items if gone.isdisjoint(glimpse.index for glimpse in item.glimpses))
+    if not kept:
+        raise UserError(f"{file}: {told}, which leaves no conversation")
+    left_out = f"{len(items) - len(kept)} of {len(items)} conversations are left out: {told}"
+    return Conversations(images, kept, left_out)
+
+
+def _read_record(record: Any, place: str, index_of: dict[str, int]) -> Conversation:
+    """One conversation; the paths of its images are given numbers in ``index_of``."""
+    if not isinstance(record, dict):
+        raise UserError(f"{place} is {type(record).__name__}; it must be an object with id, image and conversations")
+    key = f"{place} (id {record['id']})" if "id" in record else place
+    image = record.get("image") or record.get("images") or []
+    paths = [image] if isinstance(image, str) else image
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise UserError(f"{key}: image must be a path or a list of paths")
+    said = record.get("conversations") or record.get("messages")
+    if not isinstance(said, list) or not said:
+        raise UserError(f"{key}: conversations must be a list of questions, each followed by its answer")
+    messages = [_read_message(entry, f"{key}: entry {number} of conversations") for number, entry in enumerate(said)]
+    system = messages.pop(0)[1] if messages[0][0] == "system" else ""
+    if not messages or len(messages) % 2:
+        raise UserError(f"{key}: conversations must be a list of questions, each followed by its answer")
+    for number, (role, _) in enumerate(messages):
+        if role != ("human", "gpt")[number % 2]:
+            raise UserError(f"{key}: {role} speaks where {('human', 'gpt')[number % 2]} should; they take turns")
+    texts = _place_marks([text for _, text in messages], len(paths), key)
+    turns = [Turn(question=question, answer=answer) for question, answer in zip(texts[::2], texts[1::2], strict=True)]
+    turns[0] = replace(turns[0], system=system)
+    glimpses = tuple(Glimpse(index=index_of.setdefault(path, len(index_of))) for path in paths)
+    return Conversation(key=key, turns=tuple(turns), glimpses=glimpses)
+
+
+def _read_message(entry: Any, place: str) -> tuple[str, str]:
+    """Role and text of ``{from, value}`` or ``{role, content}``."""
+    entry = entry if isinstance(entry, dict) else {}
+    said, text = entry.get("from", entry.get("role")), entry.get("value", entry.get("content"))
+    role = ROLES.get(said) if isinstance(said, str) else None
+    if role is None or not isinstance(text, str):
+        raise UserError(f"{place} must have from and value, or role and content; the roles are {', '.join(ROLES)}")
+    return role, text
+
+
+def _place_marks(texts: list[str], images: int, key: str) -> list[str]:
+    """The texts with one ``<image>`` for each image; where there is none at all, they stand in front of the first question."""
+    if any(IMAGE in answer for answer in texts[1::2]):
+        raise UserError(f"{key}: an answer holds {IMAGE}; images stand in questions alone")
+    marks = sum(question.count(IMAGE) for question in texts[::2])
+    if not marks:
+        return [place_images(texts[0], images, key), *texts[1:]]
+    if marks != images:
+        raise UserError(f"{key}: {marks} {IMAGE} and {images} images; write one {IMAGE} for each image")
+    return texts

@@ -13,7 +13,7 @@ from dove.tokens import Tokens
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
 from dove.vlm.metrics import get_metric
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.questions import Question, Questions
+from dove.vlm.questions import Questions
 from dove.vlm.text import Turn, place_images
 
 MAX_ANSWER_WORDS = 32
@@ -41,8 +41,12 @@ def answer_questions(
     with tqdm(total=len(questions), desc="answers", unit="question", disable=None, leave=False) as progress:
         for start in range(0, len(questions), batch_size):
             part = questions.items[start : start + batch_size]
-            asked = [_encode_question(model, item, prompt) for item in part]
-            glimpses = [_query(model, item) for item in part]
+            asked = []
+            for item in part:
+                turn = Turn(question=place_images(f"{item.text}\n{prompt}" if prompt else item.text, 1, item.key))
+                asked.append(model.writer.conversation([turn], item.key))
+            by_question = model.config.query == "question"
+            glimpses = [replace(item.glimpse, query=item.text if by_question else None) for item in part]
             seen = list(dict.fromkeys(glimpses))
             tokens = [None] if blind else _tokens(model, questions.images, seen, requests)
             rows = [seen.index(glimpse) for glimpse in glimpses]
@@ -65,15 +69,6 @@ def answer_questions(
                 ]
             progress.update(len(part))
     return found
-
-
-def _encode_question(model: VisionLanguageModel, item: Question, prompt: str) -> Any:
-    text = f"{item.text}\n{prompt}" if prompt else item.text
-    return model.writer.conversation([Turn(question=place_images(text, 1, item.key))], item.key)
-
-
-def _query(model: VisionLanguageModel, item: Question) -> Glimpse:
-    return replace(item.glimpse, query=item.text if model.config.query == "question" else None)
 
 
 def _tokens(

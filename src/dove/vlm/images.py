@@ -1,8 +1,9 @@
 """Pictures as the image tokenizer gets them, and their tokens."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.protocol import Tokenizer, encode_each
 from dove.tokens import Tokens
-from dove.vlm.config import PREFIX, ViewsConfig
+from dove.vlm.config import ViewsConfig
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour, as in LLaVA
+MOST_NAMES = 3  # Missing images that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +68,27 @@ def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generato
 
 
 def load_pixels(
-    images: ImageDataset, index: int, image_size: int, views: ViewsConfig | None = None, draw: Sequence[int] = (0, 0)
+    images: ImageDataset, index: int, image_size: int, views: ViewsConfig | None = None, seed: int = 0, view: int = 0
 ) -> Float[Tensor, "3 S S"]:
-    """One picture of a source, padded to a square and scaled, in [-1, 1]."""
+    """One picture of a source, padded to a square and scaled, in [-1, 1]; view 0 is the picture itself."""
     record = images[index]
     if not isinstance(record, Record):
         raise UserError(record.reason)
     image = pad_to_square(record.image)
-    if views is not None:
-        image = random_view(image, views, np.random.default_rng([*draw, index]))
+    if views is not None and view:
+        image = random_view(image, views, np.random.default_rng([seed, view, index]))
     return square_pixels(image, image_size)
 
 
-def load_view(
-    images: ImageDataset, index: int, image_size: int, views: ViewsConfig, seed: int, view: int
-) -> Float[Tensor, "3 S S"]:
-    """View number ``view`` of a training image, of which 0 is the image itself; else as ``load_pixels``."""
-    return load_pixels(images, index, image_size, views if view else None, (seed, view))
+def missing_images(paths: Iterable[str], folder: Path) -> list[str]:
+    """Those of the paths that are no files below ``folder``."""
+    return [path for path in paths if not (folder / path).is_file()]
+
+
+def describe_missing(missing: Sequence[str], folder: Path) -> str:
+    """Count the missing images and list the names of the first."""
+    named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
+    return f"{len(missing)} images are not in {folder}: {named}"
 
 
 def takes_queries(tokenizer: Tokenizer) -> bool:
@@ -97,7 +103,6 @@ def encode_glimpses(
     queries: Sequence[str | None] | None = None,
 ) -> list[Tokens]:
     """Tokens by each of the length policies; by the queries where the tokenizer takes them."""
-    wanted = [str(tokenizer.max_tokens) if request == PREFIX else request for request in requests]
     if queries is not None and all(queries) and takes_queries(tokenizer):
-        return [tokenizer.encode(pixels, request, query=list(queries)) for request in wanted]  # type: ignore[call-arg]
-    return encode_each(tokenizer, pixels, wanted)
+        return [tokenizer.encode(pixels, request, query=list(queries)) for request in requests]  # type: ignore[call-arg]
+    return encode_each(tokenizer, pixels, requests)

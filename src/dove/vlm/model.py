@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
 from dove.protocol import Tokenizer
+from dove.runtime import select_device
 from dove.tokens import Tokens
 from dove.vlm.batch import Layout, lay_out
-from dove.vlm.checkpoint import load_vlm, save_vlm
+from dove.vlm.checkpoint import LANGUAGE_MODEL_FOLDER, saved_image_tokenizer, saved_language_model
 from dove.vlm.config import VLMConfig
 from dove.vlm.images import encode_glimpses, open_picture, square_pixels
-from dove.vlm.text import IMAGE, Encoded, PromptWriter, Turn, place_images
+from dove.vlm.text import Encoded, PromptWriter, Turn, place_images, without_marks
 
 
 class Connector(nn.ModuleList):
@@ -114,12 +116,8 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P V"]:
         """Logits of the next word at every position; a row's don't depend on the other rows."""
-        embedded = self.embed(layout, tokens)
-        mask: Tensor = layout.visible
-        if self.language_model.config._attn_implementation == "eager":  # which adds the mask instead of applying it
-            mask = torch.zeros_like(mask, dtype=embedded.dtype).masked_fill(~mask, torch.finfo(embedded.dtype).min)
         output = self.language_model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=layout.positions, use_cache=False
+            inputs_embeds=self.embed(layout, tokens), attention_mask=layout.attended.long(), use_cache=False
         )
         logits: Tensor = output.logits
         return logits
@@ -151,7 +149,7 @@ class VisionLanguageModel(nn.Module):
         pad = self.text_tokenizer.pad_token_id
         words = self.language_model.generate(
             inputs_embeds=self.embed(layout, tokens),
-            attention_mask=(layout.segments >= 0).long(),
+            attention_mask=layout.attended.long(),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text_tokenizer.eos_token_id,
@@ -181,7 +179,7 @@ class VisionLanguageModel(nn.Module):
             size = self.tokenizer.image_size
             pixels = torch.stack([square_pixels(open_picture(picture), size) for picture in pictures]).to(self.device)
             request = str(num_tokens or self.config.num_tokens)
-            queries = [question.replace(IMAGE, "").strip()] * len(pictures) if self.config.query == "question" else None
+            queries = [without_marks(question)] * len(pictures) if self.config.query == "question" else None
             tokens = encode_glimpses(self.tokenizer, pixels, [request], queries)[0]
         return self.generate([conversation], tokens, max_new_tokens=max_new_tokens, keys=["the question"])[0]
 
@@ -199,8 +197,32 @@ class VisionLanguageModel(nn.Module):
         Raises:
             UserError: if a part is missing or damaged, or the image tokenizer is not the one it was trained with.
         """
-        return load_vlm(cls, name, tokenizer=tokenizer, device=device)
+        target = select_device(device)
+        folder = resolve_checkpoint(name)
+        config, weights = load_checkpoint(folder, VLMConfig)
+        language_model, text_tokenizer = saved_language_model(folder, config)
+        image_tokenizer = None if config.blind else saved_image_tokenizer(folder, config, tokenizer, target)
+        model = cls(config, language_model, text_tokenizer, image_tokenizer)
+        stored = model._stored_weights()
+        # Tied to a stored tensor, or a base model's under adapters.
+        others = {key: tensor for key, tensor in model.state_dict().items() if key not in stored}
+        load_weights(model, others | weights, folder)
+        return model.to(target).eval()
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None, card: str | None = None) -> None:
         """Write settings, weights (without the image tokenizer's) and the text tokenizer."""
-        save_vlm(self, folder, dtype=dtype, card=card)
+        folder = Path(folder)
+        save_checkpoint(folder, self.config, self._stored_weights(), dtype=dtype, card=card)
+        try:
+            self.language_model.config.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
+            self.text_tokenizer.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
+        except OSError as error:
+            raise UserError(f"cannot save to {folder}: {error.strerror or error}; free some space") from error
+
+    def _stored_weights(self) -> dict[str, Tensor]:
+        """Weights that a folder holds: each tensor once, and of a language model with adapters the adapters alone."""
+        kept: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in self.state_dict().items():
+            if not self.config.lora.rank or "lora_" in name or not name.startswith("language_model."):
+                kept.setdefault(tensor.data_ptr(), (name, tensor))
+        return dict(kept.values())

@@ -15,10 +15,7 @@ from dove.data.json_files import parse_lines, read_json
 from dove.data.parquet import ParquetImages
 from dove.data.sources import FileImages
 from dove.errors import UserError
-from dove.vlm.data import Conversations
-from dove.vlm.images import Glimpse
-from dove.vlm.llava import describe_missing, missing_images
-from dove.vlm.text import IMAGE
+from dove.vlm.images import Glimpse, describe_missing, missing_images
 
 LETTERS = "ABCDEFGHIJ"
 WORD = "Answer the question using a single word or phrase."
@@ -95,18 +92,6 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def as_questions(conversations: Conversations) -> Questions:
-    """First turns, or all turns where they are independent, as questions with one accepted answer each."""
-    items = []
-    for item in conversations.items:
-        for turn in item.turns[:1] if item.follows else item.turns:
-            if len(item.glimpses) == 1:
-                text = turn.question.replace(IMAGE, "").strip()
-                glimpse = item.glimpses[0]
-                items.append(Question(key=item.key, text=text, answers=(turn.answer or "",), glimpse=glimpse))
-    return Questions(conversations.images, tuple(items))
-
-
 def open_questions(source: str, images: str = "") -> Questions:
     """Questions with their accepted answers.
 
@@ -121,6 +106,11 @@ def open_questions(source: str, images: str = "") -> Questions:
     """
     if source.endswith((".json", ".jsonl")):
         return _read_json(Path(source), Path(images) if images else Path(source).parent)
+    return Questions(*read_parquet(source))
+
+
+def read_parquet(source: str) -> tuple[ImageDataset, tuple[Question, ...]]:
+    """The images of parquet files, and the questions about them."""
     dataset = open_images(source)
     if not isinstance(dataset, ParquetImages):
         raise UserError(f"{source}: questions come from .json, .jsonl or parquet files")
@@ -128,7 +118,7 @@ def open_questions(source: str, images: str = "") -> Questions:
     for index in range(len(dataset)):
         raw = dataset.raw(index)
         items += _questions(raw.metadata, Glimpse(index=index), raw.name)
-    return _some(Questions(dataset, tuple(items)), source)
+    return dataset, _some(items, source)
 
 
 def _read_json(file: Path, folder: Path) -> Questions:
@@ -144,13 +134,13 @@ def _read_json(file: Path, folder: Path) -> Questions:
         items += _questions(record, Glimpse(index=index_of.setdefault(record["image"], len(index_of))), key)
     if missing := missing_images(index_of, folder):
         raise UserError(f"{file}: {describe_missing(missing, folder)}; pass the right folder with --images")
-    return _some(Questions(FileImages([str(folder / path) for path in index_of]), tuple(items)), str(file))
+    return Questions(FileImages([str(folder / path) for path in index_of]), _some(items, str(file)))
 
 
-def _some(questions: Questions, source: str) -> Questions:
-    if not len(questions):
+def _some(items: list[Question], source: str) -> tuple[Question, ...]:
+    if not items:
         raise UserError(f"{source}: holds no question")
-    return questions
+    return tuple(items)
 
 
 def _questions(record: dict[str, Any], glimpse: Glimpse, key: str) -> list[Question]:

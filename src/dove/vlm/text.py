@@ -10,11 +10,16 @@ IMAGE = "<image>"  # Marks in a prompt where an image stands, as in LLaVA's conv
 IMAGE_ID = -1  # Stands for an image among word ids; becomes as many positions as the image has tokens
 
 SPECIAL_WORDS = ("<pad>", "<s>", "</s>")
+PLAIN = r"{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"
 # The wording that Vicuna v1.5 was trained with; another one would cost accuracy.
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+VICUNA = (
+    "{% if messages[0].role != 'system' %}A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. {% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content | trim }} {% elif m.role == 'user' %}"
+    "USER: {{ m.content }} ASSISTANT:{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
+TEMPLATES = {"plain": PLAIN, "vicuna": VICUNA, "chat": None}
+"""Chat templates by prompt style; None is the text tokenizer's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +33,10 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Word ids of a conversation, images still as single ``IMAGE_ID``.
-
-    Attributes:
-        learned: whether a position is part of an answer.
-        segments: 0 for what every position after it may see; questions that don't know each other have numbers from 1.
-    """
+    """Word ids of a conversation, images still as single ``IMAGE_ID``, and whether each is part of an answer."""
 
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
-    segments: tuple[int, ...]
 
     @property
     def images(self) -> int:
@@ -80,6 +79,11 @@ def place_images(question: str, count: int, key: str) -> str:
     return question
 
 
+def without_marks(question: str) -> str:
+    """The words of a question alone."""
+    return question.replace(IMAGE, "").strip()
+
+
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
@@ -105,91 +109,49 @@ class PromptWriter:
 
     def conversation(self, turns: Sequence[Turn], key: str) -> Encoded:
         """A conversation whose turns follow one another; the last answer may be missing."""
-        parts: list[tuple[str, bool]] = []
+        begin = self.text_tokenizer.bos_token_id
+        ids = [begin] if self.style != "chat" and begin is not None else []
+        learned = [False] * len(ids)
         written = ""
         for count, turn in enumerate(turns, 1):
-            prompt = self._prompt(turns[:count])
-            if not prompt.startswith(written):
-                raise UserError(f"{key}: the chat template of {self.name} rewrites earlier turns; pass --prompt vicuna")
-            parts.append((prompt[len(written) :], False))
-            written = prompt
-            if turn.answer is not None:
-                answer = self._answer(turns[:count], prompt)
-                parts.append((answer, True))
-                written = prompt + answer
-        ids, learned = self._encode(parts)
-        return Encoded(ids=tuple(ids), learned=tuple(learned), segments=(0,) * len(ids))
+            for answered in (False, True) if turn.answer is not None else (False,):
+                text = self._write(turns[:count], answered=answered)
+                if not text.startswith(written):
+                    raise UserError(
+                        f"{key}: the chat template of {self.name} rewrites earlier turns; pass --prompt vicuna"
+                    )
+                # Encoded part by part, so that an answer's words don't hang on what stands before it.
+                part = self._encode(text[len(written) :])
+                ids += part
+                learned += [answered] * len(part)
+                written = text
+        return Encoded(ids=tuple(ids), learned=tuple(learned))
 
-    def questions(self, turns: Sequence[Turn], key: str) -> Encoded:
-        """Questions about the same images that don't know each other: what stands up to the last image comes once."""
-        ids: list[int] = []
-        learned: list[bool] = []
-        segments: list[int] = []
-        for number, turn in enumerate(turns, 1):
-            whole = self.conversation([turn], key)
-            prefix = len(whole.ids) - whole.ids[::-1].index(IMAGE_ID) if IMAGE_ID in whole.ids else self._opening
-            if number == 1:
-                ids, learned, segments = list(whole.ids[:prefix]), [False] * prefix, [0] * prefix
-            elif list(whole.ids[:prefix]) != ids[: segments.count(0)]:
-                raise UserError(f"{key}: its questions differ before their images; give each its own record")
-            ids += whole.ids[prefix:]
-            learned += whole.learned[prefix:]
-            segments += [number] * (len(whole.ids) - prefix)
-        return Encoded(ids=tuple(ids), learned=tuple(learned), segments=tuple(segments))
-
-    @property
-    def _opening(self) -> int:
-        """Words in front of the first text."""
-        return int(self.style != "chat" and self.text_tokenizer.bos_token_id is not None)
-
-    def _prompt(self, turns: Sequence[Turn]) -> str:
-        """Everything up to where the last answer begins."""
-        if self.style == "chat":
-            return self._chat(turns, answered=False)
-        system = turns[0].system
-        if self.style == "vicuna":
-            text = f"{system.strip()} " if system else VICUNA_SYSTEM
-        else:
-            text = f"{system}\n" if system else ""
-        for turn in turns:
-            question = self._visible(turn.question)
-            text += f"USER: {question} ASSISTANT:" if self.style == "vicuna" else f"{question}\n"
-            text += f"{turn.answer}{self.text_tokenizer.eos_token}" if turn is not turns[-1] else ""
-        return text
-
-    def _answer(self, turns: Sequence[Turn], prompt: str) -> str:
-        if self.style != "chat":
-            return f"{turns[-1].answer}{self.text_tokenizer.eos_token}"
-        return self._chat(turns, answered=True)[len(prompt) :]
-
-    def _chat(self, turns: Sequence[Turn], *, answered: bool) -> str:
-        system = turns[0].system
-        messages = [{"role": "system", "content": system}] if system else []
-        for turn in turns:
-            messages.append({"role": "user", "content": self._visible(turn.question)})
-            messages.append({"role": "assistant", "content": turn.answer or ""})
+    def _write(self, turns: Sequence[Turn], *, answered: bool) -> str:
+        """Everything up to where the last answer begins, or ends."""
         from jinja2 import TemplateError
 
-        messages = messages if answered else messages[:-1]
+        messages = [{"role": "system", "content": turns[0].system}] if turns[0].system else []
+        for turn in turns:
+            question = without_marks(turn.question) if self.blind else turn.question
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": turn.answer or ""})
         try:
-            return str(
-                self.text_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+            text = self.text_tokenizer.apply_chat_template(
+                messages if answered else messages[:-1],
+                chat_template=TEMPLATES[self.style],
+                tokenize=False,
+                add_generation_prompt=not answered,
             )
         except TemplateError as error:  # some know no system prompt
             raise UserError(
                 f"the chat template of {self.name} refuses the conversation ({one_line(error)}); pass --prompt vicuna"
             ) from error
+        return str(text)
 
-    def _visible(self, question: str) -> str:
-        return question.replace(IMAGE, "").strip() if self.blind else question
-
-    def _encode(self, parts: Sequence[tuple[str, bool]]) -> tuple[list[int], list[bool]]:
-        """Parts are encoded one by one, so that an answer's words don't hang on what stands before it."""
-        ids = [self.text_tokenizer.bos_token_id] * self._opening
-        learned = [False] * len(ids)
-        for text, is_answer in parts:
-            for position, piece in enumerate(text.split(IMAGE)):
-                words = self.text_tokenizer(piece, add_special_tokens=False).input_ids if piece else []
-                ids += [IMAGE_ID] * (position > 0) + list(words)
-                learned += [False] * (position > 0) + [is_answer] * len(words)
-        return ids, learned
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for position, piece in enumerate(text.split(IMAGE)):
+            ids += [IMAGE_ID] * (position > 0)
+            ids += self.text_tokenizer(piece, add_special_tokens=False).input_ids if piece else []
+        return ids

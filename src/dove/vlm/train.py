@@ -18,7 +18,6 @@ from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.protocol import Tokenizer, device_of
 from dove.runtime import save_outputs
-from dove.tokens import Tokens
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import check_devices, check_launcher
@@ -26,17 +25,15 @@ from dove.training.schedule import learning_rate
 from dove.training.setup import resolve_length
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
-from dove.vlm.attention import NAME as MATMUL_ATTENTION
 from dove.vlm.batch import NOT_LEARNED, lay_out
-from dove.vlm.cache import TokenCache, open_cache, sample_tokens
+from dove.vlm.cache import fill_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
-from dove.vlm.config import BLIND, PREFIX, VLMConfig, VLMTrainConfig
+from dove.vlm.config import BLIND, VLMConfig, VLMTrainConfig
 from dove.vlm.data import Conversations, open_conversations
 from dove.vlm.evaluate import answer_questions
 from dove.vlm.images import encode_glimpses, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.questions import as_questions
 from dove.vlm.samples import AnswerBatch, Collator, Samples
 from dove.vlm.text import train_text_tokenizer
 
@@ -54,7 +51,10 @@ class AnswerObjective(Objective[AnswerBatch]):
 
     def forward(self, batch: AnswerBatch, step: Step) -> StepResult:
         """Loss of a batch."""
-        tokens = batch.tokens if batch.pixels is None else self._encode(batch, batch.pixels)
+        tokens = batch.tokens
+        if batch.pixels is not None:
+            tokens = encode_glimpses(self.model.tokenizer, batch.pixels, [batch.request], batch.queries)[0]
+        tokens = None if tokens is None else tokens[batch.rows]
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
         layout = layout.to(self.model.device)
@@ -72,12 +72,6 @@ class AnswerObjective(Objective[AnswerBatch]):
         """None: there is nothing to see of an answer."""
         return {}
 
-    def _encode(self, batch: AnswerBatch, pixels: Tensor) -> Tokens:
-        """Tokens of all images by the batch's length policy."""
-        tokens = encode_glimpses(self.model.tokenizer, pixels, [batch.draws[0].request], batch.queries)[0]
-        rows = [draw.cut(sequence) for draw, sequence in zip(batch.draws, tokens.ragged(), strict=True)]
-        return Tokens.from_ragged(rows, tokens.values.shape[1])
-
 
 class AnswerTrainer(Trainer):
     """The tokenizer's loop over conversations.
@@ -94,10 +88,11 @@ class AnswerTrainer(Trainer):
     ) -> None:
         images = samples.conversations.images
         super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model, examples=samples)
-        self.questions = holdout
+        self.questions = holdout.questions()
         self.optimizer = make_optimizer(config, objective.model)
-        for model in (objective.model, self.average.module):
-            self._attend(model, training=True)
+        if self.accelerator.device.type == "cpu":  # the backward of the fused attention is several times slower there
+            for model in (objective.model, self.average.module):
+                model.language_model.set_attn_implementation("eager")  # type: ignore[union-attr, operator]
 
     def _set_rates(self, step: int) -> None:
         share = learning_rate(self.config.optim, step, self.config.run.steps) / self.config.optim.lr
@@ -119,19 +114,11 @@ class AnswerTrainer(Trainer):
             return {}
         assert isinstance(model, VisionLanguageModel)
         model.eval()
-        self._attend(model, training=False)
-        requests = [name for name in dict.fromkeys(self.config.num_tokens) if name != PREFIX] or ["auto"]
-        answers = answer_questions(model, as_questions(self.questions), requests)
-        self._attend(model, training=True)
+        answers = answer_questions(model, self.questions, list(dict.fromkeys(self.config.num_tokens)))
         return {
             f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.answers) for one in found]))
             for request, found in answers.items()
         }
-
-    def _attend(self, model: nn.Module, *, training: bool) -> None:
-        """On a CPU the fused attention's backward is slow (see ``dove.vlm.attention``)."""
-        if self.accelerator.device.type == "cpu":
-            model.language_model.set_attn_implementation(MATMUL_ATTENTION if training else "sdpa")  # type: ignore[union-attr, operator]
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -143,17 +130,12 @@ def save_model(model: nn.Module, folder: Path) -> None:
 def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
     """AdamW with a learning rate of the connector's own; weight decay on matrices alone."""
     groups: list[dict[str, Any]] = []
-    rates = {id(parameter): config.connector_lr for parameter in model.connector.parameters()}
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
-        peak = rates.get(id(parameter), config.optim.lr)
-        decay = config.optim.weight_decay if parameter.ndim > 1 else 0.0
-        found = next((group for group in groups if (group["peak_lr"], group["weight_decay"]) == (peak, decay)), None)
-        if found is None:
-            groups.append({"params": [parameter], "lr": peak, "peak_lr": peak, "weight_decay": decay})
-        else:
-            found["params"].append(parameter)
+    for part, peak in ((model.connector, config.connector_lr), (model.language_model, config.optim.lr)):
+        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        for decay, matrices in ((config.optim.weight_decay, True), (0.0, False)):
+            chosen = [parameter for parameter in trained if (parameter.ndim > 1) == matrices]
+            if chosen:
+                groups.append({"params": chosen, "lr": peak, "peak_lr": peak, "weight_decay": decay})
     return torch.optim.AdamW(groups, betas=config.optim.betas, fused=True)
 
 
@@ -163,13 +145,12 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         text_tokenizer = train_text_tokenizer(texts, config.scratch.vocab_size)
         language_model = small_language_model(config.scratch, text_tokenizer)
     else:
-        language_model, text_tokenizer = load_language_model(VisionLanguageModel, config.language_model)
+        language_model, text_tokenizer = load_language_model(config.language_model)
     if config.lora.rank:
         language_model = add_lora(language_model, config.lora)
     tokenizer = None if subject is None else subject.tokenizer
     if config.query == "question" and (tokenizer is None or not takes_queries(tokenizer)):
         raise UserError(f"{config.tokenizer} takes no queries; leave out --query question")
-    requests = [name for name in config.num_tokens if name != PREFIX]
     settings = VLMConfig(
         tokenizer=config.tokenizer,
         tokenizer_sha256=None if subject is None else subject.sha256,
@@ -178,7 +159,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
         image_size=1 if tokenizer is None else tokenizer.image_size,
         language_model=config.language_model if config.lora.rank else None,
         prompt=config.prompt,
-        num_tokens=requests[0] if requests else "auto",
+        num_tokens=config.num_tokens[0],
         query=config.query,
         lora=config.lora,
     )
@@ -210,34 +191,21 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     written = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
     config = resolve_length(config, len(training))
     process = PartialState(cpu=not torch.cuda.is_available())
-    device = process.device
     if conversations.left_out and process.is_main_process:
         print(conversations.left_out)
-    subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, device)
+    subject = None if config.tokenizer == BLIND else load_subject(config.tokenizer, process.device)
     set_seed(config.run.seed)
     model = build_model(config, subject, training.texts)
-    glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
-    resuming = bool(checkpoints(output / "checkpoints"))
-    if subject is not None and glimpses and not resuming:
-        model.connector.standardise(sample_tokens(subject.tokenizer, training.images, glimpses).cpu())
-    collator = Collator(config, model.writer, training, model.config.image_size, make_cache(config, subject, training))
+    cache = None
+    if subject is not None and training.glimpses:
+        tokenizer, images, glimpses = subject.tokenizer, training.images, training.glimpses
+        if not checkpoints(output / "checkpoints"):  # which hold what the connector standardises by
+            model.connector.standardise(sample_tokens(tokenizer, images, glimpses).cpu())
+        if config.cache_tokens:
+            requests = list(dict.fromkeys(config.num_tokens))
+            cache = fill_cache(tokenizer, images, glimpses, requests, config.views, config.run.seed)
+    collator = Collator(config, model.writer, training, model.config, cache)
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
     if process.is_main_process:
         save_outputs({output / "config.yaml": written.encode()})
     return trainer.train()
-
-
-def make_cache(config: VLMTrainConfig, subject: Subject | None, training: Conversations) -> TokenCache | None:
-    """Tokens of all training images, where the settings ask for it."""
-    if subject is None or not config.cache_tokens:
-        return None
-    glimpses = [glimpse for item in training.items for glimpse in item.glimpses]
-    return open_cache(
-        subject,
-        training.images,
-        glimpses,
-        config.num_tokens,
-        views=config.views,
-        seed=config.run.seed,
-        file=config.token_cache,
-    )
