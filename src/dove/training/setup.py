@@ -20,7 +20,7 @@ from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
 from dove.training.processes import check_devices, check_launcher
-from dove.training.recipes import RECIPES
+from dove.training.recipes import RECIPES, image_size
 from dove.training.schedule import Settings, in_steps, told_length
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
@@ -46,7 +46,7 @@ def run_training(config: TrainConfig) -> Path:
     recipe = RECIPES[type(config)]
     written = yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
     config = resolve_length(config, len(dataset))
-    processor = ImageProcessor(recipe.image_size(config))
+    processor = ImageProcessor(image_size(config))
     set_seed(config.run.seed)
     resuming = bool(checkpoints(output / "checkpoints"))
     model = recipe.initialise(config, None if resuming else lambda: sample_images(dataset, processor))
