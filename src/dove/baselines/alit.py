@@ -170,7 +170,7 @@ class ALIT(nn.Module):
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         pixels = (images + 1) / 2
         grid = self.base_tokenizer.encode(pixels)
-        codes = self.base_tokenizer.quantized(grid).ids
+        codes = self.base_tokenizer.quantize(grid).ids
         hidden = self._image_tokens(pixels, grid)
         positions = hidden.shape[1]
         norms = [self.encoder_ln_pre] + [self.encoder_ln_recursive] * (self.config.num_rollouts - 1)

@@ -20,14 +20,6 @@ from dove.weight_files import check_finite, read_published
 class PerceptualDistance(nn.Module):
     """Frozen distance between images. It stays in eval mode whatever mode its parent is put into."""
 
-    metric_name: str
-    """Column of the number in reports."""
-
-    def freeze(self) -> None:
-        """Take every parameter out of training; subclasses call it once their network is loaded."""
-        self.requires_grad_(False)
-        self.eval()
-
     def train(self, mode: bool = True) -> "PerceptualDistance":
         """Stay in eval mode."""
         return super().train(False)
@@ -47,8 +39,6 @@ class PerceptualDistance(nn.Module):
 class NoPerceptual(PerceptualDistance):
     """Zero distance, for training without a perceptual network; nothing is computed."""
 
-    metric_name = "perceptual_none"
-
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
@@ -59,7 +49,7 @@ class NoPerceptual(PerceptualDistance):
 class FeatureDistance(PerceptualDistance):
     """Distance of a frozen network's unit-normalised feature maps: the form of LPIPS without its learned calibration.
 
-    Its numbers do not compare with LPIPS, nor those of two networks with each other, hence names of their own.
+    Its numbers do not compare with LPIPS, nor those of two networks with each other.
 
     Args:
         network: Gives the maps.
@@ -68,7 +58,6 @@ class FeatureDistance(PerceptualDistance):
     def __init__(self, network: FrozenNetwork) -> None:
         super().__init__()
         self.network = network
-        self.metric_name = f"perceptual_{network.label}"
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -93,7 +82,6 @@ class MeanDistance(PerceptualDistance):
     def __init__(self, distances: Sequence[PerceptualDistance]) -> None:
         super().__init__()
         self.distances = nn.ModuleList(distances)
-        self.metric_name = "+".join(distance.metric_name for distance in distances)
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -140,8 +128,8 @@ class LpipsPerceptual(PerceptualDistance):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        self.network = _lpips_network(None if weights is None else Path(weights))
-        self.freeze()
+        self.network = _lpips_network(None if weights is None else Path(weights)).requires_grad_(False)
+        self.eval()
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]

@@ -99,9 +99,9 @@ class TiTokCodesObjective(CodesObjective):
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the cross-entropy of the codes of a batch of images in [-1, 1]; it is the same at every step."""
         with torch.no_grad():
-            codes = self.teacher.quantized(self.teacher.encode((batch + 1) / 2)).ids
+            codes = self.teacher.quantize(self.teacher.encode((batch + 1) / 2)).ids
         quantized = self.model.quantized_images(batch)
-        entropy = code_loss(self.model.code_logits(quantized.values), codes)
+        entropy = code_loss(self.model.decoder(quantized.values), codes)
         usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
         return self.result(batch, entropy, quantized.loss, usage)
 

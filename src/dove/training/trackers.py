@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,8 @@ from dove.errors import UserError
 PROJECT = "dove"
 
 
+@runtime_checkable
+@runtime_checkable
 class Tracker(Protocol):
     """Viewer of curves and sample pictures."""
 
