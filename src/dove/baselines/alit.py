@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.adapter import build_loaded, chosen, fitting_images, fitting_tokens, read_checkpoint
+from dove.baselines.adapter import build_loaded, fitting_images, fitting_tokens, read_checkpoint
 from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import ALITS, ALITConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name, mix_codes
@@ -257,6 +257,5 @@ def from_published_name(name: str) -> str:
 
 def load_published(name: str, path: str | Path) -> ALIT:
     """Load the weights of a published checkpoint, the averaged ones where it has them, for evaluation."""
-    chosen(name, ALITS)
     weights = {from_published_name(key): tensor for key, tensor in read_checkpoint(path).items()}
     return build_loaded(lambda: ALIT(ALITS[name]), weights)

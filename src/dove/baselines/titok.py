@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.adapter import FixedLength, build_loaded, chosen, read_checkpoint
+from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
 from dove.baselines.blocks import Codebook, Quantized, Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import TITOKS, TiTokConfig
 from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
@@ -173,5 +173,4 @@ def make_titok(config: TiTokConfig) -> TiTok:
 
 def load_published(name: str, path: str | Path) -> TiTok:
     """Load the weights of a published checkpoint, in fp32, for evaluation."""
-    chosen(name, TITOKS)
     return build_loaded(lambda: make_titok(TITOKS[name]), read_checkpoint(path))

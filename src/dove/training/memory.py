@@ -50,7 +50,7 @@ def advice(run: RunConfig) -> str:
         ways.append(f"--run.batch-size {half} --run.accumulate {2 * run.accumulate} (as many images a step)")
     if not run.activation_checkpointing:
         ways.append("--run.activation-checkpointing True")
-    if run.precision != "bf16":
+    if run.precision == "fp32":
         ways.append("--run.precision bf16")
     if run.sharding == "none":
         ways.append("--run.sharding fsdp on several processes")
