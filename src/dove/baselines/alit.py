@@ -103,22 +103,8 @@ class ALIT(nn.Module):
         self.apply(initialise)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
         self.base_tokenizer = MaskgitVQGAN(config.vqgan)
-
-    @property
-    def image_size(self) -> int:
-        """Side S of the images, in pixels."""
-        return self.config.vqgan.image_size
-
-    @property
-    def max_tokens(self) -> int:
-        """Capacity K."""
-        return self.config.max_tokens
-
-    @property
-    def token_counts(self) -> tuple[int, ...]:
-        """Numbers of tokens an image can have: those of the roll-outs."""
-        step = self.config.tokens_per_rollout
-        return tuple(range(step, self.max_tokens + 1, step))
+        self.image_size, self.max_tokens = config.vqgan.image_size, config.max_tokens
+        self.token_counts = tuple(range(step, self.max_tokens + 1, step))  # those of the roll-outs
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:

@@ -154,17 +154,13 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     if weights is not None and sum(part in WITH_FILE for part in names) != 1:
         takes = "takes no weights file" if not set(names) & set(WITH_FILE) else "takes several weights files"
         raise UserError(f"perceptual network {name!r} {takes}, but got {weights}; change one of the two")
-    distances = [_make_single(part, weights if part in WITH_FILE else None) for part in names]
+    if names == ("none",):
+        return NoPerceptual()
+    distances: list[PerceptualDistance] = []
+    for part in names:
+        file = weights if part in WITH_FILE else None
+        distances.append(LpipsPerceptual(file) if part == "lpips" else FeatureDistance(load_network(part, file)))
     return distances[0] if len(distances) == 1 else MeanDistance(distances)
-
-
-def _make_single(name: str, weights: str | Path | None) -> PerceptualDistance:
-    match name:
-        case "none":
-            return NoPerceptual()
-        case "lpips":
-            return LpipsPerceptual(weights)
-    return FeatureDistance(load_network(name, weights))
 
 
 def _lpips_network(path: Path | None) -> nn.Module:

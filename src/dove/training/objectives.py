@@ -115,15 +115,10 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
 
-    def images_of(self, batch: Batch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images in [-1, 1] of a batch: the batch itself, unless a subclass has batches of more than images."""
-        assert isinstance(batch, Tensor)
-        return batch
-
     def adversary_loss(self, batch: Batch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
-        """Compute the discriminator's loss on a batch and its reconstruction."""
+        """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
         assert self.discriminator is not None
-        images = self.images_of(batch)
+        images: Tensor = getattr(batch, "images", batch)
         return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
 
     def reconstruction_terms(

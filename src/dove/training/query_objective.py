@@ -110,10 +110,6 @@ class QDoveObjective(EOSObjective[QueryBatch]):
     def _eq2(self, reconstruction: Float[Tensor, "M 3 S S"], images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, " M"]:
         return self.reconstruction_terms(reconstruction, images)["rec"]
 
-    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images of a batch without their queries."""
-        return batch.images
-
     def extra_state(self) -> dict[str, Any]:
         """Give the windows of both thresholds."""
         return {**super().extra_state(), "irrelevant_threshold": self.irrelevant_threshold.state_dict()}
@@ -172,10 +168,6 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
         grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
         return self.grounding.loss(grid, inside, asked.about_part)
-
-    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images of a batch without their queries."""
-        return batch.images
 
 
 def psnr_inside(
