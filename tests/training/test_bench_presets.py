@@ -7,7 +7,7 @@ import pytest
 from dove.baselines.alit import ALIT
 from dove.training.baseline_config import ALITCodesTrainConfig, ALITPixelsTrainConfig
 from dove.training.presets import PRESETS
-from dove.training.recipes import RECIPES
+from dove.training.recipes import RECIPES, image_size
 
 SIZE, IMAGES = 1_500_000, 200_000
 BENCH = [config for name, config in PRESETS.items() if name.endswith("-bench")]
@@ -25,7 +25,7 @@ def parameters(config) -> int:
 def test_presets_have_equal_sizes_and_lengths(config) -> None:
     if config.preset != "alit-vqgan-bench":  # a part of ALIT
         assert parameters(config) == pytest.approx(SIZE, rel=0.1)
-    assert RECIPES[type(config)].image_size(config) == 32
+    assert image_size(config) == 32
     assert config.optim == replace(BENCH[0].optim, lr=config.optim.lr)
     assert config.augment == BENCH[0].augment
     assert getattr(config.loss, "networks", ("squeezenet",)) == ("squeezenet",)

@@ -104,9 +104,3 @@ def build_loaded(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
         model = build()
     load_weights(model.to_empty(device="cpu"), {name: tensor.float() for name, tensor in weights.items()}, "the file")
     return model.eval()
-
-
-def chosen(name: str, configs: Mapping[str, object]) -> None:
-    """Check that a model has a known name."""
-    if name not in configs:
-        raise UserError(f"no model {name!r}; the models are {', '.join(configs)}")

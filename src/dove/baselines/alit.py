@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.adapter import build_loaded, chosen, fitting_images, fitting_tokens, read_checkpoint
+from dove.baselines.adapter import build_loaded, fitting_images, fitting_tokens, read_checkpoint
 from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import ALITS, ALITConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name, mix_codes
@@ -103,22 +103,8 @@ class ALIT(nn.Module):
         self.apply(initialise)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
         self.base_tokenizer = MaskgitVQGAN(config.vqgan)
-
-    @property
-    def image_size(self) -> int:
-        """Side S of the images, in pixels."""
-        return self.config.vqgan.image_size
-
-    @property
-    def max_tokens(self) -> int:
-        """Capacity K."""
-        return self.config.max_tokens
-
-    @property
-    def token_counts(self) -> tuple[int, ...]:
-        """Numbers of tokens an image can have: those of the roll-outs."""
-        step = self.config.tokens_per_rollout
-        return tuple(range(step, self.max_tokens + 1, step))
+        self.image_size, self.max_tokens = config.vqgan.image_size, config.max_tokens
+        self.token_counts = tuple(range(step, self.max_tokens + 1, step))  # those of the roll-outs
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
@@ -170,7 +156,7 @@ class ALIT(nn.Module):
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         pixels = (images + 1) / 2
         grid = self.base_tokenizer.encode(pixels)
-        codes = self.base_tokenizer.quantized(grid).ids
+        codes = self.base_tokenizer.quantize(grid).ids
         hidden = self._image_tokens(pixels, grid)
         positions = hidden.shape[1]
         norms = [self.encoder_ln_pre] + [self.encoder_ln_recursive] * (self.config.num_rollouts - 1)
@@ -257,6 +243,5 @@ def from_published_name(name: str) -> str:
 
 def load_published(name: str, path: str | Path) -> ALIT:
     """Load the weights of a published checkpoint, the averaged ones where it has them, for evaluation."""
-    chosen(name, ALITS)
     weights = {from_published_name(key): tensor for key, tensor in read_checkpoint(path).items()}
     return build_loaded(lambda: ALIT(ALITS[name]), weights)

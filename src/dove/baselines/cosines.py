@@ -47,6 +47,7 @@ class Cosines(nn.Module):
         super().__init__()
         self.config = config
         self.image_size, self.max_tokens = config.image_size, config.max_tokens
+        self.token_counts = tuple(range(1, config.max_tokens + 1))
         self.transform = CosinePrior(config.image_size, config.max_tokens, config.token_dim, 0)
         self.requires_grad_(False)
 
@@ -60,11 +61,6 @@ class Cosines(nn.Module):
         model = cls(config)
         model.transform.fit(fitting_images(images, config.image_size, model.transform.mean))
         return model.eval()
-
-    @property
-    def token_counts(self) -> tuple[int, ...]:
-        """Numbers of tokens an image can have: all up to the capacity."""
-        return tuple(range(1, self.max_tokens + 1))
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:

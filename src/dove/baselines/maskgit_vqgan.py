@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.blocks import Codebook, Quantized
+from dove.baselines.blocks import Codebook
 from dove.baselines.config import MaskgitVQGANConfig
 
 
@@ -153,11 +153,6 @@ class MaskgitVQGAN(nn.Module):
         """Compute continuous latents of pixels in [0, 1]."""
         grid: Tensor = self.encoder(pixels)
         return grid.flatten(2).transpose(1, 2)
-
-    def quantized(self, latents: Float[Tensor, "B N C"]) -> Quantized:
-        """Quantise latents to their nearest codes."""
-        quantized: Quantized = self.quantize(latents)
-        return quantized
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Decode latents to pixels, not clamped."""

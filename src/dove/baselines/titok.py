@@ -1,7 +1,7 @@
 """TiTok: an image as 32 to 128 codes in one dimension ("An Image is Worth 32 Tokens").
 
 The tokens' values are codebook entries of unit length. The two-stage models predict the codes of a VQGAN and use its
-decoder; stage one trains ``code_logits`` against that VQGAN's codes, stage two the images of ``reconstruct_from``.
+decoder; stage one trains the logits of ``decoder`` against that VQGAN's codes, stage two the images of ``reconstruct_from``.
 The single-stage models predict pixels and need no VQGAN.
 """
 
@@ -12,24 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.adapter import FixedLength, build_loaded, chosen, read_checkpoint
+from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
 from dove.baselines.blocks import Codebook, Quantized, Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import TITOKS, TiTokConfig
 from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
-
-
-def scrambled(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
-    """Read the memory of each (K, H) matrix as (H, K)."""
-    return hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1], 1)
-
-
-def per_token(hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B H K 1"]:
-    """Transpose each (K, H) matrix to (H, K)."""
-    return hidden.transpose(1, 2).unsqueeze(-1)
-
-
-ARRANGEMENTS = {"scrambled": scrambled, "per-token": per_token}
-"""Arrangements of hidden states in front of the projection, by ``TiTokConfig.projection``."""
 
 
 class TiTokEncoder(Transformer):
@@ -38,7 +24,7 @@ class TiTokEncoder(Transformer):
     def __init__(self, config: TiTokConfig):
         super().__init__(config.transformer)
         width, patch = config.transformer.width, config.patch_size
-        self.arrange = ARRANGEMENTS[config.projection]
+        self.projection = config.projection
         self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.class_embedding = embedding(1, width)
         self.positional_embedding = embedding(config.grid_size**2 + 1, width)
@@ -52,8 +38,12 @@ class TiTokEncoder(Transformer):
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
         queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
-        hidden = self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :]
-        latents: Tensor = self.conv_out(self.arrange(self.ln_post(hidden)))
+        hidden = self.ln_post(self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :])
+        if self.projection == "scrambled":  # the memory of each (K, H) matrix read as (H, K)
+            columns = hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1])
+        else:
+            columns = hidden.transpose(1, 2)
+        latents: Tensor = self.conv_out(columns.unsqueeze(-1))
         return latents.squeeze(-1).transpose(1, 2)
 
 
@@ -136,14 +126,10 @@ class TiTok(FixedLength):
         latents: Tensor = self.encoder((images + 1) / 2, self.latent_tokens)
         return latents
 
-    def quantized(self, latents: Float[Tensor, "B K D"]) -> Quantized:
-        """Quantise latents to their nearest codebook entries, with gradients."""
-        quantized: Quantized = self.quantize(latents)
-        return quantized
-
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """Quantise images in [-1, 1], with gradients."""
-        return self.quantized(self.latents(images))
+        quantized: Quantized = self.quantize(self.latents(images))
+        return quantized
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """Compute the codebook entries of images in [-1, 1]."""
@@ -160,14 +146,9 @@ class TwoStageTiTok(TiTok):
         self.pixel_quantize = Codebook(config.vqgan.codebook_size, config.vqgan.latent_channels)
         self.pixel_decoder = PixelDecoder(config.vqgan)
 
-    def code_logits(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
-        """Compute logits of the VQGAN's codes, which stage one trains against the codes of the image."""
-        logits: Tensor = self.decoder(values)
-        return logits
-
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
-        mixed = mix_codes(self.code_logits(values), self.pixel_quantize.entries())
+        mixed = mix_codes(self.decoder(values), self.pixel_quantize.entries())
         return paint(self.pixel_decoder, mixed) * 2 - 1
 
 
@@ -192,5 +173,4 @@ def make_titok(config: TiTokConfig) -> TiTok:
 
 def load_published(name: str, path: str | Path) -> TiTok:
     """Load the weights of a published checkpoint, in fp32, for evaluation."""
-    chosen(name, TITOKS)
     return build_loaded(lambda: make_titok(TITOKS[name]), read_checkpoint(path))

@@ -12,7 +12,6 @@ from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.config import VQGANConfig
-from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 
 
@@ -64,7 +63,8 @@ class MaskgitTokenizer(FixedLength):
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """Quantise images in [-1, 1], with gradients."""
-        return self.vqgan.quantized(self.vqgan.encode((images + 1) / 2))
+        quantized: Quantized = self.vqgan.quantize(self.vqgan.encode((images + 1) / 2))
+        return quantized
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute the codebook entries of images in [-1, 1]."""
@@ -81,7 +81,5 @@ LAYOUTS: dict[str, Callable[[str], str]] = {"maskgit-vqgan": str, "taming-vqgan"
 
 def load_published(name: str, path: str | Path) -> MaskgitTokenizer:
     """Load the published VQGAN with 1,024 codes, in fp32, for evaluation."""
-    if name not in LAYOUTS:
-        raise UserError(f"no layout {name!r}; the layouts are {', '.join(LAYOUTS)}")
     weights = {f"vqgan.{LAYOUTS[name](key)}": tensor for key, tensor in read_checkpoint(path).items()}
     return build_loaded(lambda: MaskgitTokenizer(MaskgitVQGANConfig()), weights)

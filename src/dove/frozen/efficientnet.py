@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork
+from dove.frozen.network import FrozenNetwork, fold_batch_norms
 from dove.weight_files import read_published
 
 
@@ -35,17 +34,16 @@ class EfficientNetLite0(FrozenNetwork):
 
     def __init__(self) -> None:
         # Pixels of 0 to 255 are shifted by 127 and divided by 128.
-        super().__init__("efficientnet-lite0", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        super().__init__("efficientnet-lite0", (127 / 255,) * 3, (128 / 255,) * 3, label="efficientnet")
         network = _load_network()
-        self.stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.ReLU6())
-        self.blocks = nn.ModuleList(_fold_batch_norms(block) for block in network._blocks)
-        self.head = nn.Sequential(fuse_conv_bn_eval(network._conv_head, network._bn1), nn.ReLU6())
+        fold_batch_norms(network)
+        self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
+        self.blocks = network._blocks
+        self.head = nn.Sequential(network._conv_head, nn.ReLU6())
+        for block in self.blocks:
+            if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
+                block._depthwise_conv = _InFloat32(block._depthwise_conv)
         self.freeze()
-
-    @property
-    def label(self) -> str:
-        """See `FrozenNetwork.label`."""
-        return "efficientnet"
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
         found = []
@@ -86,15 +84,3 @@ def _load_network() -> Any:
     except RuntimeError as error:
         raise UserError(f"{path} does not hold EfficientNet-Lite0; install its package again") from error
     return network.eval()
-
-
-def _fold_batch_norms(block: Any) -> nn.Module:
-    """Fold each batch norm of a block into the convolution in front of it; keep strided depthwise ones in float32."""
-    for convolution, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
-        if hasattr(block, convolution):
-            setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm)))
-            setattr(block, norm, nn.Identity())
-    if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
-        block._depthwise_conv = _InFloat32(block._depthwise_conv)
-    folded: nn.Module = block
-    return folded

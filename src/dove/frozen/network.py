@@ -4,10 +4,12 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
 
@@ -21,8 +23,11 @@ class FrozenNetwork(nn.Module, ABC):
     It stays in eval mode whatever mode its parent is put into, and gradients flow to the images alone.
 
     Args:
+        name: Name as in settings.
         mean: Mean of red, green and blue that the network expects, for pixels in [0, 1].
         std: Their standard deviations.
+        label: Short name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``; None for one made of
+            ``name``.
     """
 
     width: int  # Channels F of the last map
@@ -30,16 +35,18 @@ class FrozenNetwork(nn.Module, ABC):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self,
+        name: str,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        label: str | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
+        self.label = label or re.sub(r"\W+", "_", name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-
-    @property
-    def label(self) -> str:
-        """Short name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``."""
-        return re.sub(r"\W+", "_", self.name)
 
     def freeze(self) -> None:
         """Take every parameter out of training; subclasses call it once their layers are loaded."""
@@ -94,3 +101,14 @@ def outputs_at(
         if index in indices:
             found.append(features)
     return found
+
+
+def fold_batch_norms(parent: nn.Module) -> None:
+    """Fold each batch norm below a module, in eval mode, into the convolution in front of it."""
+    children = list(parent.named_children())
+    for (name, child), (following, norm) in pairwise(children):
+        if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(parent, name, fuse_conv_bn_eval(child, norm))
+            setattr(parent, following, nn.Identity())
+    for _, child in children:
+        fold_batch_norms(child)

@@ -37,7 +37,7 @@ def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
 def read_vqgan_config(source: str) -> VQGANConfig:
     """Read the sizes of a diffusers ``VQModel``; its images have 16 latents a side and pixels in [0, 1], as the paper's."""
     kind = "a diffusers VQModel"
-    settings: dict[str, Any] = VQMODEL_DEFAULTS | read_settings(fetch(source, kind), source, kind)
+    settings: dict[str, Any] = VQMODEL_DEFAULTS | read_settings(fetch(source, kind))
     lacking = sorted({"block_out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings"} - set(settings))
     if lacking:
         raise UserError(f"the config.json of {source} has no {', '.join(lacking)}; pass {kind}")

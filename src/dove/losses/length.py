@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,22 +28,18 @@ class RunningThreshold:
 
     Args:
         window: Number of steps in the window, 1 or more.
-        reduce: Averages a scalar over ranks.
 
     Raises:
         UserError: If ``window`` is below 1.
     """
 
-    def __init__(
-        self, window: int = 100, reduce: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = mean_over_ranks
-    ) -> None:
+    def __init__(self, window: int = 100) -> None:
         if window < 1:
             raise UserError(f"the threshold's window is {window} steps; it needs at least 1")
         self._means: deque[float] = deque(maxlen=window)
         self._number: int | None = None
         self._before: float | None = None
         self._parts: list[float] = []
-        self._reduce = reduce
 
     @property
     def value(self) -> float | None:
@@ -64,7 +59,7 @@ class RunningThreshold:
         if number is None or number != self._number:
             self._before, self._parts = self.value, []
         self._number = number
-        mean = self._reduce(losses.detach().float().mean()).item()
+        mean = mean_over_ranks(losses.detach().float().mean()).item()
         if math.isfinite(mean):
             if self._parts:
                 self._means.pop()

@@ -20,14 +20,6 @@ from dove.weight_files import check_finite, read_published
 class PerceptualDistance(nn.Module):
     """Frozen distance between images. It stays in eval mode whatever mode its parent is put into."""
 
-    metric_name: str
-    """Column of the number in reports."""
-
-    def freeze(self) -> None:
-        """Take every parameter out of training; subclasses call it once their network is loaded."""
-        self.requires_grad_(False)
-        self.eval()
-
     def train(self, mode: bool = True) -> "PerceptualDistance":
         """Stay in eval mode."""
         return super().train(False)
@@ -47,8 +39,6 @@ class PerceptualDistance(nn.Module):
 class NoPerceptual(PerceptualDistance):
     """Zero distance, for training without a perceptual network; nothing is computed."""
 
-    metric_name = "perceptual_none"
-
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
@@ -59,7 +49,7 @@ class NoPerceptual(PerceptualDistance):
 class FeatureDistance(PerceptualDistance):
     """Distance of a frozen network's unit-normalised feature maps: the form of LPIPS without its learned calibration.
 
-    Its numbers do not compare with LPIPS, nor those of two networks with each other, hence names of their own.
+    Its numbers do not compare with LPIPS, nor those of two networks with each other.
 
     Args:
         network: Gives the maps.
@@ -68,7 +58,6 @@ class FeatureDistance(PerceptualDistance):
     def __init__(self, network: FrozenNetwork) -> None:
         super().__init__()
         self.network = network
-        self.metric_name = f"perceptual_{network.label}"
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -93,7 +82,6 @@ class MeanDistance(PerceptualDistance):
     def __init__(self, distances: Sequence[PerceptualDistance]) -> None:
         super().__init__()
         self.distances = nn.ModuleList(distances)
-        self.metric_name = "+".join(distance.metric_name for distance in distances)
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -140,8 +128,8 @@ class LpipsPerceptual(PerceptualDistance):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        self.network = _lpips_network(None if weights is None else Path(weights))
-        self.freeze()
+        self.network = _lpips_network(None if weights is None else Path(weights)).requires_grad_(False)
+        self.eval()
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -166,17 +154,13 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     if weights is not None and sum(part in WITH_FILE for part in names) != 1:
         takes = "takes no weights file" if not set(names) & set(WITH_FILE) else "takes several weights files"
         raise UserError(f"perceptual network {name!r} {takes}, but got {weights}; change one of the two")
-    distances = [_make_single(part, weights if part in WITH_FILE else None) for part in names]
+    if names == ("none",):
+        return NoPerceptual()
+    distances: list[PerceptualDistance] = []
+    for part in names:
+        file = weights if part in WITH_FILE else None
+        distances.append(LpipsPerceptual(file) if part == "lpips" else FeatureDistance(load_network(part, file)))
     return distances[0] if len(distances) == 1 else MeanDistance(distances)
-
-
-def _make_single(name: str, weights: str | Path | None) -> PerceptualDistance:
-    match name:
-        case "none":
-            return NoPerceptual()
-        case "lpips":
-            return LpipsPerceptual(weights)
-    return FeatureDistance(load_network(name, weights))
 
 
 def _lpips_network(path: Path | None) -> nn.Module:

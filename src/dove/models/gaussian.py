@@ -57,9 +57,6 @@ class GaussianTokenGenerator(TokenGenerator):
         return GaussianOutput(point.values, point.eos, grid, hidden, log_variance)
 
 
-GENERATORS: dict[str, type[TokenGenerator]] = {"point": TokenGenerator, "gaussian": GaussianTokenGenerator}
-
-
 def make_token_generator(config: DoveConfig) -> TokenGenerator:
     """Make the generator that ``config.token_kind`` names."""
-    return GENERATORS[config.token_kind](config)
+    return GaussianTokenGenerator(config) if config.token_kind == "gaussian" else TokenGenerator(config)

@@ -9,14 +9,14 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from dove.checkpoint import load_weights
 from dove.config import BackboneConfig, VQGANConfig
 from dove.data.json_files import read_json
 from dove.errors import UserError
 from dove.models.eos import VocabularyEosHead
-from dove.models.transformer import ROTARY_BASE, Transformer
+from dove.models.transformer import ROTARY_BASE
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.weight_files import read_weights
@@ -37,15 +37,18 @@ def import_backbones(model: Dove, source: str | Path) -> None:
     """
     kind = f"a GPT-NeoX such as {PYTHIA}"
     folder = fetch(source, kind)
-    settings = read_settings(folder, source, kind)
+    settings = read_settings(folder)
     if settings.get("model_type") != "gpt_neox":
         raise UserError(f"{source} is a {settings.get('model_type')!r} model; pass {kind}")
     weights = {name: tensor.float() for name, tensor in read_weights(folder).items() if not name.endswith(BUFFERS)}
+    bare = {name.removeprefix(TRANSFORMER_PREFIX): tensor for name, tensor in weights.items()}
+    blocks = {name: tensor for name, tensor in bare.items() if name.startswith(("layers.", "final_layer_norm."))}
     for part in (model.generator.transformer, model.token_decoder.transformer):
-        import_transformer(part, settings, weights, source)
+        check_settings(neox_settings(part.config), flat_rotary(settings), source)
+        load_weights(part, blocks, source)
     head = model.generator.eos_head
     if isinstance(head, VocabularyEosHead):
-        output = next((weights[name] for name in ("embed_out.weight", "lm_head.weight") if name in weights), None)
+        output = bare.get("embed_out.weight", bare.get("lm_head.weight"))
         if output is None:
             raise UserError(f"{source} has no output layer (embed_out) for eos_head='vocab'; use eos_head='binary'")
         load_weights(head.projection, {"weight": output}, source)
@@ -58,22 +61,10 @@ def import_words(words: nn.Embedding, source: str | Path) -> None:
         UserError: if it cannot be reached, has none or one of another size.
     """
     weights = read_weights(fetch(source, f"a GPT-NeoX such as {PYTHIA}"))
-    found = next(
-        (weights[name] for name in (f"{TRANSFORMER_PREFIX}embed_in.weight", "embed_in.weight") if name in weights), None
-    )
+    found = weights.get(f"{TRANSFORMER_PREFIX}embed_in.weight", weights.get("embed_in.weight"))
     if found is None:
         raise UserError(f"{source} has no word embedding (embed_in); pass another language model")
     load_weights(words, {"weight": found.float()}, source)
-
-
-def import_transformer(
-    transformer: Transformer, settings: Mapping[str, Any], weights: Mapping[str, Tensor], source: str | Path
-) -> None:
-    """Copy the blocks of a GPT-NeoX, given its settings and its weights by name."""
-    check_settings(neox_settings(transformer.config), flat_rotary(settings), source)
-    bare = {name.removeprefix(TRANSFORMER_PREFIX): tensor for name, tensor in weights.items()}
-    blocks = {name: tensor for name, tensor in bare.items() if name.startswith(("layers.", "final_layer_norm."))}
-    load_weights(transformer, blocks, source)
 
 
 def import_vqgan(vqgan: VQGAN, source: str | Path) -> None:
@@ -82,15 +73,21 @@ def import_vqgan(vqgan: VQGAN, source: str | Path) -> None:
     Raises:
         UserError: if it cannot be reached, is another kind of model, has other sizes or lacks weights.
     """
-    kind = "a diffusers VQModel"
-    folder = fetch(source, kind)
-    settings = read_settings(folder, source, kind)
+    folder = fetch(source, "a diffusers VQModel")
+    settings = read_settings(folder)
     check_settings(vqmodel_settings(vqgan.config), VQMODEL_DEFAULTS | settings, source)
-    load_weights(
-        vqgan,
-        {name: tensor.float() for name, tensor in read_weights(folder, "diffusion_pytorch_model").items()},
-        source,
-    )
+    weights = read_weights(folder, "diffusion_pytorch_model")
+    load_weights(vqgan, {name: tensor.float() for name, tensor in weights.items()}, source)
+
+
+NEOX_DEFAULTS = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "use_parallel_residual": True,
+    "rotary_pct": 0.25,
+    "rotary_emb_base": ROTARY_BASE,
+}
+"""Values of transformers for settings that files may lack."""
 
 
 def neox_settings(config: BackboneConfig) -> dict[str, Any]:
@@ -101,21 +98,14 @@ def neox_settings(config: BackboneConfig) -> dict[str, Any]:
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.intermediate_size,
     }
-    constants = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "use_parallel_residual": True}
-    return sizes | constants | {"rotary_pct": config.rotary_fraction, "rotary_emb_base": ROTARY_BASE}
+    return NEOX_DEFAULTS | sizes | {"rotary_pct": config.rotary_fraction}
 
 
 def flat_rotary(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the rotary settings to the names of Pythia's own config, which newer files nest."""
+    flat = {"partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base"}
     nested = settings.get("rope_parameters") or {}
-    return {
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "use_parallel_residual": True,
-        "rotary_pct": nested.get("partial_rotary_factor", 0.25),
-        "rotary_emb_base": nested.get("rope_theta", ROTARY_BASE),
-        **settings,
-    }
+    return NEOX_DEFAULTS | {flat[name]: nested[name] for name in flat if name in nested} | dict(settings)
 
 
 VQMODEL_DEFAULTS = {"mid_block_add_attention": True, "act_fn": "silu", "norm_type": "group", "vq_embed_dim": None}
@@ -124,7 +114,7 @@ VQMODEL_DEFAULTS = {"mid_block_add_attention": True, "act_fn": "silu", "norm_typ
 
 def vqmodel_settings(config: VQGANConfig) -> dict[str, Any]:
     """Return the settings of a diffusers ``VQModel`` that must agree for weights to mean the same."""
-    return {
+    return VQMODEL_DEFAULTS | {
         "in_channels": 3 * config.patch_size**2,
         "block_out_channels": list(config.block_out_channels),
         "layers_per_block": config.layers_per_block,
@@ -133,8 +123,6 @@ def vqmodel_settings(config: VQGANConfig) -> dict[str, Any]:
         "norm_num_groups": config.norm_groups,
         "mid_block_add_attention": config.mid_attention,
         "vq_embed_dim": config.embedding_dim,
-        "act_fn": "silu",
-        "norm_type": "group",
     }
 
 
@@ -152,12 +140,8 @@ def fetch(source: str | Path, kind: str) -> Path:
         ) from error
 
 
-def read_settings(folder: Path, source: str | Path, kind: str) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
     """Read a config.json."""
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"cannot load {kind} from the folder {str(source)!r}: it has no config.json; pass a complete one"
-        )
     settings = read_json(folder / "config.json")
     if not isinstance(settings, dict):
         raise UserError(f"{folder / 'config.json'} is no table of settings; copy or download it again")

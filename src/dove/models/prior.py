@@ -6,7 +6,6 @@ paper's layout: all numbers are learned, and the decoder makes the whole picture
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -64,25 +63,7 @@ class PriorCode:
         return PriorCode(self.fixed[rows], self.learned, self.quality[rows])
 
 
-class Prior(nn.Module, ABC):
-    """A linear code beside the transformers."""
-
-    @abstractmethod
-    def encode(self, images: Float[Tensor, "B 3 S S"]) -> PriorCode:
-        """Compute the linear code of images in [-1, 1]."""
-
-    @abstractmethod
-    def picture(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images in [-1, 1] from the kept tokens by the linear code alone."""
-
-    @abstractmethod
-    def complete(
-        self, picture: Float[Tensor, "B 3 S S"], added: Float[Tensor, "B 3 S S"], lengths: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B 3 S S"]:
-        """Join the prior's picture with what the decoder adds to it."""
-
-
-class NoPrior(Prior):
+class NoPrior(nn.Module):
     """The paper's layout: tokens are learned throughout, and the decoder's output is the image.
 
     Args:
@@ -115,7 +96,7 @@ class NoPrior(Prior):
         return added
 
 
-class CosinePrior(Prior):
+class CosinePrior(nn.Module):
     """The whole picture's cosine transform in opponent colours, ordered by variance and assigned to the tokens.
 
     The first token gets the first P coefficients of that order, and every other token the next D = P + L. Each is less its
@@ -233,6 +214,10 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     """Switch autocasting off on the device of a tensor; tensors without data, on ``meta``, have none to switch off."""
     kind = tensor.device.type
     return torch.autocast("cpu" if kind == "meta" else kind, enabled=False)
+
+
+Prior = NoPrior | CosinePrior
+"""A linear code beside the transformers."""
 
 
 def make_prior(config: DoveConfig) -> Prior:

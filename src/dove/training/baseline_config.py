@@ -14,11 +14,6 @@ class QuantizedLossConfig(CodebookLossConfig, ReconstructionLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodesLossConfig(CodebookLossConfig):
-    """Stage one of the two-stage models: the codes of a VQGAN as targets, no pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class QuantizedTrainConfig(TrainConfig):
     """Trainings of a whole model on pixels, with the codebook in the data path."""
 
@@ -45,9 +40,9 @@ class TiTokTrainConfig(QuantizedTrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageTrainConfig(TrainConfig):
-    """Settings of first stages."""
+    """Settings of first stages: the codes of a VQGAN as targets, no pixels."""
 
-    loss: CodesLossConfig = field(default_factory=CodesLossConfig)
+    loss: CodebookLossConfig = field(default_factory=CodebookLossConfig)
     vqgan_checkpoint: str = ""
     """Model folder of the trained VQGAN without attention whose codes are learned."""
 

@@ -1,7 +1,7 @@
 """Objectives of the baselines."""
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -10,18 +10,17 @@ from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
-from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
-    CodesLossConfig,
     PaintingTrainConfig,
     QuantizedTrainConfig,
     TwoStageTrainConfig,
 )
 from dove.training.config import ReconstructionLossConfig
-from dove.training.objectives import CodebookObjective, Objective, Step, StepResult, code_metrics
+from dove.training.initialisation import load_teacher
+from dove.training.objectives import CodebookObjective, Objective, Step, StepResult, means
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
 LABEL_SMOOTHING = 0.1
@@ -33,7 +32,23 @@ def code_loss(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]) -> Floa
     return F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), label_smoothing=LABEL_SMOOTHING)
 
 
-class QuantizedObjective(CodebookObjective):
+class RivalPreviews:
+    """Previews of all rivals, whatever their objective is."""
+
+    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
+        """Reconstruct images from all of their tokens, or from those of the first, the middle and the last roll-out."""
+        if isinstance(model, ALIT):
+            roll_outs = list(model.roll_outs(images))
+            chosen = sorted({0, (len(roll_outs) - 1) // 2, len(roll_outs) - 1})
+            return {
+                str(roll_outs[index].values.shape[1]): model.reconstruct_from(roll_outs[index].logits)
+                for index in chosen
+            }
+        assert isinstance(model, FixedLength)
+        return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
+
+
+class QuantizedObjective(RivalPreviews, CodebookObjective):
     """Eq. 2 on the image rebuilt from codebook entries, with the codebook's loss, end to end."""
 
     model: TiTok | MaskgitTokenizer
@@ -48,46 +63,54 @@ class QuantizedObjective(CodebookObjective):
         reconstruction = self.model.reconstruct_from(quantized.values)
         terms = self.reconstruction_terms(reconstruction, batch)
         loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
-        metrics = {name: term.detach().mean() for name, term in terms.items()}
-        moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        metrics |= {"codebook": quantized.loss.detach(), **code_metrics(quantized.ids, moved)}
-        return StepResult(loss, reconstruction, metrics)
-
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstruct images from all of their tokens."""
-        return full_previews(model, images)
+        usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
+        return StepResult(loss, reconstruction, {**means(terms), "codebook": quantized.loss.detach(), **usage})
 
 
-class TiTokCodesObjective(CodebookObjective):
-    """Stage one of TiTok: codes of a frozen VQGAN from the tokens."""
+class CodesObjective(RivalPreviews, CodebookObjective):
+    """Stage one: the codes of a frozen VQGAN from the tokens, without pixels."""
+
+    config: TwoStageTrainConfig
+
+    def result(
+        self,
+        images: Float[Tensor, "B 3 S S"],
+        entropy: Float[Tensor, ""],
+        codebook: Float[Tensor, ""],
+        usage: dict[str, Tensor],
+    ) -> StepResult:
+        """Combine the losses of a step, which reconstructs no images."""
+        metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
+        return StepResult(entropy + self.config.loss.codebook * codebook, images, metrics)
+
+
+class TiTokCodesObjective(CodesObjective):
+    """Stage one of TiTok, with the tokens of the whole image."""
 
     model: TwoStageTiTok
 
-    def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok, teacher: MaskgitVQGAN):
+    def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok):
         super().__init__(model, NO_PIXELS, model.codebook.size, config.loss.restart_after)
         self.config = config
-        self.teacher = teacher.requires_grad_(False)
+        self.teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan).requires_grad_(False)
         model.pixel_decoder.requires_grad_(False)
         model.pixel_quantize.requires_grad_(False)
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the cross-entropy of the codes of a batch of images in [-1, 1]; it is the same at every step."""
         with torch.no_grad():
-            codes = self.teacher.quantized(self.teacher.encode((batch + 1) / 2)).ids
+            codes = self.teacher.quantize(self.teacher.encode((batch + 1) / 2)).ids
         quantized = self.model.quantized_images(batch)
-        entropy = code_loss(self.model.code_logits(quantized.values), codes)
-        moved = self.restarts.step(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        return codes_result(batch, entropy, quantized.loss, self.config.loss, code_metrics(quantized.ids, moved))
-
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstruct images from all of their tokens."""
-        return full_previews(model, images)
+        entropy = code_loss(self.model.decoder(quantized.values), codes)
+        usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
+        return self.result(batch, entropy, quantized.loss, usage)
 
 
-class ALITCodesObjective(CodebookObjective):
-    """Stage one of ALIT: codes of its frozen VQGAN from the tokens of every roll-out, averaged over roll-outs."""
+class ALITCodesObjective(CodesObjective):
+    """Stage one of ALIT, with the tokens of every roll-out, averaged over roll-outs."""
 
     model: ALIT
+    config: ALITCodesTrainConfig
 
     def __init__(self, config: ALITCodesTrainConfig, model: ALIT):
         super().__init__(model, NO_PIXELS, model.quantize.size, config.loss.restart_after)
@@ -102,27 +125,19 @@ class ALITCodesObjective(CodebookObjective):
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
         ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
-        moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
-        return codes_result(batch, entropy, codebook, self.config.loss, code_metrics(ids, moved))
-
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
-        return roll_out_previews(model, images)
+        usage = self.keep_in_use(self.model.quantize.embedding.weight, latents, ids)
+        return self.result(batch, entropy, codebook, usage)
 
 
-class PaintingObjective(Objective[Tensor]):
-    """Stage two: Eq. 2 on the image, with everything fixed that decides the tokens."""
+class PaintingObjective(RivalPreviews, Objective[Tensor]):
+    """Stage two: Eq. 2 on the image, with everything fixed but the ``painters``, modules or parameters of the model."""
 
-    def __init__(self, config: PaintingTrainConfig, model: nn.Module):
+    def __init__(self, config: PaintingTrainConfig, model: nn.Module, painters: Sequence[nn.Module | nn.Parameter]):
         super().__init__(model, config.loss)
         self.config = config
         model.requires_grad_(False)
-        for part in self.painters():
+        for part in painters:
             part.requires_grad_(True)
-
-    @abstractmethod
-    def painters(self) -> list[Any]:
-        """List the modules and parameters to train."""
 
     @abstractmethod
     def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
@@ -132,9 +147,7 @@ class PaintingObjective(Objective[Tensor]):
         """Compute Eq. 2 of a batch of images in [-1, 1]."""
         reconstruction = self.paint(batch, step)
         terms = self.reconstruction_terms(reconstruction, batch)
-        return StepResult(
-            terms["rec"].mean(), reconstruction, {name: term.detach().mean() for name, term in terms.items()}
-        )
+        return StepResult(terms["rec"].mean(), reconstruction, means(terms))
 
 
 class TiTokPixelsObjective(PaintingObjective):
@@ -142,9 +155,8 @@ class TiTokPixelsObjective(PaintingObjective):
 
     model: TwoStageTiTok
 
-    def painters(self) -> list[Any]:
-        """List the decoder and the decoder of the VQGAN."""
-        return [self.model.decoder, self.model.pixel_decoder]
+    def __init__(self, config: PaintingTrainConfig, model: TwoStageTiTok):
+        super().__init__(config, model, [model.decoder, model.pixel_decoder])
 
     def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
         """Reconstruct images from all of their tokens, the same way at every step."""
@@ -152,26 +164,15 @@ class TiTokPixelsObjective(PaintingObjective):
             values = self.model.quantized_values(images)
         return self.model.reconstruct_from(values)
 
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstruct images from all of their tokens."""
-        return full_previews(model, images)
-
 
 class ALITPixelsObjective(PaintingObjective):
-    """Stage two of ALIT: its decoder and the VQGAN's, at a number of roll-outs drawn for every step."""
+    """Stage two of ALIT: its decoder, with the embeddings, and the VQGAN's, at a number of roll-outs drawn for every step."""
 
     model: ALIT
 
-    def painters(self) -> list[Any]:
-        """List the decoder with its embeddings, and the decoder of the VQGAN."""
-        model = self.model
-        return [
-            model.decoder,
-            model.decoder_class_embedding,
-            model.decoder_positional_embedding,
-            model.decoder_mask_token,
-            model.base_tokenizer.decoder,
-        ]
+    def __init__(self, config: PaintingTrainConfig, model: ALIT):
+        embeddings = [model.decoder_class_embedding, model.decoder_positional_embedding, model.decoder_mask_token]
+        super().__init__(config, model, [model.decoder, *embeddings, model.base_tokenizer.decoder])
 
     def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
         """Reconstruct images from the tokens of a number of roll-outs that is drawn for the step."""
@@ -181,38 +182,8 @@ class ALITPixelsObjective(PaintingObjective):
         kept = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return self.model.reconstruct_from(self.model.logits(values, kept))
 
-    def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-        """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
-        return roll_out_previews(model, images)
-
 
 def draw_count(model: ALIT, seed: int, step: int) -> int:
     """Draw a number of roll-outs, the same one whenever a run comes to this step."""
     draws = torch.Generator().manual_seed(hash((seed, step)) % 2**63)
     return int(torch.randint(1, model.config.num_rollouts + 1, (), generator=draws))
-
-
-def codes_result(
-    images: Float[Tensor, "B 3 S S"],
-    entropy: Float[Tensor, ""],
-    codebook: Float[Tensor, ""],
-    loss: CodesLossConfig,
-    usage: dict[str, Tensor],
-) -> StepResult:
-    """Combine the losses of a step of stage one, which reconstructs no images."""
-    metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
-    return StepResult(entropy + loss.codebook * codebook, images, metrics)
-
-
-def full_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-    """Reconstruct images from all of their tokens."""
-    assert isinstance(model, FixedLength)
-    return {str(model.max_tokens): model.reconstruct_from(model.quantized_values(images))}
-
-
-def roll_out_previews(model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
-    """Reconstruct images from the tokens of the first, the middle and the last roll-out."""
-    assert isinstance(model, ALIT)
-    roll_outs = list(model.roll_outs(images))
-    chosen = sorted({0, (len(roll_outs) - 1) // 2, len(roll_outs) - 1})
-    return {str(roll_outs[index].values.shape[1]): model.reconstruct_from(roll_outs[index].logits) for index in chosen}

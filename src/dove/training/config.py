@@ -232,18 +232,15 @@ class RunConfig:
     the batch is named in the output folder."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"run.{name}={getattr(self, name)} must be at least 1")
+        least = {"batch_size": 1, "accumulate": 1, "keep_checkpoints": 1, "workers": 0, "shuffle_blocks": 0}
+        for name, number in least.items():
+            if (given := getattr(self, name)) is not None and given < number:
+                raise UserError(f"run.{name}={given} must be at least {number}")
         if self.steps < 0 or self.epochs < 0 or bool(self.steps) == bool(self.epochs):
             raise UserError(
                 f"run.steps={self.steps} and run.epochs={self.epochs:g}: exactly one says how long the run is; pass one "
                 "above 0 and leave the other out"
             )
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"run.workers={self.workers} must be at least 0")
-        if self.shuffle_blocks < 0:
-            raise UserError(f"run.shuffle_blocks={self.shuffle_blocks} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.baselines.alit import ALIT
-from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig
+from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
@@ -20,7 +20,13 @@ from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
-from dove.training.baseline_config import MaskgitVQGANTrainConfig, PaintingTrainConfig, TwoStageTrainConfig
+from dove.training.baseline_config import (
+    ALITCodesTrainConfig,
+    ALITPixelsTrainConfig,
+    MaskgitVQGANTrainConfig,
+    TiTokCodesTrainConfig,
+    TiTokPixelsTrainConfig,
+)
 from dove.training.config import TokenizerTrainConfig
 
 Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
@@ -108,9 +114,9 @@ def initialise_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -
     entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
 
 
-def initialise_titok_codes(config: TwoStageTrainConfig, _sample: Sample) -> TwoStageTiTok:
+def initialise_titok_codes(config: TiTokCodesTrainConfig, _sample: Sample) -> TwoStageTiTok:
     """Make a two-stage TiTok with random weights and the codebook and the decoder of its VQGAN."""
-    model = make_titok(_model(config, TiTokConfig))
+    model = make_titok(config.model)
     assert isinstance(model, TwoStageTiTok)
     teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
     model.pixel_quantize.load_state_dict(teacher.quantize.state_dict())
@@ -118,24 +124,24 @@ def initialise_titok_codes(config: TwoStageTrainConfig, _sample: Sample) -> TwoS
     return model
 
 
-def initialise_titok_pixels(config: PaintingTrainConfig, _sample: Sample) -> TwoStageTiTok:
+def initialise_titok_pixels(config: TiTokPixelsTrainConfig, _sample: Sample) -> TwoStageTiTok:
     """Load TiTok as stage one left it."""
-    model = make_titok(_model(config, TiTokConfig))
+    model = make_titok(config.model)
     assert isinstance(model, TwoStageTiTok)
     load_stage(model, model.config, config.stage_one)
     return model
 
 
-def initialise_alit_codes(config: TwoStageTrainConfig, _sample: Sample) -> ALIT:
+def initialise_alit_codes(config: ALITCodesTrainConfig, _sample: Sample) -> ALIT:
     """Make ALIT with random weights around its VQGAN."""
-    model = ALIT(_model(config, ALITConfig))
+    model = ALIT(config.model)
     model.base_tokenizer = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
     return model
 
 
-def initialise_alit_pixels(config: PaintingTrainConfig, _sample: Sample) -> ALIT:
+def initialise_alit_pixels(config: ALITPixelsTrainConfig, _sample: Sample) -> ALIT:
     """Load ALIT as stage one left it."""
-    model = ALIT(_model(config, ALITConfig))
+    model = ALIT(config.model)
     load_stage(model, model.config, config.stage_one)
     return model
 
@@ -158,8 +164,3 @@ def load_stage(model: torch.nn.Module, expected: Any, source: str) -> None:
     if settings != expected:
         raise UserError(f"{source} holds a model of other sizes ({settings}); pass one made with {expected}")
     load_weights(model, weights, folder)
-
-
-def _model(config: Any, kind: type) -> Any:
-    assert isinstance(config.model, kind)
-    return config.model

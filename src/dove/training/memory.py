@@ -1,9 +1,8 @@
 """Memory of a training: blocks that are computed twice to save it, and a message where it runs out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,33 +20,14 @@ def checkpoint_activations(model: nn.Module) -> None:
 
     Blocks are what stands in lists of modules and has no such list inside. Gradients stay the same.
     """
-    found = list(innermost_blocks(model))
-    if not found:
-        raise UserError("run.activation_checkpointing has no blocks to work on in this model; leave it out")
-    for block in found:
-        block.forward = recomputed(block.forward)
+    for block in innermost_blocks(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def innermost_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Iterate over the modules in lists of modules that have no further list inside."""
-    for child in model.children():
-        below = any(isinstance(module, nn.ModuleList) for module in child.modules())
-        if isinstance(model, nn.ModuleList) and not below:
-            yield child
-        else:
-            yield from innermost_blocks(child)
-
-
-def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a forward so that the backward pass keeps its inputs alone."""
-
-    @wraps(forward)
-    def run(*inputs: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*inputs, **named)
-        return checkpoint(forward, *inputs, use_reentrant=False, **named)
-
-    return run
+def innermost_blocks(model: nn.Module) -> list[nn.Module]:
+    """List the modules in lists of modules that have no further list inside."""
+    entries = [entry for module in model.modules() if isinstance(module, nn.ModuleList) for entry in module]
+    return [entry for entry in entries if not any(isinstance(module, nn.ModuleList) for module in entry.modules())]
 
 
 @contextmanager

@@ -115,15 +115,10 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
 
-    def images_of(self, batch: Batch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images in [-1, 1] of a batch: the batch itself, unless a subclass has batches of more than images."""
-        assert isinstance(batch, Tensor)
-        return batch
-
     def adversary_loss(self, batch: Batch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
-        """Compute the discriminator's loss on a batch and its reconstruction."""
+        """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
         assert self.discriminator is not None
-        images = self.images_of(batch)
+        images: Tensor = getattr(batch, "images", batch)
         return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
 
     def reconstruction_terms(
@@ -141,18 +136,18 @@ class Objective(nn.Module, ABC, Generic[Batch]):
 
 
 class CodebookObjective(Objective[Tensor]):
-    """Objective that keeps a codebook in use.
-
-    Args:
-        model: Model to train and save.
-        loss: Weights and networks of the reconstruction loss.
-        size: Number of entries of the codebook.
-        restart_after: Steps without use after which an entry moves.
-    """
+    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without."""
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
         super().__init__(model, loss)
         self.restarts = Restarts(size, restart_after)
+
+    def keep_in_use(
+        self, entries: Float[Tensor, "V D"], latents: Float[Tensor, "... D"], ids: Int[Tensor, "..."]
+    ) -> dict[str, Tensor]:
+        """Move idle entries to latents of a batch, and count for the log those that it uses and those that moved."""
+        moved = self.restarts.step(entries, latents, ids)
+        return {"codes_used": torch.tensor(float(ids.unique().numel())), "codes_moved": torch.tensor(float(moved))}
 
     def extra_state(self) -> dict[str, Any]:
         """Give the steps since each codebook entry was last used."""
@@ -176,16 +171,14 @@ class VQGANObjective(CodebookObjective):
         """Compute the loss of a batch of images in [-1, 1]; it is the same at every step."""
         latents = self.model.encode(batch)
         quantized, codebook_loss, ids = self.model.quantize(latents)
-        moved = self.restarts.step(self.model.quantize.embedding.weight, latents, ids)
+        usage = self.keep_in_use(self.model.quantize.embedding.weight, latents, ids)
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
         continuous = round(self.config.loss.continuous * len(batch))
         mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
         reconstruction = self.model.decode(mixed)
         terms = self.reconstruction_terms(reconstruction, batch)
         loss = terms["rec"].mean() + self.config.loss.codebook * codebook_loss
-        metrics = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {"codebook": codebook_loss.detach(), **code_metrics(ids, moved)}
-        return StepResult(loss, reconstruction, metrics)
+        return StepResult(loss, reconstruction, {**means(terms), "codebook": codebook_loss.detach(), **usage})
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from the latents themselves and from their codebook entries."""
@@ -258,17 +251,10 @@ class DoveObjective(EOSObjective[Tensor]):
         terms = self.reconstruction_terms(reconstruction, batch)
         rec = terms["rec"]
         eos = self._eos_loss(output.eos.probability, lengths, rec, step)
-        weight = self.eos_weight(step)
-        metrics = {name: term.detach().mean() for name, term in terms.items()}
-        metrics |= {
-            "eos": eos.detach(),
-            "length": lengths.float().mean(),
-            "length_std": lengths.float().std(correction=0),
-        }
         divergence = output.divergence().mean()
-        metrics |= {"kl": divergence.detach()}
-        loss = self.config.loss.rec * rec.mean() + weight * eos + self.config.loss.kl * divergence
-        return StepResult(loss, reconstruction, metrics)
+        loss = self.config.loss.rec * rec.mean() + self.eos_weight(step) * eos + self.config.loss.kl * divergence
+        metrics = means(terms | {"eos": eos, "kl": divergence, "length": lengths.float()})
+        return StepResult(loss, reconstruction, metrics | {"length_std": lengths.float().std(correction=0)})
 
 
 class RandomPrefixObjective(TokenizerObjective[Batch]):
@@ -329,9 +315,7 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
         divergence = output.divergence().mean()
         total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence
-        metrics = {name: term.detach().mean() for name, term in (terms | aligned).items()}
-        metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-        return StepResult(total, reconstruction, metrics | {"kl": divergence.detach()})
+        return StepResult(total, reconstruction, means(terms | aligned | {"kl": divergence}) | in_decibels(errors))
 
 
 def weighted_alignment(distances: Mapping[str, Float[Tensor, ""]], weights: AlignConfig) -> Tensor:
@@ -382,9 +366,14 @@ def random_view(
     return reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
 
 
-def code_metrics(ids: Int[Tensor, "..."], moved: int) -> dict[str, Tensor]:
-    """Count the codebook entries that a batch uses, and those that were moved."""
-    return {"codes_used": torch.tensor(float(torch.unique(ids).numel())), "codes_moved": torch.tensor(float(moved))}
+def means(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Average terms of a loss for the log."""
+    return {name: term.detach().mean() for name, term in terms.items()}
+
+
+def in_decibels(errors: Mapping[str, Float[Tensor, " B"]]) -> dict[str, Tensor]:
+    """Average the sizes of :func:`prediction_errors` for the log."""
+    return {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
 
 
 def _powers_of_four(capacity: int) -> list[int]:

@@ -25,7 +25,15 @@ from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
 from dove.training.draws import draw_lengths
 from dove.training.grounding import GroundingHead, grid_states
-from dove.training.objectives import EOSObjective, RandomPrefixObjective, Step, StepResult, prediction_errors
+from dove.training.objectives import (
+    EOSObjective,
+    RandomPrefixObjective,
+    Step,
+    StepResult,
+    in_decibels,
+    means,
+    prediction_errors,
+)
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
 
@@ -96,21 +104,11 @@ class QDoveObjective(EOSObjective[QueryBatch]):
         penalty = (penalty * asked.about_part).mean()
         weight = self.eos_weight(step)
         total = loss.rec * (relevant.mean() + loss.irrelevant * irrelevant.mean()) + weight * (eos + penalty)
-        metrics = {
-            "rec": relevant.detach().mean(),
-            "irrelevant": irrelevant.detach().mean(),
-            "eos": eos.detach(),
-            "penalty": penalty.detach(),
-            **_lengths_by_kind(lengths, asked),
-        }
-        return StepResult(total, reconstruction, metrics)
+        metrics = means({"rec": relevant, "irrelevant": irrelevant, "eos": eos, "penalty": penalty})
+        return StepResult(total, reconstruction, metrics | _lengths_by_kind(lengths, asked))
 
     def _eq2(self, reconstruction: Float[Tensor, "M 3 S S"], images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, " M"]:
         return self.reconstruction_terms(reconstruction, images)["rec"]
-
-    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images of a batch without their queries."""
-        return batch.images
 
     def extra_state(self) -> dict[str, Any]:
         """Give the windows of both thresholds."""
@@ -160,13 +158,8 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
         grounding = self._grounding(states[0], images, asked)
         total = total + loss.grounding * grounding
-        metrics = {
-            "rec": relevant.detach().mean(),
-            "irrelevant": irrelevant.detach().mean(),
-            "grounding": grounding.detach(),
-        }
-        metrics |= {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-        return StepResult(total, reconstruction, metrics)
+        metrics = means({"rec": relevant, "irrelevant": irrelevant, "grounding": grounding})
+        return StepResult(total, reconstruction, metrics | in_decibels(errors))
 
     def _grounding(
         self, states: Float[Tensor, "B P H"], images: Float[Tensor, "B 3 S S"], asked: Asked
@@ -175,10 +168,6 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
         grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
         return self.grounding.loss(grid, inside, asked.about_part)
-
-    def images_of(self, batch: QueryBatch) -> Float[Tensor, "B 3 S S"]:
-        """Give the images of a batch without their queries."""
-        return batch.images
 
 
 def psnr_inside(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from dove.baselines.titok import make_titok
@@ -18,7 +18,6 @@ from dove.training.baseline_config import (
     TiTokCodesTrainConfig,
     TiTokPixelsTrainConfig,
     TiTokTrainConfig,
-    TwoStageTrainConfig,
 )
 from dove.training.baseline_objectives import (
     ALITCodesObjective,
@@ -41,38 +40,30 @@ class Recipe:
     Attributes:
         initialise: the model with its first weights, from the settings and a sample of the training images.
         objective: what is minimised, from the settings and that model.
-        image_size: side of the images in pixels, from the settings.
         examples: what batches are made of, from the settings, the training images and the model; None for augmented images.
     """
 
     initialise: Callable[[Any, initialisation.Sample], nn.Module]
     objective: Callable[[Any, Any], Objective[Any]]
-    image_size: Callable[[Any], int]
     examples: Callable[[Any, ImageDataset, Any], Dataset[Any]] | None = None
 
 
-def _own(config: Any) -> int:
-    return int(config.model.image_size)
-
-
-def _in_vqgan(config: Any) -> int:
-    return int(config.model.vqgan.image_size)
-
-
-def _titok_codes(config: TwoStageTrainConfig, model: Any) -> Objective[Tensor]:
-    return TiTokCodesObjective(config, model, initialisation.load_teacher(config.vqgan_checkpoint, model.config.vqgan))
+def image_size(config: Any) -> int:
+    """Find the side of the images in pixels, in the settings of a model or of the VQGAN in it."""
+    model = config.model
+    return int(model.image_size if hasattr(model, "image_size") else model.vqgan.image_size)
 
 
 RECIPES: dict[type[TrainConfig], Recipe] = {
-    VQGANTrainConfig: Recipe(lambda config, _sample: VQGAN(config.model), VQGANObjective, _own),
-    DoveTrainConfig: Recipe(initialisation.initialise_dove, DoveObjective, _in_vqgan),
-    PrefixTrainConfig: Recipe(initialisation.initialise_dove, PrefixObjective, _in_vqgan),
-    QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, _in_vqgan, prepare_queries),
-    QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, _in_vqgan, prepare_queries),
-    MaskgitVQGANTrainConfig: Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective, _own),
-    TiTokTrainConfig: Recipe(lambda config, _sample: make_titok(config.model), QuantizedObjective, _own),
-    TiTokCodesTrainConfig: Recipe(initialisation.initialise_titok_codes, _titok_codes, _own),
-    TiTokPixelsTrainConfig: Recipe(initialisation.initialise_titok_pixels, TiTokPixelsObjective, _own),
-    ALITCodesTrainConfig: Recipe(initialisation.initialise_alit_codes, ALITCodesObjective, _in_vqgan),
-    ALITPixelsTrainConfig: Recipe(initialisation.initialise_alit_pixels, ALITPixelsObjective, _in_vqgan),
+    VQGANTrainConfig: Recipe(lambda config, _sample: VQGAN(config.model), VQGANObjective),
+    DoveTrainConfig: Recipe(initialisation.initialise_dove, DoveObjective),
+    PrefixTrainConfig: Recipe(initialisation.initialise_dove, PrefixObjective),
+    QDoveTrainConfig: Recipe(initialisation.initialise_dove, QDoveObjective, prepare_queries),
+    QueryPrefixTrainConfig: Recipe(initialisation.initialise_dove, QueryPrefixObjective, prepare_queries),
+    MaskgitVQGANTrainConfig: Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective),
+    TiTokTrainConfig: Recipe(lambda config, _sample: make_titok(config.model), QuantizedObjective),
+    TiTokCodesTrainConfig: Recipe(initialisation.initialise_titok_codes, TiTokCodesObjective),
+    TiTokPixelsTrainConfig: Recipe(initialisation.initialise_titok_pixels, TiTokPixelsObjective),
+    ALITCodesTrainConfig: Recipe(initialisation.initialise_alit_codes, ALITCodesObjective),
+    ALITPixelsTrainConfig: Recipe(initialisation.initialise_alit_pixels, ALITPixelsObjective),
 }  # Every training by the type of its settings

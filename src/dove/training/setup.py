@@ -1,5 +1,6 @@
 """Set-up of a training: data, an initialised model, and its output folder."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +21,7 @@ from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
 from dove.training.processes import check_devices, check_launcher
-from dove.training.recipes import RECIPES
+from dove.training.recipes import RECIPES, image_size
 from dove.training.schedule import Settings, in_steps, told_length
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
@@ -44,9 +45,10 @@ def run_training(config: TrainConfig) -> Path:
         output.mkdir(parents=True, exist_ok=True)
     dataset, holdout = split_holdout(open_images(config.data, on_error="skip"), config.run.holdout)
     recipe = RECIPES[type(config)]
-    written = yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    plain = json.loads(json.dumps(asdict(config)))  # with lists for tuples, which YAML does not have
+    written = yaml.safe_dump(plain, sort_keys=False)
     config = resolve_length(config, len(dataset))
-    processor = ImageProcessor(recipe.image_size(config))
+    processor = ImageProcessor(image_size(config))
     set_seed(config.run.seed)
     resuming = bool(checkpoints(output / "checkpoints"))
     model = recipe.initialise(config, None if resuming else lambda: sample_images(dataset, processor))
@@ -108,12 +110,3 @@ def save_model(model: nn.Module, folder: Path, loss_networks: Sequence[str] = ()
         model.save_pretrained(folder, model_card_kwargs={"loss_networks": list(loss_networks)})
     else:
         save_checkpoint(folder, model.config, model.state_dict())
-
-
-def _plain(value: object) -> object:
-    """Turn tuples into lists, all the way down: YAML has no tuples."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value

@@ -62,7 +62,7 @@ def remove_scraps(folder: Path) -> None:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint back. One without a manifest, from before there were any, is read unverified."""
+    """Read a checkpoint back, if it is the one that was written."""
     file = checkpoint / STATE_FILE
     try:
         _verify(checkpoint)
@@ -75,8 +75,6 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 def _verify(checkpoint: Path) -> None:
     file = checkpoint / MANIFEST_FILE
-    if not file.exists():
-        return
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         found, hashes = manifest["format"], dict(manifest["sha256"])

@@ -1,6 +1,8 @@
 """Viewers of curves and sample pictures beside metrics.jsonl: TensorBoard, Weights & Biases, trackio, or none."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +15,7 @@ from dove.errors import UserError
 PROJECT = "dove"
 
 
+@runtime_checkable
 @runtime_checkable
 class Tracker(Protocol):
     """Viewer of curves and sample pictures."""
@@ -53,34 +56,33 @@ class _OneRun:
     """Weights & Biases' functions, which trackio has under the same names; each logs to the run begun last."""
 
     def __init__(self, package: str, output: Path, start: int, **settings: Any):
-        self.package = _import(package)
+        try:
+            self.package: Any = import_module(package)
+        except ImportError as error:
+            raise UserError(f"run.log={package} needs {package}; install it with: pip install {package}") from error
         self.package.init(project=PROJECT, name=output.resolve().name, config={"start": start}, **settings)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
         self.package.log(values, step=step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        self.package.log({name: self.package.Image(_pixels(image))}, step=step)
+        pixels = image.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+        self.package.log({name: self.package.Image(pixels)}, step=step)
 
     def close(self) -> None:
         self.package.finish()
 
 
-class Wandb(_OneRun):
-    """Weights & Biases: files in ``OUTPUT/wandb``, uploaded by ``wandb sync``, or at once with WANDB_MODE=online."""
-
-    def __init__(self, output: Path, start: int):
-        super().__init__("wandb", output, start, dir=str(output), mode=os.environ.get("WANDB_MODE", "offline"))
+def _wandb(output: Path, start: int) -> Tracker:
+    """Files in ``OUTPUT/wandb``, uploaded by ``wandb sync``, or at once with WANDB_MODE=online."""
+    return _OneRun("wandb", output, start, dir=str(output), mode=os.environ.get("WANDB_MODE", "offline"))
 
 
-class Trackio(_OneRun):
-    """trackio: a local data base that ``trackio show`` displays."""
-
-    def __init__(self, output: Path, start: int):
-        super().__init__("trackio", output, start)
-
-
-TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio}
+TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": _wandb,
+    "trackio": partial(_OneRun, "trackio"),
+}
 
 
 def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
@@ -89,16 +91,4 @@ def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
         return None
     if name not in TRACKERS:
         raise UserError(f"run.log={name!r} is not known; pass {', '.join(TRACKERS)} or none")
-    tracker: Tracker = TRACKERS[name](output, start)
-    return tracker
-
-
-def _import(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise UserError(f"run.log={package} needs {package}; install it with: pip install {package}") from error
-
-
-def _pixels(image: Float[Tensor, "3 H W"]) -> Any:
-    return image.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return TRACKERS[name](output, start)

@@ -266,7 +266,7 @@ class Trainer:
                 f"{self.output} holds a training up to {found[-1].name}; pass another --output or --resume auto"
             )
         state = load_state(found[-1])
-        self._check_batch(found[-1], int(state.get("images_per_step", self.images_per_step)))
+        self._check_batch(found[-1], int(state["images_per_step"]))
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
             module.load_state_dict(self.layout.own_weights(module, weights))
         self.optimizer.load_state_dict(self.layout.own_moments(self.optimizer, state["optimizer"]))
