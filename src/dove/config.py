@@ -102,7 +102,7 @@ class DoveConfig:
     """Numbers P of the first token that hold cosine coefficients; its other D - P are learned. Further tokens hold D."""
     eos_head: Literal["binary", "vocab", "quality"] = "binary"
     """One EOS logit per position; the backbone's vocabulary, of which EOS is one word; or a prediction of the PSNR
-    that the tokens so far reach, with EOS where it meets ``quality_target``."""
+    that the tokens so far reach, with EOS where it is nearest to ``quality_target``."""
     quality_target: float = 24.0
     """PSNR in dB at which the ``quality`` head ends a sequence."""
     quality_perceptual: str = added("none")

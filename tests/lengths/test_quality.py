@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.lengths import Budget, LengthPolicy, PerceptualAtMost, PsnrAtLeast, SearchPsnr, Trial
-from dove.models.eos import EosScores, QualityEosHead
+from dove.lengths import Auto, Budget, LengthPolicy, PerceptualAtMost, PsnrAtLeast, SearchPsnr, Trial
+from dove.models.eos import EosScores, QualityEosHead, scores_from_quality
 from dove.tokenizer import Dove
 
 curves = st.integers(1, 9).flatmap(
@@ -39,6 +39,15 @@ def test_psnr_takes_the_first_length_that_reaches_it(rows: list[list[float]], x:
 def test_more_psnr_never_takes_fewer_tokens(rows: list[list[float]], x: float, more: float) -> None:
     eos = scores(torch.tensor(rows))
     assert (PsnrAtLeast(x + more).lengths(eos) >= PsnrAtLeast(x).lengths(eos)).all()
+
+
+@given(curves, st.floats(1, 60, width=32))
+def test_auto_comes_nearest_to_the_target_where_quality_rises(rows: list[list[float]], target: float) -> None:
+    quality = torch.tensor(rows).sort(dim=1).values
+    lengths = Auto().lengths(scores_from_quality(quality, target))
+    distance = (quality - target).abs()
+    chosen = distance.gather(1, lengths[:, None] - 1)[:, 0]
+    torch.testing.assert_close(chosen, distance.amin(1), atol=1e-4, rtol=0)
 
 
 @given(curves, st.floats(1, 60, width=32))

@@ -51,13 +51,18 @@ def scores_from_quality(
 ) -> EosScores:
     """Convert qualities to EOS scores whose margin is in dB.
 
+    A sequence ends where its quality is nearest to the target: position i is its end if the target lies below the middle
+    between the qualities of i - 1 and of i tokens. The first number of tokens that reaches the target would be above it by
+    half of what a token gains, which differs from image to image.
+
     Args:
         quality: PSNR in dB of the first 1 to K tokens.
         target: PSNR in dB at which a sequence ends.
         perceptual: perceptual distance of the first 1 to K tokens, where it is known.
     """
-    # Position i ends the sequence if the i - 1 tokens in front of it suffice; nothing is in front of position 1.
-    margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), quality[:, :-1] - target], dim=1)
+    middle = (quality[:, :-1] + quality[:, 1:]) / 2
+    # Nothing is in front of position 1.
+    margin = torch.cat([torch.full_like(quality[:, :1], -torch.inf), middle - target], dim=1)
     return EosScores(probability=margin.sigmoid(), margin=margin, quality=quality, perceptual=perceptual)
 
 
@@ -104,7 +109,7 @@ class VocabularyEosHead(nn.Module):
 
 
 class QualityEosHead(nn.Module):
-    """Prediction, at position i, of the PSNR that the first i tokens reach; EOS follows where it meets a target.
+    """Prediction, at position i, of the PSNR that the first i tokens reach; EOS comes where it is nearest to a target.
 
     The layers correct the PSNR that a prior is known to reach with as many tokens. The margin is in dB, so that an
     ``eos_bias`` of 2 asks for 2 dB less.
