@@ -18,6 +18,8 @@ def writing(target: object) -> Iterator[None]:
     """Report in one line that a file or folder cannot be written, such as for lack of space."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"cannot write {target}: a folder on the way to it is a file; pass another path") from error
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}; free some space or write elsewhere"

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dove.checkpoint import write_files
 from dove.errors import UserError, writing
+from dove.protocol import Tokenizer
+from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
 
 
@@ -30,6 +33,14 @@ def load_model(name: str | Path, device: str) -> Dove:
     """Load a tokenizer ready to encode and decode; a device that is missing is reported before the weights are loaded."""
     target = select_device(device)
     return Dove.from_pretrained(name).to(target)
+
+
+def load_any(name: str | Path, device: str) -> Tokenizer:
+    """Load a tokenizer of any kind; see :func:`load_model`."""
+    target = select_device(device)
+    model = load_tokenizer(name)
+    assert isinstance(model, nn.Module)
+    return model.to(target)
 
 
 def save_outputs(contents: Mapping[Path, bytes]) -> None:

@@ -177,3 +177,23 @@ def test_the_plan_for_a_large_photo_is_told_first(
 
 def test_durations_are_told_as_people_do() -> None:
     assert [duration(seconds) for seconds in (0.1, 119.0, 121.0, 3000.0)] == ["1 s", "119 s", "2 minutes", "50 minutes"]
+
+
+def test_the_cosine_transform_is_rebuilt_like_any_other_tokenizer(photos: Path, tmp_path: Path) -> None:
+    numbers, flags = tmp_path / "x.json", ["--model", "cosines", "--output", str(tmp_path / "x.png")]
+    asked = ["--num-tokens", "4", "auto", "budget 9", "--limit", "2", "--json", str(numbers)]
+    assert main(["reconstruct", str(photos), *flags, *asked]) == 0
+    lengths = [[row["length"] for row in result["rows"]] for result in json.loads(numbers.read_text())]
+    assert [row[0] for row in lengths] == [4, 4]
+    assert sum(row[2] for row in lengths) == 18
+    assert main(["reconstruct", str(photos), *flags, "--tile", "--num-tokens", "budget 9", "--limit", "1"]) == 0
+
+
+def test_a_file_where_a_folder_should_be_is_named(
+    photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("no folder")
+    output = tmp_path / "notes.txt" / "x.png"
+    flags = ["--model", checkpoint, "--num-tokens", "2", "--limit", "1", "--output", str(output)]
+    assert main(["reconstruct", str(photos), *flags]) == 2
+    assert "a folder on the way to it is a file; pass another path" in capsys.readouterr().err

@@ -89,6 +89,14 @@ class Cosines(nn.Module):
             for policy in policies
         ]
 
+    predicts_quality = True
+
+    @torch.no_grad()
+    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"]]:
+        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB of each number of them, which is exact."""
+        code = self.transform.encode(fitting_images(images, self.image_size, self.transform.mean))
+        return Tokens(code.fixed, torch.full((len(images),), self.max_tokens, device=images.device)), code.quality
+
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1], from tokens.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
     from dove.photos.picture import Cell
-    from dove.tokenizer import Dove
+    from dove.protocol import Tokenizer
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_ROWS = 64  # Largest number of images in the picture; the table and the JSON file have all
@@ -31,7 +31,7 @@ class ReconstructOptions:
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES...")]
     """Image files, folders, patterns, parquet files, .tar shards or hub datasets."""
     model: str = "dove-tiny"
-    """A shipped checkpoint, a checkpoint folder or a hub id."""
+    """A shipped checkpoint, a checkpoint folder or a hub id, of any tokenizer."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ("4", "16", "64", "auto")
     """Numbers of tokens: a number, auto (up to each image's own end), auto-1.5 (more of them), auto+1.5 (fewer),
     "max 32" (auto, but at most 32), "psnr>=25" or "lpips<=0.2" (the fewest predicted to reach it), "budget 16" (16 on
@@ -68,15 +68,15 @@ def run(options: ReconstructOptions) -> None:
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
     from dove.query.tokenizer import require_queries
-    from dove.runtime import load_model, save_outputs
+    from dove.runtime import load_any, save_outputs
 
     check_options(options)
     dataset = open_images(
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
-    model = load_model(options.model, options.device)
+    model = load_any(options.model, options.device)
     require_queries(model, options.query)
-    policies = [parse_length_policy(request, model.config.max_tokens) for request in options.num_tokens]
+    policies = [parse_length_policy(request, model.max_tokens) for request in options.num_tokens]
     torch.manual_seed(options.seed)
     if options.tile:
         overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
@@ -116,7 +116,7 @@ def check_options(options: ReconstructOptions) -> None:
 
 
 def reconstruct_all(
-    model: "Dove", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
+    model: "Tokenizer", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
 ) -> Outcome:
     """Rebuild every image of a source at every length."""
     from tqdm import tqdm
@@ -125,7 +125,7 @@ def reconstruct_all(
     from dove.photos.reconstruction import choose_together, reconstruct
     from dove.processor import ImageProcessor
 
-    processor = ImageProcessor(model.config.vqgan.image_size)
+    processor = ImageProcessor(model.image_size)
     outcome = Outcome()
     readable = (
         processor.preprocess(record.image)[None]

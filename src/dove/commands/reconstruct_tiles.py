@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dove.photos.tile_picture import TiledRow
     from dove.photos.tiled import TiledReconstructions
     from dove.photos.tiling import Tiling
-    from dove.tokenizer import Dove
+    from dove.protocol import Tokenizer
 
 OVERLAP = 8
 MANY_TILES = 1000  # Number of tiles from which a photo's plan is printed before its reconstruction
@@ -31,7 +31,7 @@ def require_plots() -> None:
 
 
 def reconstruct_tiles(
-    model: "Dove",
+    model: "Tokenizer",
     dataset: "ImageDataset",
     policies: Sequence["LengthPolicy"],
     query: str | None,
@@ -67,7 +67,12 @@ def reconstruct_tiles(
 
 
 def plan(
-    key: str, model: "Dove", photo: "Image", tiling: "Tiling", policies: Sequence["LengthPolicy"], query: str | None
+    key: str,
+    model: "Tokenizer",
+    photo: "Image",
+    tiling: "Tiling",
+    policies: Sequence["LengthPolicy"],
+    query: str | None,
 ) -> str:
     """Describe the tiles and the time of a photo in one line, with an option that reduces them."""
     from dove.photos.tiled import estimate_seconds

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
-from dove.models.eos import EosScores
+from dove.errors import UserError
+from dove.models.eos import EosScores, scores_from_quality
+from dove.protocol import PredictsQuality, Tokenizer, device_of, encode_each
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
@@ -28,7 +30,7 @@ class Reconstructions:
 
 
 def reconstruct(
-    model: Dove,
+    model: Tokenizer,
     image: Float[Tensor, "3 S S"],
     policies: Sequence[LengthPolicy],
     query: str | None = None,
@@ -43,7 +45,7 @@ def reconstruct(
         query: text that the tokens describe first; None for the whole image.
         given: length that ``choose_together`` found for this image, by policy; None where the policy chooses.
     """
-    images = image[None].to(model.device)
+    images = image[None].to(device_of(model))
     lengths = [None if length is None else torch.tensor([length]) for length in given or [None] * len(policies)]
     tokens = Tokens.cat(encode_given(model, images, policies, lengths, query))
     rebuilt = model.decode(tokens)
@@ -51,7 +53,10 @@ def reconstruct(
 
 
 def choose_together(
-    model: Dove, batches: Iterable[Float[Tensor, "B 3 S S"]], policies: Sequence[LengthPolicy], query: str | None = None
+    model: Tokenizer,
+    batches: Iterable[Float[Tensor, "B 3 S S"]],
+    policies: Sequence[LengthPolicy],
+    query: str | None = None,
 ) -> list[Int[Tensor, " M"] | None]:
     """Choose lengths by the policies that weigh all M images against one another, such as a budget; None for the others.
 
@@ -75,7 +80,7 @@ def choose_together(
 
 
 def encode_given(
-    model: Dove,
+    model: Tokenizer,
     images: Float[Tensor, "B 3 S S"],
     policies: Sequence[LengthPolicy],
     given: Sequence[Int[Tensor, " B"] | None],
@@ -86,7 +91,7 @@ def encode_given(
         policy if lengths is None else model.max_tokens for policy, lengths in zip(policies, given, strict=True)
     ]
     encoded = (
-        model.encode_each(images, requests, query) if isinstance(model, QDove) else model.encode_each(images, requests)
+        model.encode_each(images, requests, query) if isinstance(model, QDove) else encode_each(model, images, requests)
     )
     return [
         tokens if lengths is None else Tokens.cut(tokens.values, lengths.to(tokens.values.device))
@@ -95,12 +100,20 @@ def encode_given(
 
 
 @torch.no_grad()
-def eos_scores(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
-    """Compute the EOS head's scores of all K positions."""
-    images = images.to(model.device)
+def eos_scores(model: Tokenizer, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
+    """Compute the scores of all K positions: those of the EOS head, or of a transform that knows its quality.
+
+    Raises:
+        UserError: If the model has neither.
+    """
+    images = images.to(device_of(model))
     if isinstance(model, QDove) and query is not None:
         return model.generate_for(images, model.query_tokens([query] * len(images))).eos
-    return model.generate(images).eos
+    if isinstance(model, Dove):
+        return model.generate(images).eos
+    if isinstance(model, PredictsQuality):
+        return scores_from_quality(model.predict_quality(images)[1], target=0.0)
+    raise UserError("this model predicts no PSNR, which a budget needs; pass numbers of tokens")
 
 
 def concatenate(scores: Sequence[EosScores]) -> EosScores:

@@ -17,7 +17,7 @@ from dove.lengths import LengthPolicy
 from dove.metrics import LEAST_ERROR
 from dove.photos.reconstruction import choose_together, encode_given
 from dove.photos.tiling import Tiling
-from dove.tokenizer import Dove
+from dove.protocol import Tokenizer, device_of
 
 CPU_PIXELS = 2**16
 """Pixels of one batch of tiles on a CPU, which larger batches make no faster: 16 tiles of 64 px, 1 of 256."""
@@ -46,7 +46,7 @@ def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
 
 
 def reconstruct_tiled(
-    model: Dove,
+    model: Tokenizer,
     photo: Image.Image,
     tiling: Tiling,
     policies: Sequence[LengthPolicy],
@@ -103,7 +103,7 @@ def batch_tiles(side: int, device: torch.device) -> int:
 
 
 def estimate_seconds(
-    model: Dove, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
+    model: Tokenizer, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
 ) -> float:
     """Estimate the seconds that ``reconstruct_tiled`` takes, from the time of a few tiles in the middle of the photo."""
     side = SAMPLE * tiling.tile
@@ -127,19 +127,19 @@ def passes(policies: Sequence[LengthPolicy]) -> int:
 class _Batches:
     """Tiles of a photo in batches for a model."""
 
-    model: Dove
+    model: Tokenizer
     photo: NDArray[np.uint8]
     tiling: Tiling
     progress: Callable[[int], Any]
 
     def places(self) -> Iterator[slice]:
-        size = batch_tiles(self.tiling.tile, self.model.token_decoder.positions.device)
+        size = batch_tiles(self.tiling.tile, device_of(self.model))
         return (slice(start, start + size) for start in range(0, len(self.tiling), size))
 
     def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
         """Iterate over batches in [-1, 1], on the model's device."""
         for place in self.places():
-            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(self.model.device)
+            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(device_of(self.model))
             yield tiles / 127.5 - 1
             self.progress(len(tiles))
 

@@ -13,6 +13,7 @@ from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
 from dove.models.token_generator import GeneratorOutput
+from dove.protocol import Tokenizer
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.generator import QueryTokenGenerator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
@@ -114,7 +115,7 @@ class QDove(Dove):
         return output
 
 
-def require_queries(model: Dove, query: str | None) -> None:
+def require_queries(model: Tokenizer, query: str | None) -> None:
     """Check that a model takes a query.
 
     Raises:
