@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dove.errors import UserError
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
-from dove.errors import UserError
 from dove.models.eos import EosScores, scores_from_quality
 from dove.protocol import PredictsQuality, Tokenizer, device_of, encode_each
 from dove.query.tokenizer import QDove
