@@ -17,7 +17,6 @@ from dove.losses.query import (
     masked_squared_error,
     mean_by_sample,
     relevant_loss,
-    whole_pixels,
 )
 from dove.metrics import decibels
 from dove.query.tokenizer import QDove
@@ -164,8 +163,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
     def _grounding(
         self, states: Float[Tensor, "B P H"], images: Float[Tensor, "B 3 S S"], asked: Asked
     ) -> Float[Tensor, ""]:
-        side = images.shape[-1]
-        inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
+        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
         grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
         return self.grounding.loss(grid, inside, asked.about_part)
 
@@ -177,10 +175,8 @@ def psnr_inside(
     image_of: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
     """Compute the PSNR in dB over the pixels in any of an image's boxes."""
-    side = images.shape[-1]
-    inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
-    error = masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4
-    return decibels(error)
+    inside = inside_boxes(boxes, image_of, len(images), images.shape[-1])
+    return decibels(masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4)
 
 
 def _lengths_by_kind(lengths: Int[Tensor, " B"], asked: Asked) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from dove.errors import UserError
 from dove.training.batches import Batches
 from dove.training.config import OptimConfig, TrainConfig
 from dove.training.finite import FiniteGuard
-from dove.training.layout import gather, make_layout
+from dove.training.layout import gather, make_layout, own_moments, own_weights
 from dove.training.log import TrainingLog
 from dove.training.memory import checkpoint_activations, memory_watched
 from dove.training.objectives import Objective, Step, StepResult
@@ -268,8 +268,8 @@ class Trainer:
         state = load_state(found[-1])
         self._check_batch(found[-1], int(state["images_per_step"]))
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
-            module.load_state_dict(self.layout.own_weights(module, weights))
-        self.optimizer.load_state_dict(self.layout.own_moments(self.optimizer, state["optimizer"]))
+            module.load_state_dict(own_weights(module, weights))
+        self.optimizer.load_state_dict(own_moments(self.optimizer, state["optimizer"]))
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])
