@@ -15,12 +15,12 @@ from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
-from dove.training.draws import draw_lengths
 from dove.training.objectives import (
     DoveObjective,
     PrefixObjective,
     Step,
     VQGANObjective,
+    draw_lengths,
     prediction_errors,
     random_view,
 )

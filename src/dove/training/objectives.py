@@ -4,8 +4,9 @@ An objective owns a model and turns a batch into a loss. The trainer knows nothi
 tokenizer needs an objective and no new loop.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -33,7 +34,6 @@ from dove.training.config import (
     ReconstructionLossConfig,
     VQGANTrainConfig,
 )
-from dove.training.draws import draw_lengths
 
 Batch = TypeVar("Batch")
 """Batches of a training: images in [-1, 1], or images with whatever else its examples have."""
@@ -316,6 +316,20 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         divergence = output.divergence().mean()
         total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence
         return StepResult(total, reconstruction, means(terms | aligned | {"kl": divergence}) | in_decibels(errors))
+
+
+def draw_lengths(
+    count: int, capacity: int, caps: Sequence[int], shares: Sequence[float], draws: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Draw log-uniform lengths up to a cap that all of them share.
+
+    Every length is as likely for every image, but those of a step lie evenly within the range: they never all happen to be
+    short.
+    """
+    chosen = int(torch.multinomial(torch.tensor(shares), 1, generator=draws))
+    cap = min(caps[chosen], capacity)
+    places = (torch.randperm(count, generator=draws) + torch.rand(count, generator=draws)) / count
+    return (places * math.log(cap + 1)).exp().long().clamp(1, cap)
 
 
 def weighted_alignment(distances: Mapping[str, Float[Tensor, ""]], weights: AlignConfig) -> Tensor:

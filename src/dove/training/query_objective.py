@@ -22,13 +22,13 @@ from dove.metrics import decibels
 from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
-from dove.training.draws import draw_lengths
 from dove.training.grounding import GroundingHead, grid_states
 from dove.training.objectives import (
     EOSObjective,
     RandomPrefixObjective,
     Step,
     StepResult,
+    draw_lengths,
     in_decibels,
     means,
     prediction_errors,
