@@ -136,7 +136,7 @@ class Objective(nn.Module, ABC, Generic[Batch]):
 
 
 class CodebookObjective(Objective[Tensor]):
-    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without."""
+    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without use."""
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
         super().__init__(model, loss)
