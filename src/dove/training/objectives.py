@@ -86,9 +86,9 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         super().__init__()
         self.model = model
         self.loss = loss
-        network = loss.perceptual_network if loss.perceptual else "none"
-        # Channels last: the pooling of the perceptual network is several times faster that way on a CPU.
-        self.perceptual = make_perceptual(network, loss.perceptual_weights).to(memory_format=torch.channels_last)
+        self.perceptual = make_perceptual(loss.perceptual_network, loss.perceptual_weights) if loss.perceptual else None
+        if self.perceptual:  # channels last: its pooling is several times faster that way on a CPU
+            self.perceptual.to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         mse = squared_error(reconstruction, images)
         last = torch.channels_last
         pair = reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
-        perceptual = self.perceptual(*pair) if self.loss.perceptual else nothing
+        perceptual = self.perceptual(*pair) if self.perceptual else nothing
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
         terms = {"mse": mse, "perceptual": perceptual, "gan": gan}
         return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
@@ -288,7 +288,8 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
         loss = self.config.loss
         mse = squared_error(reconstruction, images)
-        perceptual = self.perceptual(*random_view(reconstruction, images, loss.view, draws))
+        pair = random_view(reconstruction, images, loss.view, draws)
+        perceptual = self.perceptual(*pair) if self.perceptual else torch.zeros_like(mse)
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
         rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
         return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
