@@ -6,7 +6,7 @@ inverse behind let small models convolve at a fraction of the resolution; at the
 """
 
 from collections.abc import Callable
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -146,8 +146,10 @@ class Level(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
         """Apply the blocks, then the step."""
-        for stage in chain(*self.children()):
-            grid = stage(grid)
+        for stages in self.children():
+            assert isinstance(stages, nn.ModuleList)
+            for stage in stages:
+                grid = stage(grid)
         return grid
 
 

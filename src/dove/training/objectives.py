@@ -115,7 +115,7 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
 
-    def adversary_loss(self, batch: Batch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
+    def adversary_loss(self, batch: Any, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
         """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
         assert self.discriminator is not None
         images: Tensor = getattr(batch, "images", batch)

@@ -320,6 +320,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 def select_precision(name: str) -> str:
     """Give accelerate's word for a precision; auto is bf16 on GPUs and on CPUs that torch knows to have instructions for it."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = any(capabilities.get(instructions) for instructions in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
     return "bf16" if name == "bf16" or (name == "auto" and (fast or torch.cuda.is_available())) else "no"
