@@ -66,7 +66,8 @@ def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Te
     objective: Any = kind(config, Dove(config.model)).to(images.device).train()
     parameters = objective.trained()
     if plain:
-        objective.perceptual.to(memory_format=torch.contiguous_format)
+        if objective.perceptual:
+            objective.perceptual.to(memory_format=torch.contiguous_format)
         optimizer = torch.optim.AdamW(parameters, lr=config.optim.lr, betas=config.optim.betas)
     else:
         optimizer = make_adamw(config.optim, parameters, config.optim.lr)

@@ -83,7 +83,7 @@ def test_alone_and_in_a_batch_agree(titok, images):
 def test_only_the_later_projection_keeps_tokens_apart(projection, alone):
     encoder = make_titok(TiTokConfig(**SMALL, head="pixels", projection=projection)).encoder
     hidden = torch.randn(1, 4, 32, requires_grad=True)
-    encoder.conv_out(encoder.arrange(hidden))[0, :, 2].sum().backward()
+    encoder.project(hidden)[0, 2].sum().backward()
     assert hidden.grad is not None
     reached = hidden.grad[0].abs().amax(1).nonzero().flatten().tolist()
     assert (reached == [2]) is alone

@@ -12,7 +12,7 @@ from torchvision.models import vgg
 
 from dove.errors import UserError
 from dove.frozen.squeezenet import SqueezeNet
-from dove.losses.perceptual import FeatureDistance, LpipsPerceptual, PerceptualDistance, make_perceptual, map_distance
+from dove.losses.perceptual import FeatureDistance, LpipsPerceptual, make_perceptual, map_distance
 
 SIZE = 32
 
@@ -111,13 +111,6 @@ def test_the_smallest_image_works_and_one_below_is_refused(distance):
     assert distance(torch.zeros(1, 3, size, size), torch.ones(1, 3, size, size)).isfinite().all()
     with pytest.raises(UserError, match=f"20x{size} px are too small"):
         distance(torch.zeros(1, 3, size, 20), torch.ones(1, 3, size, 20))
-
-
-def test_none_gives_zeros_without_a_network(pair):
-    distance = make_perceptual("none")
-    assert isinstance(distance, PerceptualDistance)
-    assert distance(*pair).tolist() == [0, 0, 0]
-    assert not list(distance.parameters())
 
 
 def test_none_with_weights_is_a_contradiction(squeezenet_weights):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dove.training.draws import draw_lengths
+from dove.training.objectives import draw_lengths
 
 
 @given(count=st.integers(1, 40), capacity=st.integers(1, 40), seed=st.integers(0, 999))

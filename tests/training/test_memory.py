@@ -72,5 +72,5 @@ def test_advice_names_what_is_left_to_change() -> None:
     told = advice(RunConfig(batch_size=24, accumulate=2))
     assert "--run.batch-size 12 --run.accumulate 4" in told
     assert "--run.activation-checkpointing True" in told
-    assert "bf16" not in advice(RunConfig()).split("with")[-1]
+    assert "bf16" not in advice(RunConfig(precision="bf16")).split("with")[-1]
     assert "a smaller model" in advice(RunConfig(batch_size=1, activation_checkpointing=True, sharding="fsdp"))

@@ -15,12 +15,12 @@ from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
-from dove.training.draws import draw_lengths
 from dove.training.objectives import (
     DoveObjective,
     PrefixObjective,
     Step,
     VQGANObjective,
+    draw_lengths,
     prediction_errors,
     random_view,
 )
@@ -259,5 +259,7 @@ def test_a_perceptual_head_needs_its_network(prefix_training: PrefixTrainConfig)
     model = replace(prefix_training.model, quality_perceptual="squeezenet")
     with pytest.raises(UserError, match="perceptual-network squeezenet"):
         replace(prefix_training, model=model)
+    with pytest.raises(UserError, match="takes no weights file"):
+        replace(prefix_training.loss, perceptual_weights="vgg16.pth")
     assert isinstance(Dove(model).generator.eos_head, QualityEosHead)
     assert Dove(model).generator.eos_head.projection.out_features == 2

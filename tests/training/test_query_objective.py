@@ -23,7 +23,6 @@ from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import OptimConfig, RunConfig
-from dove.training.grounding import GroundingHead, grid_states
 from dove.training.objectives import Step
 from dove.training.presets import PRESETS
 from dove.training.query_config import (
@@ -34,7 +33,14 @@ from dove.training.query_config import (
     QueryPrefixTrainConfig,
 )
 from dove.training.query_data import query_examples
-from dove.training.query_objective import QDoveObjective, QueryPrefixObjective, pick_queries, psnr_inside
+from dove.training.query_objective import (
+    GroundingHead,
+    QDoveObjective,
+    QueryPrefixObjective,
+    grid_states,
+    pick_queries,
+    psnr_inside,
+)
 from dove.training.setup import run_training
 
 VQGAN = VQGANConfig(

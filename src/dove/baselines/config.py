@@ -43,11 +43,6 @@ class TransformerConfig:
     """Attention heads; the MLPs are four times the width."""
 
 
-TITOK_SMALL = TransformerConfig(width=512, num_layers=8, num_heads=8)
-TITOK_BASE = TransformerConfig(width=768, num_layers=12, num_heads=12)
-TITOK_LARGE = TransformerConfig(width=1024, num_layers=24, num_heads=16)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TiTokConfig:
     """Settings of TiTok. The defaults, with a transformer and a number of tokens, are the published two-stage models."""
@@ -127,9 +122,9 @@ class ALITConfig:
 
 
 TITOKS: dict[str, TiTokConfig] = {
-    "titok-l32": TiTokConfig(transformer=TITOK_LARGE, num_tokens=32),
-    "titok-b64": TiTokConfig(transformer=TITOK_BASE, num_tokens=64),
-    "titok-s128": TiTokConfig(transformer=TITOK_SMALL, num_tokens=128),
+    "titok-l32": TiTokConfig(transformer=TransformerConfig(width=1024, num_layers=24, num_heads=16), num_tokens=32),
+    "titok-b64": TiTokConfig(transformer=TransformerConfig(width=768, num_layers=12, num_heads=12), num_tokens=64),
+    "titok-s128": TiTokConfig(transformer=TransformerConfig(width=512, num_layers=8, num_heads=8), num_tokens=128),
 }  # Every TiTok by name: the published two-stage models
 
 ALITS: dict[str, ALITConfig] = {

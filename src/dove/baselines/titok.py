@@ -38,7 +38,11 @@ class TiTokEncoder(Transformer):
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
         queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
-        hidden = self.ln_post(self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :])
+        hidden = self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :]
+        return self.project(self.ln_post(hidden))
+
+    def project(self, hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B K D"]:
+        """Project hidden states to latents."""
         if self.projection == "scrambled":  # the memory of each (K, H) matrix read as (H, K)
             columns = hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1])
         else:

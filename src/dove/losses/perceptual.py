@@ -36,16 +36,6 @@ class PerceptualDistance(nn.Module):
         """
 
 
-class NoPerceptual(PerceptualDistance):
-    """Zero distance, for training without a perceptual network; nothing is computed."""
-
-    def forward(
-        self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
-    ) -> Float[Tensor, " B"]:
-        """Return zeros, (B,)."""
-        return torch.zeros(len(images), device=images.device)
-
-
 class FeatureDistance(PerceptualDistance):
     """Distance of a frozen network's unit-normalised feature maps: the form of LPIPS without its learned calibration.
 
@@ -143,7 +133,7 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     """Make the perceptual distance of that name.
 
     Args:
-        name: "none", "lpips", a network of `dove.frozen.registry.load_network`, or several of these joined by "+" for
+        name: "lpips", a network of `dove.frozen.registry.load_network`, or several of these joined by "+" for
             the mean of their distances.
         weights: Weights file of SqueezeNet or LPIPS's VGG-16; see the classes for what None means.
 
@@ -154,8 +144,6 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     if weights is not None and sum(part in WITH_FILE for part in names) != 1:
         takes = "takes no weights file" if not set(names) & set(WITH_FILE) else "takes several weights files"
         raise UserError(f"perceptual network {name!r} {takes}, but got {weights}; change one of the two")
-    if names == ("none",):
-        return NoPerceptual()
     distances: list[PerceptualDistance] = []
     for part in names:
         file = weights if part in WITH_FILE else None

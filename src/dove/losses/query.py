@@ -52,9 +52,9 @@ def whole_pixels(boxes: Float[Tensor, "M 4"], side: int) -> Float[Tensor, "M 4"]
 def inside_boxes(
     boxes: Float[Tensor, "M 4"], image_of: Int[Tensor, " M"], count: int, side: int
 ) -> Bool[Tensor, "B S S"]:
-    """Mark the pixels in any of the boxes (whole pixels) of each of ``count`` images; none where an image has no box."""
+    """Mark the pixels in any of the boxes, rounded to whole pixels, of each of ``count`` images; none without a box."""
     pixels = torch.arange(side, device=boxes.device)
-    x, y, width, height = (column[:, None] for column in boxes.unbind(1))
+    x, y, width, height = (column[:, None] for column in whole_pixels(boxes, side).unbind(1))
     columns = (pixels >= x) & (pixels < x + width)
     rows = (pixels >= y) & (pixels < y + height)
     union = torch.zeros(count, side, side, device=boxes.device)
@@ -104,8 +104,7 @@ def irrelevant_loss(
     image_of: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
     """Compute Eq. 6: the mean squared error outside of all boxes; 0 where they cover the image."""
-    side = images.shape[-1]
-    inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
+    inside = inside_boxes(boxes, image_of, len(images), images.shape[-1])
     return masked_squared_error(reconstruction, images, ~inside)
 
 

@@ -136,36 +136,37 @@ class MidBlock(nn.Module):
         return output
 
 
-class DownBlock(nn.Module):
-    """The residual blocks of one resolution of the encoder, and the step to the next."""
+class Level(nn.Module):
+    """The residual blocks of one resolution; subclasses add the step to the next, unless this is the last."""
+
+    def __init__(self, config: VQGANConfig, channels: int, out_channels: int, blocks: int):
+        super().__init__()
+        widths = [channels] + [out_channels] * blocks
+        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the blocks, then the step."""
+        for stages in self.children():
+            assert isinstance(stages, nn.ModuleList)
+            for stage in stages:
+                grid = stage(grid)
+        return grid
+
+
+class DownBlock(Level):
+    """One resolution of the encoder, and a halving of the sides."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
-        super().__init__()
-        widths = [channels] + [out_channels] * config.layers_per_block
-        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
+        super().__init__(config, channels, out_channels, config.layers_per_block)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
 
-    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
-        """Apply the blocks, then halve the sides unless this is the last resolution."""
-        for stage in (*self.resnets, *self.downsamplers):
-            grid = stage(grid)
-        return grid
 
-
-class UpBlock(nn.Module):
-    """The residual blocks of one resolution of the decoder, and the step to the next."""
+class UpBlock(Level):
+    """One resolution of the decoder, and a doubling of the sides."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
-        super().__init__()
-        widths = [channels] + [out_channels] * (config.layers_per_block + 1)
-        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
+        super().__init__(config, channels, out_channels, config.layers_per_block + 1)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
-
-    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
-        """Apply the blocks, then double the sides unless this is the last resolution."""
-        for stage in (*self.resnets, *self.upsamplers):
-            grid = stage(grid)
-        return grid
 
 
 class Encoder(nn.Module):

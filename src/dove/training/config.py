@@ -34,6 +34,8 @@ class ReconstructionLossConfig(ReconstructionWeights):
                 f"loss.perceptual={self.perceptual} needs a network; pass --loss.perceptual 0 "
                 "or --loss.perceptual-network squeezenet"
             )
+        if self.perceptual_weights and not self.perceptual:
+            raise UserError("loss.perceptual=0 takes no weights file; pass --loss.perceptual 1 or no weights")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,14 +52,6 @@ class Replicated:
             return None
         return module_on_cpu(average.module), map_tensors(on_cpu, state)
 
-    def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Select the part of a module's whole weights that this process holds."""
-        return weights
-
-    def own_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Select the part of an optimizer's whole state that this process holds."""
-        return state
-
 
 class Sharded(Replicated):
     """Every process holds its share of weights, gradients, moving average and optimizer state (FSDP2).
@@ -116,23 +108,6 @@ class Sharded(Replicated):
 
         everything = map_tensors(found, state)
         return None if model is None else (model, everything)
-
-    def own_weights(self, module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Select this process's shards of a module's whole weights."""
-        own = module.state_dict()
-        return {name: share(tensor, own.get(name)) for name, tensor in weights.items()}
-
-    def own_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Select this process's shards of an optimizer's whole state."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        own = {
-            number: {
-                name: share(value, parameters[number]) if value.shape == parameters[number].shape else value
-                for name, value in moments.items()
-            }
-            for number, moments in state["state"].items()
-        }
-        return {**state, "state": own}
 
     def _put_together(self, model: nn.Module, device: torch.device) -> nn.Module | None:
         tensors = {}
@@ -195,6 +170,25 @@ def gather(tensor: Tensor) -> Tensor:
     plain = tensor.detach()
     whole: Tensor = plain.full_tensor() if isinstance(plain, DTensor) else plain
     return whole
+
+
+def own_weights(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Select the part of a module's whole weights that this process holds."""
+    own = module.state_dict()
+    return {name: share(tensor, own.get(name)) for name, tensor in weights.items()}
+
+
+def own_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Select the part of an optimizer's whole state that this process holds."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    own = {
+        number: {
+            name: share(value, parameters[number]) if value.shape == parameters[number].shape else value
+            for name, value in moments.items()
+        }
+        for number, moments in state["state"].items()
+    }
+    return {**state, "state": own}
 
 
 def share(whole: Tensor, own: Tensor | None) -> Tensor:

@@ -4,8 +4,9 @@ An objective owns a model and turns a batch into a loss. The trainer knows nothi
 tokenizer needs an objective and no new loop.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -33,7 +34,6 @@ from dove.training.config import (
     ReconstructionLossConfig,
     VQGANTrainConfig,
 )
-from dove.training.draws import draw_lengths
 
 Batch = TypeVar("Batch")
 """Batches of a training: images in [-1, 1], or images with whatever else its examples have."""
@@ -86,9 +86,9 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         super().__init__()
         self.model = model
         self.loss = loss
-        network = loss.perceptual_network if loss.perceptual else "none"
-        # Channels last: the pooling of the perceptual network is several times faster that way on a CPU.
-        self.perceptual = make_perceptual(network, loss.perceptual_weights).to(memory_format=torch.channels_last)
+        self.perceptual = make_perceptual(loss.perceptual_network, loss.perceptual_weights) if loss.perceptual else None
+        if self.perceptual:  # channels last: its pooling is several times faster that way on a CPU
+            self.perceptual.to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
 
-    def adversary_loss(self, batch: Batch, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
+    def adversary_loss(self, batch: Any, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
         """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
         assert self.discriminator is not None
         images: Tensor = getattr(batch, "images", batch)
@@ -129,14 +129,14 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         mse = squared_error(reconstruction, images)
         last = torch.channels_last
         pair = reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
-        perceptual = self.perceptual(*pair) if self.loss.perceptual else nothing
+        perceptual = self.perceptual(*pair) if self.perceptual else nothing
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
         terms = {"mse": mse, "perceptual": perceptual, "gan": gan}
         return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
 
 
 class CodebookObjective(Objective[Tensor]):
-    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without."""
+    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without use."""
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
         super().__init__(model, loss)
@@ -288,7 +288,8 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
         loss = self.config.loss
         mse = squared_error(reconstruction, images)
-        perceptual = self.perceptual(*random_view(reconstruction, images, loss.view, draws))
+        pair = random_view(reconstruction, images, loss.view, draws)
+        perceptual = self.perceptual(*pair) if self.perceptual else torch.zeros_like(mse)
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
         rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
         return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
@@ -316,6 +317,20 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         divergence = output.divergence().mean()
         total = total + weighted_alignment(aligned, loss.align) + loss.kl * divergence
         return StepResult(total, reconstruction, means(terms | aligned | {"kl": divergence}) | in_decibels(errors))
+
+
+def draw_lengths(
+    count: int, capacity: int, caps: Sequence[int], shares: Sequence[float], draws: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Draw log-uniform lengths up to a cap that all of them share.
+
+    Every length is as likely for every image, but those of a step lie evenly within the range: they never all happen to be
+    short.
+    """
+    chosen = int(torch.multinomial(torch.tensor(shares), 1, generator=draws))
+    cap = min(caps[chosen], capacity)
+    places = (torch.randperm(count, generator=draws) + torch.rand(count, generator=draws)) / count
+    return (places * math.log(cap + 1)).exp().long().clamp(1, cap)
 
 
 def weighted_alignment(distances: Mapping[str, Float[Tensor, ""]], weights: AlignConfig) -> Tensor:

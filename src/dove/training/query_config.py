@@ -65,6 +65,16 @@ class QueryTrainConfig(TokenizerTrainConfig):
     """Folder or hub id of the language model whose word embedding queries start with; without one it starts at random."""
     queries: QueryDataConfig = field(default_factory=QueryDataConfig)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the recipe, which comes next where both are inherited
+        if not 0 <= self.loss.null <= 1:
+            raise UserError(f"loss.null={self.loss.null} is a share of the queries; pass a number from 0 to 1")
+        if self.augment != NOT_AUGMENTED:
+            raise UserError(
+                'a training with queries takes pictures as they are, since a query may say "left" and boxes are in its pixels; '
+                "leave out --augment, and see --queries.mosaics for what is done to scenes"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class QDoveTrainConfig(QueryTrainConfig, DoveTrainConfig):
@@ -72,28 +82,9 @@ class QDoveTrainConfig(QueryTrainConfig, DoveTrainConfig):
 
     loss: QDoveLossConfig = field(default_factory=QDoveLossConfig)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_queries(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class QueryPrefixTrainConfig(QueryTrainConfig, PrefixTrainConfig):
     """Random prefixes and a predicted quality with queries."""
 
     loss: QueryPrefixLossConfig = field(default_factory=QueryPrefixLossConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_queries(self)
-
-
-def check_queries(config: QueryTrainConfig) -> None:
-    """Refuse a share of null queries that is none, and pictures that would be changed under their queries."""
-    if not 0 <= config.loss.null <= 1:
-        raise UserError(f"loss.null={config.loss.null} is a share of the queries; pass a number from 0 to 1")
-    if config.augment != NOT_AUGMENTED:
-        raise UserError(
-            'a training with queries takes pictures as they are, since a query may say "left" and boxes are in its pixels; '
-            "leave out --augment, and see --queries.mosaics for what is done to scenes"
-        )

@@ -1,11 +1,14 @@
 """Objectives of Q-DOVE (section 2.3): detail in the regions that a query asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dove.data.query_batch import QueryBatch
 from dove.lengths import Auto
@@ -17,19 +20,17 @@ from dove.losses.query import (
     masked_squared_error,
     mean_by_sample,
     relevant_loss,
-    whole_pixels,
 )
 from dove.metrics import decibels
 from dove.query.tokenizer import QDove
 from dove.query.words import NULL, QueryTokens, is_null
 from dove.tokens import Tokens
-from dove.training.draws import draw_lengths
-from dove.training.grounding import GroundingHead, grid_states
 from dove.training.objectives import (
     EOSObjective,
     RandomPrefixObjective,
     Step,
     StepResult,
+    draw_lengths,
     in_decibels,
     means,
     prediction_errors,
@@ -120,6 +121,48 @@ class QDoveObjective(EOSObjective[QueryBatch]):
         self.irrelevant_threshold.load_state_dict(state["irrelevant_threshold"])
 
 
+class GroundingHead(nn.Linear):
+    """Linear head that tells which cells of the grid are asked for, from hidden states in front of the last block.
+
+    The timestamps of the last block read those states; what only the block itself finds out would come too late for them.
+    """
+
+    def __init__(self, model: QDove):
+        super().__init__(model.config.generator.hidden_size, 1)
+        self.cells = model.config.vqgan.grid_size
+
+    @contextmanager
+    def watching(self, model: QDove) -> Iterator[list[Tensor]]:
+        """Collect the hidden states of all positions in front of the last block of ``model``, while it generates."""
+        states: list[Tensor] = []
+        last = model.generator.transformer.layers[-1]
+        handle = last.register_forward_pre_hook(lambda _block, inputs: states.append(inputs[0]))
+        try:
+            yield states
+        finally:
+            handle.remove()
+
+    def loss(
+        self, hidden: Float[Tensor, "B N H"], inside: Bool[Tensor, "B S S"], about_part: Bool[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """Compute the cross entropy per cell, averaged over the images whose query is about a part; 0 without any.
+
+        Args:
+            hidden: states of the grid positions.
+            inside: True for pixels in the asked boxes; a cell is asked for by the share of its pixels.
+            about_part: True for images with boxes that answer the query.
+        """
+        share = F.adaptive_avg_pool2d(inside[:, None].float(), self.cells).flatten(1)
+        scores = self(hidden)[..., 0].float()
+        entropy = F.binary_cross_entropy_with_logits(scores, share, reduction="none").mean(1)
+        return (entropy * about_part).sum() / about_part.sum().clamp(min=1)
+
+
+def grid_states(states: Float[Tensor, "B S H"], words: int, cells: int) -> Float[Tensor, "B N H"]:
+    """Cut the grid positions, behind the query's words, out of the states of all positions."""
+    return states[:, words : words + cells**2]
+
+
 class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
     """Reconstruct the region of a query from a random number of tokens, and predict the quality inside it."""
 
@@ -164,8 +207,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
     def _grounding(
         self, states: Float[Tensor, "B P H"], images: Float[Tensor, "B 3 S S"], asked: Asked
     ) -> Float[Tensor, ""]:
-        side = images.shape[-1]
-        inside = inside_boxes(whole_pixels(asked.boxes, side), asked.image_of, len(images), side)
+        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
         grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
         return self.grounding.loss(grid, inside, asked.about_part)
 
@@ -177,10 +219,8 @@ def psnr_inside(
     image_of: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
     """Compute the PSNR in dB over the pixels in any of an image's boxes."""
-    side = images.shape[-1]
-    inside = inside_boxes(whole_pixels(boxes, side), image_of, len(images), side)
-    error = masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4
-    return decibels(error)
+    inside = inside_boxes(boxes, image_of, len(images), images.shape[-1])
+    return decibels(masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4)
 
 
 def _lengths_by_kind(lengths: Int[Tensor, " B"], asked: Asked) -> dict[str, Tensor]:

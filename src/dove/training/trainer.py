@@ -21,7 +21,7 @@ from dove.errors import UserError
 from dove.training.batches import Batches
 from dove.training.config import OptimConfig, TrainConfig
 from dove.training.finite import FiniteGuard
-from dove.training.layout import gather, make_layout
+from dove.training.layout import gather, make_layout, own_moments, own_weights
 from dove.training.log import TrainingLog
 from dove.training.memory import checkpoint_activations, memory_watched
 from dove.training.objectives import Objective, Step, StepResult
@@ -268,8 +268,8 @@ class Trainer:
         state = load_state(found[-1])
         self._check_batch(found[-1], int(state["images_per_step"]))
         for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
-            module.load_state_dict(self.layout.own_weights(module, weights))
-        self.optimizer.load_state_dict(self.layout.own_moments(self.optimizer, state["optimizer"]))
+            module.load_state_dict(own_weights(module, weights))
+        self.optimizer.load_state_dict(own_moments(self.optimizer, state["optimizer"]))
         if self.adversary is not None and self.objective.discriminator is not None:
             self.objective.discriminator.load_state_dict(state["discriminator"])
             self.adversary.load_state_dict(state["adversary"])
@@ -320,6 +320,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 def select_precision(name: str) -> str:
     """Give accelerate's word for a precision; auto is bf16 on GPUs and on CPUs that torch knows to have instructions for it."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = any(capabilities.get(instructions) for instructions in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
     return "bf16" if name == "bf16" or (name == "auto" and (fast or torch.cuda.is_available())) else "no"
