@@ -127,7 +127,8 @@ def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> 
     first, second = map(_side, stacks)
     reason = "the prefixes say so" if first != second else "it comes first in the file"
     reason = reason if generator is None else "as asked for"
-    if generator == stacks[1] or (not generator and first != second and first == "decoder"):
+    swapped = first != second and (first == "decoder" or second == "generator")
+    if generator == stacks[1] or (generator is None and swapped):
         stacks.reverse()
     return Layout(generator=stacks[0], decoder=stacks[1], vqgan=vqgans[0], reason=reason)
 
