@@ -76,14 +76,8 @@ class Evaluation:
     def command(self, reports: EvaluateOptions) -> list[str]:
         """Complete arguments of ``dove``."""
         models = [f"{row.label}={row.model(reports.bench)}" for row in self.rows]
-        return [
-            *self.arguments[:2],
-            "--model",
-            *models,
-            *self.arguments[2:],
-            "--output",
-            str(reports.folder / self.name),
-        ]
+        output = ["--output", str(reports.folder / self.name)]
+        return [*self.arguments[:2], "--model", *models, *self.arguments[2:], *output]
 
     def asked(self, reports: EvaluateOptions) -> dict[str, Any]:
         """Describe what is measured, for comparison with an earlier run."""
