@@ -12,9 +12,7 @@ from dove.cli import main
 from dove.commands.convert import ConvertOptions, describe, run
 from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.integrations.convert import convert
-from dove.integrations.published import make_layers, paper_config
-from dove.models.token_generator import sinusoidal_encoding
+from dove.integrations.convert import convert, make_layers, paper_config
 from dove.tokenizer import Dove
 from dove.weight_files import read_published
 
@@ -130,7 +128,6 @@ def test_what_is_left_is_listed_in_both_directions(model):
         del renamed[f"tokenizer.{name}"]
     renamed |= {
         "discriminator.conv.weight": torch.zeros(4, 3, 4, 4),
-        "tokenizer.timesteps": sinusoidal_encoding(16, 32),  # as large as the positions that are not there
         "tokenizer.encoder_lm.gpt_neox.embed_in.weight": torch.zeros(40, 32),
         "tokenizer.encoder_lm.gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool),
     }
@@ -138,9 +135,14 @@ def test_what_is_left_is_listed_in_both_directions(model):
     assert_same(conversion.model, model, apart_from=lost)
     assert sorted(conversion.zeroed) == sorted(lost)
     assert all((conversion.model.state_dict()[name] == 0).all() for name in lost)
-    assert conversion.unused == ("discriminator.conv.weight", "tokenizer.timesteps")
+    assert conversion.unused == ("discriminator.conv.weight",)
     report = describe(conversion)
-    for line in ("set to zero, which changes nothing: 3", "not used: 2", "  tokenizer.timesteps", "'tokenizer.vq.'"):
+    for line in (
+        "set to zero, which changes nothing: 3",
+        "not used: 1",
+        "  discriminator.conv.weight",
+        "'tokenizer.vq.'",
+    ):
         assert line in report
 
 
@@ -197,7 +199,7 @@ def test_a_copy_is_chosen_by_its_prefix(model, tmp_path):
 
 def test_without_a_config_sizes_are_the_paper_s(model):
     tensors = {"stop.embed_out.weight": torch.zeros(300, 8)}
-    found = paper_config(tensors, make_layers(list(tensors), "generator.", "decoder."), "0..1")
+    found = paper_config(tensors, make_layers(list(tensors)), "0..1")
     assert found == DoveConfig(vqgan=VQGANConfig(pixel_range="0..1"), eos_head="vocab", vocab_size=300)
     assert paper_config({}, [], "-1..1") == DoveConfig()
     with torch.device("meta"), pytest.raises(UserError, match="other sizes than configured: .*; pass --config"):

@@ -11,7 +11,7 @@ import tyro
 from dove.cli import COMMANDS, main
 from dove.paper.bench import load_rows
 from dove.paper.bench_curves import plot_curves, read_curves
-from dove.paper.bench_reports import BenchReports, list_evaluations, measure_bench
+from dove.paper.bench_reports import EvaluateOptions, list_evaluations, measure_bench
 
 
 def train(bench: Path, *names: str, weights: bytes = b"1") -> None:
@@ -21,8 +21,8 @@ def train(bench: Path, *names: str, weights: bytes = b"1") -> None:
         (row.model(bench) / "config.json").write_text("{}")
 
 
-def reports_of(bench: Path, limit: int = 9) -> BenchReports:
-    return BenchReports(
+def reports_of(bench: Path, limit: int = 9) -> EvaluateOptions:
+    return EvaluateOptions(
         bench=bench, data=("val",), limit=limit, probe_train=("one",), probe_data=("two",), probe_limit=5
     )
 

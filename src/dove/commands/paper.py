@@ -1,7 +1,6 @@
 """``dove paper``: every table and figure of the paper as one command each."""
 
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ import tyro
 from dove.errors import UserError
 from dove.flags import parse_flags
 from dove.paper import REMARKS, Experiment, load_experiment, load_experiments, rehearsal
-from dove.paper.bench import load_rows, trained_models
-from dove.paper.bench_run import FULL, BenchRun, run_bench
+from dove.paper.bench import trained_models
+from dove.paper.bench_reports import EvaluateOptions, measure_bench
+from dove.paper.bench_run import TrainOptions, run_bench
 from dove.paper.checks import check_data, refuse_training_images
 from dove.paper.filling import BENCH_MODELS, Places, evaluation_steps, training_steps
 from dove.paper.launch import command_line, count_gpus, run_step
@@ -59,56 +59,6 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Train every system of the paper at a small size on equal data; what is trained is skipped, what was cut off goes on."""
-
-    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
-    """32 px, 1.5 million parameters each."""
-    data: str = ""
-    """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
-    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """SqueezeNet 1.0 weights for the perceptual loss; without it, the file that DOVE_SQUEEZENET names in the environment."""
-    output: Path = Path("results/bench")
-    """Folder for the trainings, one folder each."""
-    only: tuple[str, ...] = ()
-    """Names of the trainings to run; by default all."""
-    images: int = FULL
-    """Images that each training sees, repetitions included."""
-    seed: int = 0
-    """Seed of every training; give another --output, too."""
-    dry_run: bool = False
-    """Print the commands without running them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Measure every trained row of the bench; reports that are there for the same model and question are kept.
-
-    Writes to the folder reports in --bench: reconstructions, lengths and linear probes of each row, the speed of all from one
-    interleaved run, and training.png.
-    """
-
-    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
-    """All rows of `dove paper train bench`."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
-    """Images that were not trained on."""
-    limit: int = 2000
-    """Greatest number of them, drawn at random."""
-    probe_train: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
-    """Labelled images for linear probes, such as cifar10-train.parquet; without them there are no probes."""
-    probe_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
-    """Labelled images to test the probes on."""
-    probe_limit: int | None = None
-    """Greatest number of images to train the probes on; by default all."""
-    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """SqueezeNet 1.0 weights; without it, the file that DOVE_SQUEEZENET names in the environment."""
-    bench: Path = Path("results/bench")
-    """Folder of the trainings; one for each seed."""
-    only: tuple[str, ...] = ()
-    """Names of the rows to measure; by default all that are trained."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClaimsOptions:
     """Write a page that says of each claim of the paper whether it holds, does not hold or cannot be told here."""
 
@@ -147,7 +97,7 @@ def run(options: Options) -> int:
     if isinstance(options, RunOptions):
         return run_experiments(options)
     if isinstance(options, TrainOptions):
-        return train_bench(options)
+        return run_bench(options)
     if isinstance(options, EvaluateOptions):
         return evaluate_bench(options)
     if isinstance(options, ClaimsOptions):
@@ -188,49 +138,13 @@ def missing_rows(experiment: Experiment, scale: str) -> list[str]:
     return [f"{row}, {reason}" for row, reason in experiment.scales[scale].not_yet.items()]
 
 
-def squeezenet_file(given: Path | None) -> Path | None:
-    """Give SqueezeNet's weights: the file of a flag, else the one that DOVE_SQUEEZENET names, if any."""
-    named = os.environ.get("DOVE_SQUEEZENET")
-    return given or (Path(named) if named else None)
-
-
-def train_bench(options: TrainOptions) -> int:
-    """Make what the bench lacks and return 1 if a row fails, else 0."""
-    squeezenet = squeezenet_file(options.squeezenet)
-    load_rows(options.only)
-    if not options.data or not squeezenet:
-        raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
-    bench = BenchRun(
-        data=options.data,
-        squeezenet=squeezenet,
-        bench=options.output,
-        only=options.only,
-        images=options.images,
-        seed=options.seed,
-    )
-    return run_bench(bench, dry_run=options.dry_run)
-
-
 def evaluate_bench(options: EvaluateOptions) -> int:
     """Make the reports that the bench lacks and return 1 if one fails, else 0."""
     from dove.cli import main
     from dove.paper.bench_curves import write_curves
-    from dove.paper.bench_reports import BenchReports, measure_bench
 
-    if not options.data:
-        raise UserError("the bench needs --data with images that it was not trained on")
-    reports = BenchReports(
-        bench=options.bench,
-        data=options.data,
-        limit=options.limit,
-        probe_train=options.probe_train,
-        probe_data=options.probe_data,
-        probe_limit=options.probe_limit,
-        squeezenet=squeezenet_file(options.squeezenet),
-        only=options.only,
-    )
-    status = measure_bench(reports, main)
-    write_curves(options.bench, reports.folder)
+    status = measure_bench(options, main)
+    write_curves(options.bench, options.folder)
     return status
 
 

@@ -1,9 +1,9 @@
 """Photos of the web page: encoded once in full, then cut to any mean number of tokens and rebuilt."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -111,14 +111,13 @@ def cut(encoded: Encoded, request: Request) -> Tokens:
 
 
 @torch.no_grad()
-def rebuild(encoded: Encoded, request: Request, before_batch: Callable[[], Any] = lambda: None) -> Rebuilt:
+def rebuild(encoded: Encoded, request: Request) -> Rebuilt:
     """Rebuild a photo from a mean number of tokens a tile, or at each tile's own length."""
     tokens = cut(encoded, request)
     tiling, model = encoded.tiling, encoded.model
     tiles = np.empty((len(tiling), 3, tiling.tile, tiling.tile), np.float32)
     # Tiles of like lengths together: a batch costs what its longest needs.
     for chosen in tokens.lengths.argsort().split(_batch(model)):
-        before_batch()
         part = model.decode(Tokens(tokens.values[chosen], tokens.lengths[chosen]))
         tiles[chosen.cpu().numpy()] = part.float().cpu().numpy()
     pixels = (tiling.join(tiles).clip(-1, 1) + 1) / 2
@@ -131,9 +130,9 @@ def rebuild(encoded: Encoded, request: Request, before_batch: Callable[[], Any] 
     )
 
 
-def measure(encoded: Encoded, request: Request, before_batch: Callable[[], Any] = lambda: None) -> Point:
+def measure(encoded: Encoded, request: Request) -> Point:
     """Measure the quality at a mean number of tokens; see ``rebuild``."""
-    found = rebuild(encoded, request, before_batch)
+    found = rebuild(encoded, request)
     return Point(float(found.lengths.mean()), found.psnr)
 
 

@@ -2,9 +2,8 @@
 
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +56,11 @@ class Demo:
         models: tokenizers to choose from, by label; the page begins with the first.
         checkpoints: their folders, shipped names or hub ids, by the same labels.
         folder: where files to download are written.
-        idle: set while no slider waits for its picture; curves are measured only then.
     """
 
     models: Mapping[str, Tokenizer]
     checkpoints: Mapping[str, str]
     folder: Path
-    idle: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.idle.set()
 
     def load(self, path: str | None, label: str, extent: str, query: str | None, mean: int | float) -> tuple[Any, ...]:
         """Encode a photo and show it: state, slider, pictures, line, button for tokens, file of tokens."""
@@ -114,9 +108,9 @@ class Demo:
         if encoded.values is not None:
             bytes_a_token = 2 * encoded.values.shape[2] * len(encoded.tiling)
             lines["JPEG of as many bytes"] = jpeg_at_equal_bytes(encoded.photo, bytes_a_token, lengths)
-        auto = measure(encoded, "auto", self.idle.wait)
+        auto = measure(encoded, "auto")
         for length in lengths:
-            lines["tokens"].append(measure(encoded, length, self.idle.wait))
+            lines["tokens"].append(measure(encoded, length))
             yield curve(lines, auto)
 
     def save(self, held: Held | None, mean: int | float) -> Any:

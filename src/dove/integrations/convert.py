@@ -6,37 +6,56 @@ The names inside such a file depend on the code that wrote it, so they are found
    VQGAN is the prefix in front of ``encoder.conv_in.weight`` and ``decoder.conv_in.weight``.
 2. Which transformer is which is told by words in their prefixes ("dec..." against "gen..." or "enc..."); where those
    don't tell, the first in the file is the generator. The choice is listed and can be made by hand.
-3. Every other layer goes to the side whose prefix it shares, or whose words it has, and is matched there by shape.
+3. Every other layer goes to the side whose words it has, and is matched there by shape.
 
 A layer that fits twice is refused, never guessed; a mapping by name settles it. Written without a published file at hand and
 tested on renamed tokenizers alone.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dove.checkpoint import load_weights
-from dove.config import DoveConfig
+from dove.config import DoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.integrations.published import (
-    NOT_NEEDED,
-    Layer,
-    Layout,
-    PixelRange,
-    find_layout,
-    make_layers,
-    paper_config,
-    read_layers,
-)
 from dove.tokenizer import Dove
 
+PixelRange = Literal["-1..1", "0..1"]
+NOT_NEEDED = re.compile(r"(rotary_emb\.inv_freq|attention\.(masked_)?bias|embed_in\.weight)$")
+"""Buffers of older GPT-NeoX code and the word embedding, which a tokenizer of images never reads."""
+VQGAN_PARTS = (
+    r"encoder\.(conv_in|down_blocks|mid_block|conv_norm_out|conv_out)"
+    r"|decoder\.(conv_in|up_blocks|mid_block|conv_norm_out|conv_out)|quantize|quant_conv|post_quant_conv"
+)
 PARTS = ("vqgan.", "generator.transformer.", "token_decoder.transformer.")
 """Prefixes of the VQGAN and the transformers in the names of ``Dove``."""
 ADDED = ("generator.grid_positions", "token_decoder.positions")
 """Vectors that are added to others: zeros where a file has none change nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Prefixes, each empty or ending in a dot, and the reason for calling one transformer the generator."""
+
+    generator: str
+    decoder: str
+    vqgan: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer, or a parameter that belongs to none, and the names of its tensors."""
+
+    name: str
+    side: str | None  # Either generator or decoder; None where the name does not tell
+    weight: str
+    bias: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +93,7 @@ def convert(
     model = Dove(config or paper_config(published, layers, pixel_range))
     expected = model.state_dict()
     sources = _large_parts(expected, published, layout)
-    needs = make_layers([name for name in expected if not name.startswith(PARTS)], "generator.", "token_decoder.")
+    needs = make_layers([name for name in expected if not name.startswith(PARTS)])
     matched = _match(needs, expected, layers, published, mapping or {})
     zeroed = [need.weight for need in needs if need.name not in matched]
     for need in (need for need in needs if need.name in matched):
@@ -90,6 +109,58 @@ def convert(
     return Conversion(
         model=model.eval(), layout=layout, matched=names, zeroed=tuple(zeroed), unused=tuple(sorted(unused))
     )
+
+
+def find_layout(tensors: Mapping[str, Tensor], generator: str | None = None) -> Layout:
+    """Find the prefixes of the two transformers and the VQGAN."""
+    stacks = _prefixes(tensors, "layers.0.attention.query_key_value.weight")
+    vqgans = _prefixes(tensors, "encoder.conv_in.weight")
+    vqgans = [prefix for prefix in vqgans if f"{prefix}decoder.conv_in.weight" in tensors]
+    for found, count, kind in ((stacks, 2, "GPT-NeoX stacks"), (vqgans, 1, "diffusers VQModels")):
+        if len(found) != count:
+            where = f" (under {', '.join(map(repr, found))}); pass --prefix to keep one copy" if found else ""
+            raise UserError(f"the published file has {len(found)} {kind} instead of {count}{where}")
+    if generator is not None and generator not in stacks:
+        raise UserError(
+            f"--generator {generator!r} is no transformer of the file; pass {' or '.join(map(repr, stacks))}"
+        )
+    first, second = map(_side, stacks)
+    reason = "the prefixes say so" if first != second else "it comes first in the file"
+    reason = reason if generator is None else "as asked for"
+    swapped = first != second and (first == "decoder" or second == "generator")
+    if generator == stacks[1] or (generator is None and swapped):
+        stacks.reverse()
+    return Layout(generator=stacks[0], decoder=stacks[1], vqgan=vqgans[0], reason=reason)
+
+
+def read_layers(tensors: Mapping[str, Tensor], layout: Layout) -> list[Layer]:
+    """Read the layers beside the large parts."""
+    large = re.compile(
+        rf"({re.escape(layout.generator)}|{re.escape(layout.decoder)})(layers|final_layer_norm)\."
+        rf"|{re.escape(layout.vqgan)}({VQGAN_PARTS})\."
+    )
+    return make_layers([name for name in tensors if not (large.match(name) or NOT_NEEDED.search(name))])
+
+
+def make_layers(names: list[str]) -> list[Layer]:
+    """Group names of tensors into layers."""
+    layers = []
+    for name in names:
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "bias" and f"{layer}.weight" in names:
+            continue
+        bias = f"{layer}.bias" if leaf == "weight" and f"{layer}.bias" in names else None
+        layers.append(Layer(name=layer if leaf == "weight" else name, side=_side(name), weight=name, bias=bias))
+    return layers
+
+
+def paper_config(tensors: Mapping[str, Tensor], layers: list[Layer], pixel_range: PixelRange) -> DoveConfig:
+    """Give the paper's sizes; an output layer of a language model tells the kind of the EOS head."""
+    near = [layer for layer in layers if layer.side != "decoder" and layer.name.endswith(("embed_out", "lm_head"))]
+    vqgan = VQGANConfig(pixel_range=pixel_range)
+    if not near:
+        return DoveConfig(vqgan=vqgan)
+    return DoveConfig(vqgan=vqgan, eos_head="vocab", vocab_size=len(tensors[near[0].weight]))
 
 
 def _large_parts(expected: Mapping[str, Tensor], published: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
@@ -129,7 +200,10 @@ def _match(
         fitting = [layer for layer in free if _fits(need, expected, layer, published)]
         near = [layer for layer in fitting if layer.side == need.side] or [layer for layer in fitting if not layer.side]
         if len(near) > 1:
-            raise _ambiguous(need.name, [layer.name for layer in near])
+            names = ", ".join(layer.name for layer in near)
+            raise UserError(
+                f"{len(near)} layers of the published file fit {need.name} ({names}); pass --map {need.name}=NAME"
+            )
         if near:
             matched[need.name] = near[0]
         elif need.name not in ADDED:
@@ -164,17 +238,24 @@ def _mapped(
     return {name: theirs[other] for name, other in mapping.items()}
 
 
+def _prefixes(names: Mapping[str, Tensor], suffix: str) -> list[str]:
+    matches = (re.fullmatch(r"((?:.*\.)?)" + re.escape(suffix), name) for name in names)
+    return [match[1] for match in matches if match]
+
+
+def _side(name: str) -> str | None:
+    """Guess the side from the words of a name."""
+    words = re.split(r"[._]", name.lower())
+    if any(word.startswith(("dec", "detok")) for word in words):
+        return "decoder"
+    return "generator" if any(word.startswith(("gen", "enc")) for word in words) else None
+
+
 def _fits(need: Layer, expected: Mapping[str, Tensor], layer: Layer, published: Mapping[str, Tensor]) -> bool:
-    """Compare shapes, up to leading ones of a parameter or the trailing ones of a 1x1 convolution; no bias fits too."""
-    ours, theirs = expected[need.weight].shape, published[layer.weight].shape
-    if ours != theirs and (*[1] * (len(theirs) - len(ours)), *ours) != theirs and (*ours, 1, 1) != theirs:
-        return False
-    if layer.bias is None:
-        return True
-    return need.bias is not None and expected[need.bias].shape == published[layer.bias].shape
-
-
-def _ambiguous(need: str, names: list[str]) -> UserError:
-    return UserError(
-        f"{len(names)} layers of the published file fit {need} ({', '.join(names)}); pass --map {need}=NAME"
+    """Compare shapes, but for ones in them; a layer without a bias fits, too."""
+    ours, theirs = (
+        [side for side in shape if side != 1] for shape in (expected[need.weight].shape, published[layer.weight].shape)
     )
+    if ours != theirs or layer.bias is None:
+        return ours == theirs
+    return need.bias is not None and expected[need.bias].shape == published[layer.bias].shape

@@ -3,6 +3,7 @@
 ``bench.yaml`` lists the rows, ``dove/configs`` has the settings of their trainings.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -85,6 +86,12 @@ def load_rows(only: Sequence[str] = ()) -> list[Row]:
     if unknown := [name for name in only if name not in names]:
         raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(names)}")
     return [row for row in rows if not only or row.name in only]
+
+
+def squeezenet_file(given: Path | None) -> Path | None:
+    """Give SqueezeNet's weights: the file of a flag, else the one that DOVE_SQUEEZENET names, if any."""
+    named = os.environ.get("DOVE_SQUEEZENET")
+    return given or (Path(named) if named else None)
 
 
 def trained_models(bench: Path) -> tuple[list[str], list[str]]:

@@ -4,14 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dove.checkpoint import checkpoint_sha256
+import tyro
+
 from dove.errors import UserError
-from dove.paper.bench import Row, load_rows
+from dove.paper.bench import Row, load_rows, squeezenet_file
 from dove.paper.checks import refuse_training_images
 from dove.paper.models import Step
-from dove.runtime import save_outputs
 
 LENGTHS = ("1", "4", *map(str, range(8, 65, 8)), "auto")
 """Numbers of tokens whose reconstructions are measured, for those rows that have them."""
@@ -21,24 +21,31 @@ STAMP = "asked.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchReports:
-    """Questions to the bench, and places of models and answers.
+class EvaluateOptions:
+    """Measure every trained row of the bench; reports that are there for the same model and question are kept.
 
-    Attributes:
-        data: images that no row was trained on.
-        probe_train: labelled images on which linear probes are trained; none for no probes.
-        probe_limit: greatest number of images that they are trained on; None for all.
-        squeezenet: weights for two more columns; None for none.
+    Writes to the folder reports in --bench: reconstructions, lengths and linear probes of each row, the speed of all from one
+    interleaved run, and training.png.
     """
 
-    bench: Path
-    data: tuple[str, ...]
-    limit: int
-    probe_train: tuple[str, ...] = ()
-    probe_data: tuple[str, ...] = ()
+    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
+    """All rows of `dove paper train bench`."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Images that were not trained on."""
+    limit: int = 2000
+    """Greatest number of them, drawn at random."""
+    probe_train: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Labelled images for linear probes, such as cifar10-train.parquet; without them there are no probes."""
+    probe_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
+    """Labelled images to test the probes on."""
     probe_limit: int | None = None
-    squeezenet: Path | None = None
+    """Greatest number of images to train the probes on; by default all."""
+    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """SqueezeNet 1.0 weights; without it, the file that DOVE_SQUEEZENET names in the environment."""
+    bench: Path = Path("results/bench")
+    """Folder of the trainings; one for each seed."""
     only: tuple[str, ...] = ()
+    """Names of the rows to measure; by default all that are trained."""
 
     def __post_init__(self) -> None:
         if bool(self.probe_train) != bool(self.probe_data):
@@ -66,24 +73,20 @@ class Evaluation:
     rows: list[Row]
     arguments: list[str]
 
-    def command(self, reports: BenchReports) -> list[str]:
+    def command(self, reports: EvaluateOptions) -> list[str]:
         """Complete arguments of ``dove``."""
         models = [f"{row.label}={row.model(reports.bench)}" for row in self.rows]
-        return [
-            *self.arguments[:2],
-            "--model",
-            *models,
-            *self.arguments[2:],
-            "--output",
-            str(reports.folder / self.name),
-        ]
+        output = ["--output", str(reports.folder / self.name)]
+        return [*self.arguments[:2], "--model", *models, *self.arguments[2:], *output]
 
-    def asked(self, reports: BenchReports) -> dict[str, Any]:
+    def asked(self, reports: EvaluateOptions) -> dict[str, Any]:
         """Describe what is measured, for comparison with an earlier run."""
+        from dove.checkpoint import checkpoint_sha256
+
         models = {str(row.label): checkpoint_sha256(row.model(reports.bench)) for row in self.rows}
         return {"arguments": self.arguments, "models": models}
 
-    def done(self, reports: BenchReports) -> bool:
+    def done(self, reports: EvaluateOptions) -> bool:
         """Tell whether this very question to these very models has been answered."""
         folder = reports.folder / self.name
         try:
@@ -93,11 +96,12 @@ class Evaluation:
         return (folder / f"{self.arguments[1]}.json").is_file() and bool(stamp == self.asked(reports))
 
 
-def list_evaluations(reports: BenchReports) -> Iterator[Evaluation]:
+def list_evaluations(reports: EvaluateOptions) -> Iterator[Evaluation]:
     """List the evaluations of the trained rows; the last ones depend on the reports of those before them."""
     rows = [row for row in load_rows(reports.only) if row.label and row.trained(reports.bench)]
     photos = ["--data", *reports.data, "--limit", str(reports.limit)]
-    networks = ["--perceptual-weights", str(reports.squeezenet)] if reports.squeezenet else []
+    squeezenet = squeezenet_file(reports.squeezenet)
+    networks = ["--perceptual-weights", str(squeezenet)] if squeezenet else []
     for row in rows:
         arguments = ["evaluate", "reconstruction", *photos, "--num-tokens", *LENGTHS, *networks]
         yield Evaluation(name=f"{row.name}/reconstruction", rows=[row], arguments=arguments)
@@ -115,7 +119,7 @@ def list_evaluations(reports: BenchReports) -> Iterator[Evaluation]:
         yield Evaluation(name="speed", rows=rows, arguments=["evaluate", "speed"])
 
 
-def mean_length(reports: BenchReports) -> float | None:
+def mean_length(reports: EvaluateOptions) -> float | None:
     """Read the mean number of tokens that DOVE's own rule gives; None where it has not been measured."""
     file = reports.folder / "dove" / "reconstruction" / "reconstruction.json"
     if not file.is_file():
@@ -124,8 +128,12 @@ def mean_length(reports: BenchReports) -> float | None:
     return next((row["mean_length"] for row in rows if row["num_tokens"] == "auto"), None)
 
 
-def measure_bench(reports: BenchReports, run: Callable[[list[str]], int]) -> int:
+def measure_bench(reports: EvaluateOptions, run: Callable[[list[str]], int]) -> int:
     """Make the reports that are not there, past those that fail, and return 1 if one does, else 0."""
+    if not reports.data:
+        raise UserError("the bench needs --data with images that it was not trained on")
+    from dove.runtime import save_outputs
+
     failed, count = [], 0
     for evaluation in list_evaluations(reports):
         count += 1

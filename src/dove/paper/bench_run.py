@@ -6,27 +6,36 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from dove.errors import UserError
-from dove.paper.bench import Row, load_rows, seconds_left
+from dove.paper.bench import Row, load_rows, seconds_left, squeezenet_file
 
 FULL = 200_000  # Images that a row sees where nothing else is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRun:
-    """Settings of the bench's trainings.
+class TrainOptions:
+    """Train every system of the paper at a small size on equal data; what is trained is skipped, what was cut off goes on."""
 
-    Attributes:
-        images: that a row sees, over all its stages but the VQGAN in front of them.
-    """
-
-    data: str
-    squeezenet: Path
-    bench: Path
+    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
+    """32 px, 1.5 million parameters each."""
+    data: str = ""
+    """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
+    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """SqueezeNet 1.0 weights for the perceptual loss; without it, the file that DOVE_SQUEEZENET names in the environment."""
+    output: Path = Path("results/bench")
+    """Folder for the trainings, one folder each."""
     only: tuple[str, ...] = ()
+    """Names of the trainings to run; by default all."""
     images: int = FULL
+    """Images that each training sees, repetitions included."""
     seed: int = 0
+    """Seed of every training; give another --output, too."""
+    dry_run: bool = False
+    """Print the commands without running them."""
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -38,20 +47,23 @@ class BenchRun:
         return self.images / FULL
 
 
-def run_bench(run: BenchRun, *, dry_run: bool = False) -> int:
+def run_bench(options: TrainOptions) -> int:
     """Make the rows that are not there and return 1 if one fails, else 0.
 
     A row that fails is told in a line, rows that need it are left out, and the others go on.
     """
-    rows = load_rows(run.only)
+    rows = load_rows(options.only)
+    squeezenet = squeezenet_file(options.squeezenet)
+    if not options.data or not squeezenet:
+        raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
     failed: dict[str, str] = {}
     for row in rows:
-        if row.progress(run.bench, run.share).done:
+        if row.progress(options.output, options.share).done:
             print(f"{row.name}: done")
             continue
-        if not dry_run:
-            print(told_left(rows, run, set(failed)), flush=True)
-        if reason := missing_stage(row, run, dry_run=dry_run) or make_row(row, run, dry_run=dry_run):
+        if not options.dry_run:
+            print(told_left(rows, options, set(failed)), flush=True)
+        if reason := missing_stage(row, options) or make_row(row, options, squeezenet):
             failed[row.name] = reason
             print(f"{row.name} failed: {reason}; the other rows go on", file=sys.stderr, flush=True)
     if failed:
@@ -59,35 +71,39 @@ def run_bench(run: BenchRun, *, dry_run: bool = False) -> int:
     return 1 if failed else 0
 
 
-def missing_stage(row: Row, run: BenchRun, *, dry_run: bool) -> str | None:
+def missing_stage(row: Row, options: TrainOptions) -> str | None:
     """Say what a row lacks of the row that it builds on."""
-    if row.needs is None or dry_run:
+    if row.needs is None or options.dry_run:
         return None
     (needed,) = load_rows([row.needs])
-    return None if needed.progress(run.bench, run.share).done else f"it builds on {row.needs}, which is not finished"
+    return (
+        None
+        if needed.progress(options.output, options.share).done
+        else f"it builds on {row.needs}, which is not finished"
+    )
 
 
-def make_row(row: Row, run: BenchRun, *, dry_run: bool) -> str | None:
+def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     """Train or fit a row, from its last checkpoint if there is one, and return the reason if that fails."""
     if row.fit:
-        print(f"{row.name}: fitted to images of {run.data}", flush=True)
-        if not dry_run:
+        print(f"{row.name}: fitted to images of {options.data}", flush=True)
+        if not options.dry_run:
             from dove.paper.bench_fits import fit_row
 
-            fit_row(row.fit, run.data, row.model(run.bench))
+            fit_row(row.fit, options.data, row.model(options.output))
         return None
-    command = row.command(run.bench, run.data, run.squeezenet, share=run.share, seed=run.seed)
+    command = row.command(options.output, options.data, squeezenet, share=options.share, seed=options.seed)
     print(f"$ dove {shlex.join(command)}", flush=True)
-    if dry_run:
+    if options.dry_run:
         return None
     # A process each: a training leaves its threads, its seeds and its accelerator settings behind.
     status = subprocess.run([sys.executable, "-m", "dove", *command], check=False).returncode
     return f"dove train ended with status {status}" if status else None
 
 
-def told_left(rows: Sequence[Row], run: BenchRun, failed: set[str]) -> str:
+def told_left(rows: Sequence[Row], options: TrainOptions, failed: set[str]) -> str:
     """Describe in a line how much of all rows is left."""
-    states = [row.progress(run.bench, run.share) for row in rows if row.name not in failed]
+    states = [row.progress(options.output, options.share) for row in rows if row.name not in failed]
     done = sum(state.done for state in states)
     left = seconds_left(states)
     if left is None:

@@ -155,7 +155,8 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
     if worse:
         return Outcome(verdict="does not hold", comparisons=comparisons)
     if rule.kind == "rises":
-        whole = _compare(rule, column, reports, rule.of, rule.of, _ends(rule, reports))
+        first, *_, last = _lengths(rule, reports, rule.of)
+        whole = _compare(rule, column, reports, rule.of, rule.of, (first, last))
         clear = whole is not None and whole.gain >= whole.noise
     else:
         clear = all(comparison.gain >= comparison.noise for comparison in comparisons)
@@ -168,14 +169,11 @@ def _comparisons(rule: Rule, column: Column, reports: Reports) -> Iterator[Itera
         yield _reached(rule, column, reports)
     elif rule.kind == "rises":
         lengths = _lengths(rule, reports, rule.of)
-        yield _kept(_compare(rule, column, reports, rule.of, rule.of, pair) for pair in pairwise(lengths))
+        yield filter(None, (_compare(rule, column, reports, rule.of, rule.of, pair) for pair in pairwise(lengths)))
     else:
         for side in rule.than:
-            yield _kept(_compare(rule, column, reports, side, rule.of, pair) for pair in _pairs(rule, reports, side))
-
-
-def _kept(comparisons: Iterator[Comparison | None]) -> Iterator[Comparison]:
-    return (comparison for comparison in comparisons if comparison is not None)
+            pairs = _pairs(rule, reports, side)
+            yield filter(None, (_compare(rule, column, reports, side, rule.of, pair) for pair in pairs))
 
 
 def _reached(rule: Rule, column: Column, reports: Reports) -> Iterator[Comparison]:
@@ -194,11 +192,6 @@ def _reached(rule: Rule, column: Column, reports: Reports) -> Iterator[Compariso
 
 def _lengths(rule: Rule, reports: Reports, side: Side) -> list[int]:
     return reports.lengths(rule.report, side.model, rule.column, side.where, rule.key)
-
-
-def _ends(rule: Rule, reports: Reports) -> tuple[Any, Any]:
-    lengths = _lengths(rule, reports, rule.of)
-    return lengths[0], lengths[-1]
 
 
 def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:

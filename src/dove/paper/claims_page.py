@@ -108,16 +108,8 @@ def decisions(claims: Sequence[Claim], columns: Mapping[str, Column]) -> Iterato
 def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], list[list[str]]]:
     """Make the table of all models at all lengths, means over seeds."""
     facts = ("numbers or bits a token", "parameters", "multiply-adds", "images seen")
-    heads = [
-        "model",
-        "tokens",
-        *facts,
-        *TABLE_COLUMNS.values(),
-        "top-1 tokens",
-        "top-1 hidden",
-        "encode /s",
-        "decode /s",
-    ]
+    heads = ["model", "tokens", *facts, *TABLE_COLUMNS.values()]
+    heads += ["top-1 tokens", "top-1 hidden", "encode /s", "decode /s"]
     lines = []
     for model in models:
         rows = {row["num_tokens"]: row for _, row in reports.rows("reconstruction", model)}
@@ -191,20 +183,13 @@ def origin_lines(reports: Reports) -> Iterator[str]:
         models = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in origin["models"].items())
         data = ", ".join(f"{item['images']:,} images {item['sha256'][:12]}" for item in origin["data"].values())
         commit = (origin["commit"] or "unknown")[:12]
-        device = origin["hardware"]["device"]
-        told = [
-            f"commit {commit}",
-            models,
-            data or "noise",
-            f"seed {origin['seed']}",
-            device,
-            f"{origin['seconds']:g} s",
-        ]
+        told = [f"commit {commit}", models, data or "noise", f"seed {origin['seed']}"]
+        told += [origin["hardware"]["device"], f"{origin['seconds']:g} s"]
         yield f"- `{origin['report']}`: {' · '.join(told)}"
 
 
 def number(value: float) -> str:
     """Write a number with as many digits as are read."""
-    return (
-        f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
-    )
+    if abs(value) >= 1000:
+        return f"{float(f'{value:.4g}'):,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"

@@ -20,17 +20,17 @@ SHAPES = ("circle", "square")
 
 @dataclass(frozen=True)
 class Shape:
-    """A coloured shape and its box (x, y, width, height) in pixels."""
+    """A coloured shape, and its left, upper, right and lower side in pixels."""
 
     colour: str
     kind: str
-    box: tuple[int, int, int, int]
+    corners: tuple[int, int, int, int]
 
     @property
-    def corners(self) -> tuple[int, int, int, int]:
-        """Left, upper, right and lower side."""
-        x, y, width, height = self.box
-        return x, y, x + width, y + height
+    def box(self) -> dict[str, int]:
+        """Place and size as Visual Genome names them."""
+        left, upper, right, lower = self.corners
+        return {"x": left, "y": upper, "width": right - left, "height": lower - upper}
 
 
 def draw(seed: str) -> tuple[Image.Image, list[Shape]]:
@@ -42,12 +42,12 @@ def draw(seed: str) -> tuple[Image.Image, list[Shape]]:
     shapes = []
     for half in (0, SIDE // 2):
         side = random.randrange(SIDE // 6, SIDE // 2)
-        box = (half + random.randrange(SIDE // 2 - side), random.randrange(SIDE - side), side, side)
-        shapes.append(Shape(random.choice(list(COLOURS)), random.choice(SHAPES), box))
+        left, upper = half + random.randrange(SIDE // 2 - side), random.randrange(SIDE - side)
+        corners = (left, upper, left + side, upper + side)
+        shapes.append(Shape(random.choice(list(COLOURS)), random.choice(SHAPES), corners))
         pen = ImageDraw.Draw(image)
-        (pen.ellipse if shapes[-1].kind == "circle" else pen.rectangle)(
-            shapes[-1].corners, fill=COLOURS[shapes[-1].colour]
-        )
+        paint = pen.ellipse if shapes[-1].kind == "circle" else pen.rectangle
+        paint(corners, fill=COLOURS[shapes[-1].colour])
     return image, shapes
 
 
@@ -106,21 +106,15 @@ def write_json(path: Path, content: object) -> None:
 
 def write_visual_genome(folder: Path, images: dict[str, list[Shape]]) -> None:
     """Write regions and questions about the shapes as Visual Genome does."""
-    boxes = {
-        shape: dict(zip(("x", "y", "w", "h"), shape.box, strict=True)) for shapes in images.values() for shape in shapes
-    }
     regions, questions = [], []
     for name, shapes in images.items():
-        found = []
-        for shape in shapes:
-            x, y, width, height = shape.box
-            phrase = f"a {shape.colour} {shape.kind}"
-            found.append({"x": x, "y": y, "width": width, "height": height, "phrase": phrase})
+        found = [{**shape.box, "phrase": f"a {shape.colour} {shape.kind}"} for shape in shapes]
         regions.append({"id": int(name), "regions": found})
-        asked = [
-            {"question": f"Where is the {shape.kind}?", "answer": "there", "a_objects": [boxes[shape]]}
-            for shape in shapes
-        ]
+        asked = []
+        for shape in shapes:
+            x, y, width, height = shape.box.values()
+            place = {"x": x, "y": y, "w": width, "h": height}
+            asked.append({"question": f"Where is the {shape.kind}?", "answer": "there", "a_objects": [place]})
         questions.append({"id": int(name), "qas": asked})
     write_json(folder / "region_descriptions.json", regions)
     write_json(folder / "question_answers.json", questions)
@@ -131,16 +125,10 @@ def write_open_images(folder: Path, images: dict[str, list[Shape]]) -> None:
     """Write the relation of the two shapes as Open Images does, boxes in shares of the image."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = ("XMin", "YMin", "XMax", "YMax")
-    columns = [
-        "ImageID",
-        "LabelName1",
-        "LabelName2",
-        *(f"{side}{n}" for n in "12" for side in sides),
-        "RelationshipLabel",
-    ]
+    columns = ["ImageID", "LabelName1", "LabelName2", *(f"{side}{n}" for n in "12" for side in sides)]
     with (folder / "train-vrd.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow([*columns, "RelationshipLabel"])
         for name, (one, other) in images.items():
             corners = [corner / SIDE for shape in (one, other) for corner in shape.corners]
             writer.writerow([name, f"/m/{one.kind}", f"/m/{other.kind}", *corners, "at"])

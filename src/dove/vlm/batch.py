@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Int
@@ -68,20 +69,16 @@ def lay_out(
         raise UserError(f"the conversations speak of {expected} images and there are {len(lengths)}")
     remaining = iter(lengths)
     rows = [_expand(conversation, remaining) for conversation in conversations]
-    for number, (ids, _) in enumerate(rows):
-        if context is not None and len(ids) > context:
+    for number, (needed, _) in enumerate(rows):
+        if context is not None and len(needed) > context:
             name = keys[number] if keys else f"conversation {number}"
             raise UserError(
-                f"{name}: {len(ids)} positions with its images, and the language model has {context}; "
+                f"{name}: {len(needed)} positions with its images, and the language model has {context}; "
                 "ask for fewer image tokens or shorten the text"
             )
-    side = "left" if pad_left else "right"
-    return Layout(
-        *(
-            pad_sequence(column, batch_first=True, padding_value=filler, padding_side=side)
-            for column, filler in zip(zip(*rows, strict=True), (PAD_ID, NOT_LEARNED), strict=True)
-        )
-    )
+    pad = partial(pad_sequence, batch_first=True, padding_side="left" if pad_left else "right")
+    ids, labels = (list(column) for column in zip(*rows, strict=True))
+    return Layout(pad(ids, padding_value=PAD_ID), pad(labels, padding_value=NOT_LEARNED))
 
 
 def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:

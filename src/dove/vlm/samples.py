@@ -73,7 +73,9 @@ class Collator:
         """Make a batch of conversations with their seeds; one length policy for all, as a batch is padded to its longest."""
         requests = self.config.num_tokens
         request = requests[int(np.random.default_rng([samples[0][1], 2]).integers(len(requests)))]
-        encoded, keys, rows = [], [], []
+        encoded: list[Encoded] = []
+        keys: list[str] = []
+        rows: list[int] = []
         seen: list[tuple[Glimpse, int]] = []
         for item, seed in samples:
             places = range(len(seen), len(seen) + len(item.glimpses))
