@@ -17,7 +17,7 @@ from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.config import ViewsConfig, VLMTrainConfig
-from dove.vlm.data import Conversation, Conversations, open_conversations, some_questions
+from dove.vlm.data import Conversation, Conversations, open_conversations, some_turns
 from dove.vlm.images import Glimpse, pad_to_square, random_view
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.questions import open_questions
@@ -176,13 +176,13 @@ def test_benchmark_records(write: Callable[[list[Any]], str]) -> None:
 def test_every_image_takes_exactly_its_tokens(rows: list[list[int]], data: st.DataObject) -> None:
     count = sum(row.count(IMAGE_ID) for row in rows)
     lengths = data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
-    encoded = [Encoded(ids=tuple(row), learned=(False,) * len(row)) for row in rows]
+    encoded = [Encoded(ids=tuple(row), learned=(False,) * len(row), segments=(0,) * len(row)) for row in rows]
     layout = lay_out(encoded, lengths)
     assert int(layout.image_positions.sum()) == sum(lengths)
     texts = [[word for word in row if word != IMAGE_ID] for row in rows]
     found = [
-        [int(word) for word, there in zip(ids, attended, strict=True) if there and word != IMAGE_ID]
-        for ids, attended in zip(layout.ids, layout.attended, strict=True)
+        [int(word) for word, place in zip(ids, places, strict=True) if place >= 0 and word != IMAGE_ID]
+        for ids, places in zip(layout.ids, layout.segments, strict=True)
     ]
     assert found == texts
     assert (layout.labels == NOT_LEARNED).all()
@@ -191,7 +191,7 @@ def test_every_image_takes_exactly_its_tokens(rows: list[list[int]], data: st.Da
 
 
 def test_a_text_longer_than_the_context_names_the_sample() -> None:
-    encoded = Encoded(ids=(1, IMAGE_ID, 2), learned=(False,) * 3)
+    encoded = Encoded(ids=(1, IMAGE_ID, 2), learned=(False,) * 3, segments=(0,) * 3)
     assert lay_out([encoded], [4], context=6).ids.shape == (1, 6)
     with pytest.raises(UserError, match="sample 5: 7 positions with its images, and the language model has 6"):
         lay_out([encoded], [5], keys=["sample 5"], context=6)
@@ -229,13 +229,13 @@ def test_balance_evens_out_answers() -> None:
 
     def share(balance: float) -> float:
         weights = conversations.answer_weights(balance)
-        drawn = [some_questions(item, 1, weights, seed)[0].turns[0].answer for seed in range(400)]
+        drawn = [some_turns(item, 1, weights, seed)[0].answer for seed in range(400)]
         return drawn.count("a hat") / len(drawn)
 
     assert abs(share(0.0) - 1 / 8) < 0.05
     assert abs(share(1.0) - 1 / 2) < 0.08
-    assert [part.turns for part in some_questions(item, None, {}, 0)] == [(turn,) for turn in turns]
-    assert [part.turns for part in some_questions(replace(item, follows=True), 1, {}, 0)] == [turns]
+    assert some_turns(item, None, {}, 0) == turns
+    assert some_turns(replace(item, follows=True), 1, {}, 0) == turns
     with pytest.raises(UserError, match="questions-per-image"):
         VLMTrainConfig(preset="vlm-tiny", answer_balance=1.0)
     with pytest.raises(UserError, match="at least 0"):
@@ -257,17 +257,7 @@ def test_a_batch_has_one_length_policy(training: VLMTrainConfig, vlm: VisionLang
         batch = collate([(item, 100 * seed + number) for number, item in enumerate(conversations.items[:6])])
         tokens = batch.tokens
         assert tokens is not None
-        assert (len(batch), len(batch.conversations), batch.rows) == (6, 6, tuple(range(6)))
+        assert len(batch) == 6
         assert len(tokens.lengths.unique()) == 1
         drawn.add(int(tokens.lengths[0]))
     assert drawn == {2, 16}
-
-
-def test_questions_about_one_image_share_its_tokens(training: VLMTrainConfig, vlm: VisionLanguageModel) -> None:
-    config = replace(training, num_tokens=("3",), views=ViewsConfig(), questions_per_image=None)
-    conversations = open_conversations(config.data)
-    cache = {(glimpse, "3", 0): torch.randn(3, 24) for glimpse in conversations.glimpses}
-    batch = Collator(config, vlm.writer, conversations, vlm.config, cache)([(conversations.items[1], 0)] * 2)
-    assert (len(batch), len(batch.conversations), batch.rows) == (2, 4, (0, 0, 1, 1))
-    assert batch.tokens is not None
-    assert len(batch.tokens) == 2

@@ -64,11 +64,23 @@ def test_generation_with_a_cache_is_the_most_likely_word_each_time(vlm: VisionLa
     question = ask(vlm)
     ids = list(question.ids)
     for _ in range(5):
-        grown = Encoded(ids=tuple(ids), learned=(False,) * len(ids))
+        grown = Encoded(ids=tuple(ids), learned=(False,) * len(ids), segments=(0,) * len(ids))
         ids.append(int(vlm(lay_out([grown], [5]), tokens)[0, -1].argmax()))
     said = [word for word in ids[len(question.ids) :] if word != vlm.text_tokenizer.eos_token_id]
     expected = vlm.text_tokenizer.decode(said, skip_special_tokens=True).strip()
     assert vlm.generate([question], tokens, max_new_tokens=5) == [expected]
+
+
+def test_questions_about_one_image_are_as_if_asked_alone(vlm: VisionLanguageModel) -> None:
+    turns = [Turn(question=f"<image>\n{text}", answer=answer) for text, answer in (("is it?", "red"), ("no", "blue"))]
+    shared = vlm.writer.questions(turns, "test")
+    tokens = Tokens.from_ragged([torch.randn(7, 24, generator=torch.Generator().manual_seed(2))], 16)
+    layout = lay_out([shared], [7])
+    together = vlm(layout, tokens)[0]
+    for number, turn in enumerate(turns, 1):
+        alone = vlm(lay_out([vlm.writer.conversation([turn], "test")], [7]), tokens)[0]
+        own = together[layout.segments[0] == number]
+        torch.testing.assert_close(own, alone[-len(own) :], atol=1e-4, rtol=1e-4)
 
 
 def test_every_image_goes_to_its_own_place(vlm: VisionLanguageModel) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,7 +12,7 @@ from dove.errors import UserError
 from dove.vlm.text import IMAGE_ID, Encoded
 
 NOT_LEARNED = -100  # Label of a position that the loss leaves out (what PyTorch's cross entropy ignores)
-PAD_ID = -2
+PAD_SEGMENT = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +20,15 @@ class Layout:
     """Positions of a batch; P is the longest row, with images at their full lengths.
 
     Attributes:
-        ids: word ids, ``IMAGE_ID`` at every position of an image, ``PAD_ID`` where a row is padded.
+        ids: word ids, ``IMAGE_ID`` at every position of an image, 0 where a row is padded.
+        positions: counted from 0 in every row; questions that don't know each other all go on after what they share.
+        segments: 0 for what is shared, 1, 2, ... for such questions, -1 for padding.
         labels: the word that a position has to predict, ``NOT_LEARNED`` where none.
     """
 
     ids: Int[Tensor, "B P"]
+    positions: Int[Tensor, "B P"]
+    segments: Int[Tensor, "B P"]
     labels: Int[Tensor, "B P"]
 
     @property
@@ -34,13 +37,18 @@ class Layout:
         return self.ids == IMAGE_ID
 
     @property
-    def attended(self) -> Bool[Tensor, "B P"]:
-        """False where a row is padded."""
-        return self.ids != PAD_ID
+    def visible(self) -> Bool[Tensor, "B 1 P P"]:
+        """True where a row's position may see a column's: not later, and shared or of its own question.
+
+        Every position sees itself, so that a padded one divides by no zero; nothing else sees padding.
+        """
+        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        allowed = (((key == query) | (key == 0)) & (key != PAD_SEGMENT)).tril()
+        return (allowed | torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device))[:, None]
 
     def to(self, device: torch.device) -> "Layout":
         """The same on another device."""
-        return Layout(self.ids.to(device), self.labels.to(device))
+        return Layout(*(getattr(self, name).to(device) for name in ("ids", "positions", "segments", "labels")))
 
 
 def lay_out(
@@ -69,23 +77,36 @@ def lay_out(
         raise UserError(f"the conversations speak of {expected} images and there are {len(lengths)}")
     remaining = iter(lengths)
     rows = [_expand(conversation, remaining) for conversation in conversations]
-    for number, (needed, _) in enumerate(rows):
-        if context is not None and len(needed) > context:
+    for number, (_, positions, *_) in enumerate(rows):
+        needed = int(positions.max()) + 1
+        if context is not None and needed > context:
             name = keys[number] if keys else f"conversation {number}"
             raise UserError(
-                f"{name}: {len(needed)} positions with its images, and the language model has {context}; "
+                f"{name}: {needed} positions with its images, and the language model has {context}; "
                 "ask for fewer image tokens or shorten the text"
             )
-    pad = partial(pad_sequence, batch_first=True, padding_side="left" if pad_left else "right")
-    ids, labels = (list(column) for column in zip(*rows, strict=True))
-    return Layout(pad(ids, padding_value=PAD_ID), pad(labels, padding_value=NOT_LEARNED))
+    side = "left" if pad_left else "right"
+    fillers = (0, 0, PAD_SEGMENT, NOT_LEARNED)
+    return Layout(
+        *(
+            pad_sequence(list(column), batch_first=True, padding_value=filler, padding_side=side)
+            for column, filler in zip(zip(*rows, strict=True), fillers, strict=True)
+        )
+    )
 
 
-def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
-    """Ids and labels of one conversation."""
+def _expand(conversation: Encoded, lengths: Iterator[int]) -> tuple[Int[Tensor, " p"], ...]:
+    """Ids, positions, segments and labels of one conversation."""
     counts = torch.tensor([next(lengths) if word == IMAGE_ID else 1 for word in conversation.ids])
-    ids = torch.tensor(conversation.ids).repeat_interleave(counts)
-    learned = torch.tensor(conversation.learned).repeat_interleave(counts)
-    following = ids.where(learned, NOT_LEARNED).roll(-1)  # position i predicts word i + 1
-    following[-1] = NOT_LEARNED
-    return ids, following
+    ids, learned, segments = (
+        torch.tensor(part).repeat_interleave(counts)
+        for part in (conversation.ids, conversation.learned, conversation.segments)
+    )
+    places = torch.arange(len(ids))
+    begins = segments.diff(prepend=segments.new_zeros(1)) != 0
+    first = (places * begins).cummax(0).values  # where its question begins
+    positions = torch.where(segments > 0, (segments == 0).sum() + places - first, places)
+    # Position i predicts word i + 1, which is never the first word of another question.
+    labels = ids.where(learned, NOT_LEARNED).roll(-1)
+    labels[-1] = NOT_LEARNED
+    return ids, positions, segments, labels

@@ -78,33 +78,30 @@ class Conversations:
         """Each question about images that is independent of the others as its own query and its own conversation."""
         items = []
         for item in self.items:
-            for part in some_questions(item, None, {}, 0):
-                query = without_marks(part.turns[0].question)
-                items.append(replace(part, glimpses=tuple(replace(one, query=query) for one in part.glimpses)))
+            for turns in [item.turns] if item.follows else [(turn,) for turn in item.turns]:
+                query = without_marks(turns[0].question)
+                glimpses = tuple(replace(one, query=query) for one in item.glimpses)
+                items.append(replace(item, turns=turns, glimpses=glimpses))
         return Conversations(self.images, tuple(items))
 
     def questions(self) -> Questions:
         """First turns, or all turns where they are independent, as questions with one accepted answer each."""
         items = []
         for item in self.items:
-            for part in some_questions(item, None, {}, 0):
-                turn = part.turns[0]
+            for turn in item.turns[:1] if item.follows else item.turns:
                 if len(item.glimpses) == 1:
                     text, answers = without_marks(turn.question), (turn.answer or "",)
                     items.append(Question(key=item.key, text=text, answers=answers, glimpse=item.glimpses[0]))
         return Questions(self.images, tuple(items))
 
 
-def some_questions(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> list[Conversation]:
-    """At most so many of a conversation's independent questions, each as a conversation of its own."""
-    if item.follows:
-        return [item]
-    turns = item.turns
-    if most is not None and len(turns) > most:
-        chances = np.array([weights[turn.answer or ""] for turn in turns])
-        chosen = np.random.default_rng([seed, 1]).choice(len(chances), most, replace=False, p=chances / chances.sum())
-        turns = tuple(turns[index] for index in chosen)
-    return [replace(item, turns=(turn,)) for turn in turns]
+def some_turns(item: Conversation, most: int | None, weights: Mapping[str, float], seed: int) -> tuple[Turn, ...]:
+    """A conversation's turns; at most so many of them where they are independent questions."""
+    if item.follows or most is None or len(item.turns) <= most:
+        return item.turns
+    chances = np.array([weights[turn.answer or ""] for turn in item.turns])
+    chosen = np.random.default_rng([seed, 1]).choice(len(chances), most, replace=False, p=chances / chances.sum())
+    return tuple(item.turns[index] for index in chosen)
 
 
 def open_conversations(source: str, images: str = "", on_missing: str = "refuse") -> Conversations:

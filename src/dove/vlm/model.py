@@ -116,8 +116,12 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P V"]:
         """Logits of the next word at every position; a row's don't depend on the other rows."""
+        embedded = self.embed(layout, tokens)
+        mask: Tensor = layout.visible
+        if self.language_model.config._attn_implementation == "eager":  # which adds the mask instead of applying it
+            mask = torch.zeros_like(mask, dtype=embedded.dtype).masked_fill(~mask, torch.finfo(embedded.dtype).min)
         output = self.language_model(
-            inputs_embeds=self.embed(layout, tokens), attention_mask=layout.attended.long(), use_cache=False
+            inputs_embeds=embedded, attention_mask=mask, position_ids=layout.positions, use_cache=False
         )
         logits: Tensor = output.logits
         return logits
@@ -149,7 +153,7 @@ class VisionLanguageModel(nn.Module):
         pad = self.text_tokenizer.pad_token_id
         words = self.language_model.generate(
             inputs_embeds=self.embed(layout, tokens),
-            attention_mask=layout.attended.long(),
+            attention_mask=(layout.segments >= 0).long(),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text_tokenizer.eos_token_id,

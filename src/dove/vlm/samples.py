@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from dove.tokens import Tokens
 from dove.vlm.cache import TokenCache
 from dove.vlm.config import VLMConfig, VLMTrainConfig
-from dove.vlm.data import Conversation, Conversations, some_questions
+from dove.vlm.data import Conversation, Conversations, some_turns
 from dove.vlm.images import Glimpse, load_pixels
 from dove.vlm.text import Encoded, PromptWriter
 
@@ -23,25 +23,21 @@ class AnswerBatch:
     """Conversations with their images, as tokens or as pixels still to be encoded.
 
     Attributes:
-        samples: of the data set that they come from, of which each may give several.
-        rows: for every image of every conversation, in order, its row among ``tokens`` or ``pixels``.
-        tokens: None without images, or where ``pixels`` are given.
-        pixels: None where tokens are given.
+        tokens: of all images in order; None without images, or where ``pixels`` are given.
+        pixels: of all images; None where tokens are given.
         request: the length policy.
-        queries: what a query-conditioned tokenizer is asked for, one for each row.
+        queries: what a query-conditioned tokenizer is asked for, one for each image.
     """
 
     conversations: tuple[Encoded, ...]
     keys: tuple[str, ...]
-    samples: int
-    rows: tuple[int, ...] = ()
     tokens: Tokens | None = None
     pixels: Float[Tensor, "M 3 S S"] | None = None
     request: str = ""
     queries: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
-        return self.samples
+        return len(self.conversations)
 
     def to(self, device: torch.device) -> "AnswerBatch":
         """The same on another device."""
@@ -74,21 +70,16 @@ class Collator:
         requests = self.config.num_tokens
         request = requests[int(np.random.default_rng([samples[0][1], 2]).integers(len(requests)))]
         encoded: list[Encoded] = []
-        keys: list[str] = []
-        rows: list[int] = []
         seen: list[tuple[Glimpse, int]] = []
         for item, seed in samples:
-            places = range(len(seen), len(seen) + len(item.glimpses))
-            views = np.random.default_rng(seed).integers(self.config.views.count, size=len(places)).tolist()
+            views = np.random.default_rng(seed).integers(self.config.views.count, size=len(item.glimpses)).tolist()
             seen += zip(item.glimpses, views, strict=True)
-            for part in some_questions(item, self.config.questions_per_image, self.weights, seed):
-                encoded.append(self.writer.conversation(part.turns, part.key))
-                keys.append(part.key)
-                rows += places
-        batch = AnswerBatch(conversations=tuple(encoded), keys=tuple(keys), samples=len(samples))
+            turns = some_turns(item, self.config.questions_per_image, self.weights, seed)
+            encoded.append((self.writer.conversation if item.follows else self.writer.questions)(turns, item.key))
+        batch = AnswerBatch(conversations=tuple(encoded), keys=tuple(item.key for item, _ in samples))
         if not seen or self.writer.blind:
             return batch
-        batch = replace(batch, rows=tuple(rows), request=request, queries=tuple(glimpse.query for glimpse, _ in seen))
+        batch = replace(batch, request=request, queries=tuple(glimpse.query for glimpse, _ in seen))
         if self.cache is not None:
             sequences = [self.cache[glimpse, request, view].float() for glimpse, view in seen]
             return replace(batch, tokens=Tokens.from_ragged(sequences, self.max_tokens))

@@ -33,10 +33,16 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Word ids of a conversation, images still as single ``IMAGE_ID``, and whether each is part of an answer."""
+    """Word ids of a conversation, images still as single ``IMAGE_ID``.
+
+    Attributes:
+        learned: whether a position is part of an answer.
+        segments: 0 for what every position after it may see; questions that don't know each other have numbers from 1.
+    """
 
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
+    segments: tuple[int, ...]
 
     @property
     def images(self) -> int:
@@ -109,8 +115,7 @@ class PromptWriter:
 
     def conversation(self, turns: Sequence[Turn], key: str) -> Encoded:
         """A conversation whose turns follow one another; the last answer may be missing."""
-        begin = self.text_tokenizer.bos_token_id
-        ids = [begin] if self.style != "chat" and begin is not None else []
+        ids = [self.text_tokenizer.bos_token_id] * self._opening
         learned = [False] * len(ids)
         written = ""
         for count, turn in enumerate(turns, 1):
@@ -125,7 +130,25 @@ class PromptWriter:
                 ids += part
                 learned += [answered] * len(part)
                 written = text
-        return Encoded(ids=tuple(ids), learned=tuple(learned))
+        return Encoded(ids=tuple(ids), learned=tuple(learned), segments=(0,) * len(ids))
+
+    def questions(self, turns: Sequence[Turn], key: str) -> Encoded:
+        """Questions about the same images that don't know each other: what stands up to the last image comes once."""
+        alone = [self.conversation([turn], key) for turn in turns]
+        first = alone[0].ids
+        shared = len(first) - first[::-1].index(IMAGE_ID) if IMAGE_ID in first else self._opening
+        if any(one.ids[:shared] != first[:shared] for one in alone):
+            raise UserError(f"{key}: its questions differ before their images; give each its own record")
+        return Encoded(
+            ids=sum((one.ids[shared:] for one in alone), first[:shared]),
+            learned=sum((one.learned[shared:] for one in alone), (False,) * shared),
+            segments=sum(((number,) * len(one.ids[shared:]) for number, one in enumerate(alone, 1)), (0,) * shared),
+        )
+
+    @property
+    def _opening(self) -> int:
+        """Words in front of the first text."""
+        return int(self.style != "chat" and self.text_tokenizer.bos_token_id is not None)
 
     def _write(self, turns: Sequence[Turn], *, answered: bool) -> str:
         """Everything up to where the last answer begins, or ends."""

@@ -54,7 +54,6 @@ class AnswerObjective(Objective[AnswerBatch]):
         tokens = batch.tokens
         if batch.pixels is not None:
             tokens = encode_glimpses(self.model.tokenizer, batch.pixels, [batch.request], batch.queries)[0]
-        tokens = None if tokens is None else tokens[batch.rows]
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
         layout = layout.to(self.model.device)
