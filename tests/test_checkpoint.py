@@ -13,6 +13,7 @@ from dove.checkpoint import load_checkpoint, read_model_type, save_checkpoint, s
 from dove.config import DoveConfig, VQGANConfig, added, config_from_dict
 from dove.errors import UserError
 from dove.registry import load_tokenizer
+from dove.runtime import save_outputs
 from dove.tokenizer import Dove
 from dove.vlm.model import VisionLanguageModel
 
@@ -79,8 +80,23 @@ def test_no_space_leaves_the_old_files_whole(tiny_dove, folder, monkeypatch, fai
 
 def test_a_folder_that_cannot_be_made_is_named(tiny_dove, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*file/checkpoint: Not a directory"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*file/checkpoint: .*file is a file, not a folder; pass another path"
+    ):
         tiny_dove.save_pretrained(tmp_path / "file" / "checkpoint")
+
+
+@pytest.mark.parametrize("below", ["picture.png", "folder/picture.png"])
+def test_an_output_below_a_file_asks_for_another_path(tmp_path, below):
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"file.txt is a file, not a folder; pass another path"):
+        save_outputs({tmp_path / "file.txt" / below: b""})
+    assert (tmp_path / "file.txt").read_text() == "mine"
+
+
+def test_a_shipped_name_of_another_type_is_answered_with_one_that_works():
+    with pytest.raises(UserError, match=r"of type Cosines, not Dove, .*pass dove-tiny"):
+        Dove.from_pretrained("cosines")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 1000, -1])

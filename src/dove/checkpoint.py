@@ -98,10 +98,13 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(values, dict):
-            found = values.pop(TYPE_KEY, model_type(kind))
-            if found != model_type(kind):
+            wanted = model_type(kind)
+            found = values.pop(TYPE_KEY, wanted)
+            if found != wanted:
+                shipped = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) == wanted]
+                remedy = f"pass {', '.join(shipped) or 'a checkpoint'} or another of that type"
                 raise UserError(
-                    f"it describes a model of type {found}, not {model_type(kind)}, which is needed here; `dove evaluate` "
+                    f"it describes a model of type {found}, not {wanted}, which is needed here; {remedy}; `dove evaluate` "
                     "takes tokenizers of every type"
                 )
             if old := sorted(OLD_SETTINGS & set(values)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -15,12 +16,14 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def writing(target: object) -> Iterator[None]:
-    """Report in one line that a file or folder cannot be written, such as for lack of space."""
+    """Report in one line that a file or folder cannot be written, such as for lack of space or below a file."""
     try:
         yield
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"cannot write {target}: a folder on the way to it is a file; pass another path") from error
     except OSError as error:
+        path = Path(str(target))
+        files = [part for part in (path, *path.parents) if part.is_file()]
+        if files and isinstance(error, FileExistsError | NotADirectoryError):
+            raise UserError(f"cannot write {target}: {files[0]} is a file, not a folder; pass another path") from error
         raise UserError(
             f"cannot write {target}: {error.strerror or error}; free some space or write elsewhere"
         ) from error

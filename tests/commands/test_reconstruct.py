@@ -196,4 +196,4 @@ def test_a_file_where_a_folder_should_be_is_named(
     output = tmp_path / "notes.txt" / "x.png"
     flags = ["--model", checkpoint, "--num-tokens", "2", "--limit", "1", "--output", str(output)]
     assert main(["reconstruct", str(photos), *flags]) == 2
-    assert "a folder on the way to it is a file; pass another path" in capsys.readouterr().err
+    assert "notes.txt is a file, not a folder; pass another path" in capsys.readouterr().err
