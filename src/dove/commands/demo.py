@@ -48,7 +48,9 @@ def run(options: DemoOptions) -> None:
     # The first is what the page begins with; a label of the user's own replaces a shipped name.
     tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in MODELS]
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
-    models = {label: load_for_page(source, options.device) for label, source in names.items()}
+    loaded = {label: load_for_page(source, options.device) for label, source in names.items()}
+    asked = {options.model, *compared}  # a shipped model with one number of tokens has no use for the page's slider
+    models = {label: model for label, model in loaded.items() if label in asked or len(model.token_counts) > 1}
     with scratch_folder() as folder:
         demo = Demo(models=models, checkpoints=names, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
