@@ -11,6 +11,7 @@ from dove.baselines.cosines import Cosines
 from dove.lengths import parse_length_policy
 from dove.photos.tiled import reconstruct_tiled, tile_photo
 from dove.processor import ImageProcessor
+from dove.query.tokenizer import QDove
 from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
 from dove.vlm import VisionLanguageModel
@@ -132,3 +133,18 @@ def test_the_language_model_sees_colours_and_shapes_through_the_tokens(drawings,
     ]
     assert sum(colours) >= 7  # guesses among eight give 1.5
     assert sum(shapes) >= 7  # guesses among three give 4
+
+
+def test_words_move_the_tokens_of_the_model_with_queries(photos):
+    model = load_tokenizer("qdove-tiny")
+    assert isinstance(model, QDove)
+    small = torch.nn.functional.avg_pool2d(photos, 2)
+    null, asked = (model.encode(small, 8, query=query).values for query in (None, "the orange"))
+    assert (null - asked).norm() > 0.05 * null.norm()
+
+
+@pytest.mark.parametrize(("name", "floor"), [("dove-plus-bench", 19.5), ("titok-32-bench", 17.0)])
+def test_rows_of_the_bench_rebuild_photos(name, floor, photos):
+    model = load_tokenizer(name)
+    small = torch.nn.functional.avg_pool2d(photos, 2)
+    assert decibels(model.decode(model.encode(small, 32)), small).mean() > floor
