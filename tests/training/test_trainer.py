@@ -129,7 +129,6 @@ def test_too_little_memory_names_what_helps(tiny_training: DoveTrainConfig, monk
         run_training(tiny_training)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU bf16 is always faster")
 @pytest.mark.parametrize(
     ("precision", "instructions", "taken"),
     [
@@ -142,6 +141,7 @@ def test_too_little_memory_names_what_helps(tiny_training: DoveTrainConfig, monk
 def test_bf16_is_taken_where_the_cpu_has_instructions_for_it(
     precision: str, instructions: dict[str, bool], taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     assert select_precision(precision) == taken
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from dove.errors import UserError
 
-if TYPE_CHECKING:
-    from dove.protocol import Tokenizer
+SLIDING = ("Dove", "QDove", "Cosines")
+"""Types of tokenizers whose images may have any number of tokens; of the shipped ones the page's slider takes these alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +42,16 @@ def run(options: DemoOptions) -> None:
     require_gradio()
     from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, scratch_folder, serve
-    from dove.registry import MODELS
+    from dove.runtime import load_any
 
     compared = parse_compared(options.compare)
     # The first is what the page begins with; a label of the user's own replaces a shipped name.
-    tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in MODELS]
+    tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in SLIDING]
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
-    loaded = {label: load_for_page(source, options.device) for label, source in names.items()}
-    asked = {options.model, *compared}  # a shipped model with one number of tokens has no use for the page's slider
-    models = {label: model for label, model in loaded.items() if label in asked or len(model.token_counts) > 1}
+    models = {label: load_any(source, options.device) for label, source in names.items()}
     with scratch_folder() as folder:
         demo = Demo(models=models, checkpoints=names, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
-
-
-def load_for_page(source: str, device: str) -> "Tokenizer":
-    """Load a tokenizer of any kind onto a device."""
-    from torch import nn
-
-    from dove.registry import load_tokenizer
-    from dove.runtime import select_device
-
-    target = select_device(device)
-    tokenizer = load_tokenizer(source)
-    assert isinstance(tokenizer, nn.Module)
-    return tokenizer.to(target)
 
 
 def require_gradio() -> None:
