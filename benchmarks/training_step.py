@@ -59,7 +59,8 @@ class Variant:
 
 
 def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Tensor) -> Variant:
-    """Make a variant of one training step on ``images``."""
+    """Make a variant of one training step on ``images``, the first of a run whose length may be given in epochs."""
+    config = replace(config, run=replace(config.run, steps=config.run.steps or 1, epochs=0.0))
     plain = name.startswith("plain")
     kind = PrefixObjective if isinstance(config, PrefixTrainConfig) else DoveObjective
     torch.manual_seed(0)

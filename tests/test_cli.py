@@ -1,11 +1,13 @@
 """Wrong command lines: one line each, and exit status 2."""
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dove import cli
 from dove.cli import COMMANDS, main
 
 
@@ -44,6 +46,21 @@ def test_a_file_that_looks_like_a_flag(
 def test_a_wrong_flag_is_one_line(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
     assert capsys.readouterr().err == f"dove: {message}\n"
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line_without_a_place_in_the_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(_arguments: list[str]) -> int:
+        warnings.warn("two\nlines", stacklevel=1)
+        return 0
+
+    shown = warnings.showwarning
+    monkeypatch.setattr(cli, "dispatch", warn)
+    assert main([]) == 0
+    assert capsys.readouterr().err == "dove: two lines\n"
+    assert warnings.showwarning is shown
 
 
 PRESETS = {"train": ["--preset", "dove-tiny"], "vlm train": ["--preset", "vlm-tiny"]}

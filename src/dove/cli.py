@@ -9,6 +9,7 @@ import difflib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, get_type_hints
@@ -63,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a hub out of reach is one line of ours, not ten of its retries
     try:
-        return dispatch(list(sys.argv[1:] if argv is None else argv))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"dove: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -128,6 +131,11 @@ def help_text(group: Sequence[str] = ()) -> str:
         "`dove COMMAND --help` lists the options of a command; `dove --version` gives the version.",
     ]
     return "\n".join(lines)
+
+
+def _show_warning(message: Warning | str, *_place: object, **_options: object) -> None:
+    """Print a warning as one line, without the place in the code where it was raised."""
+    print(f"dove: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _unknown(name: str) -> str:
