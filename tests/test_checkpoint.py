@@ -261,12 +261,6 @@ def test_a_setting_that_came_later_may_be_missing():
         config_from_dict({"old": 5, "new": "x"}, GrownConfig)
 
 
-def test_retired_settings_are_read_over():
-    values = asdict(DoveConfig())
-    values["generator"]["max_positions"] = values["decoder"]["max_positions"] = 2048
-    assert config_from_dict(values) == DoveConfig()
-
-
 def test_the_kind_of_model_is_told(folder, tmp_path):
     assert read_model_type(folder) == "Dove"
     with pytest.raises(UserError, match="describes a model of type Dove, not VQGAN"):
@@ -282,12 +276,4 @@ def test_a_checkpoint_of_the_older_layout_says_so(tiny_dove, tmp_path):
     with pytest.raises(
         UserError, match=r"older layout \(it has token_basis, token_decoder\).* install the version that"
     ):
-        Dove.from_pretrained(tmp_path)
-
-
-def test_weights_of_a_prior_with_gates_are_refused_with_the_version_that_loads_them(tiny_dove, tmp_path):
-    tiny_dove.save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors") | {"prior.gate_in": torch.ones(4, 2)}
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"older layout \(they have prior.gate_in\).* install the version that"):
         Dove.from_pretrained(tmp_path)

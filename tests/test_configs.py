@@ -28,12 +28,6 @@ def test_mistakes_in_presets_are_named(text: str, message: str, tmp_path: Path) 
         load_presets(str(file), RECIPES)
 
 
-def test_retired_settings_in_files_are_read_over(tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("preset: dove-tiny\nmodel: {generator: {max_positions: 256, num_layers: 2}}\n")
-    assert parse(["--config", str(file)]).model.generator.num_layers == 2
-
-
 def test_the_last_value_wins(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("preset: dove-tiny\noptim: {lr: 0.5}\nrun:\n  steps: 7\n  seed: 3\n")

@@ -66,8 +66,8 @@ def test_compiled_parts_and_parts_called_module() -> None:
         return list(strip_wrappers(dict.fromkeys(names, torch.zeros(1))))
 
     assert named("encoder._orig_mod.weight", "decoder.weight") == ["encoder.weight", "decoder.weight"]
-    assert named("module.weight", "other.weight") == ["module.weight", "other.weight"]
-    assert named("module.weight", "module.module.weight") == ["weight", "module.weight"]
+    assert named("module.weight", "other.weight") == ["weight", "other.weight"]
+    assert named("module.weight", "module.module.weight") == ["module.weight", "module.module.weight"]
     assert named("weight", "_orig_mod.weight") == ["weight", "_orig_mod.weight"]
 
 

@@ -24,8 +24,6 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 OLD_SETTINGS = {"token_basis", "token_decoder", "linear_shortcut"}
 """Settings of checkpoints written before the cosine prior, whose weights fit no model of this version."""
-OLD_WEIGHTS = (".gate_in", ".gate_out")
-"""Ends of the names of weights that a cosine prior had before its learned numbers stood apart from its coefficients."""
 TYPE_KEY = "model_type"
 """Key of the model type in config.json; a file without it is read as the type that the caller expects."""
 
@@ -140,11 +138,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     Raises:
         UserError: If weights are missing, left over, of another shape, or floats for integers; the message gives the first.
     """
-    if old := [name for name in weights if name.endswith(OLD_WEIGHTS)]:
-        raise UserError(
-            f"the weights in {source} are of an older layout (they have {_first(old)}), which this version cannot load; train "
-            "the model anew, or install the version that wrote them: pip install git+REPOSITORY@905c6eb"
-        )
     expected = model.state_dict()
     problems = {
         "missing": [name for name in expected if name not in weights],

@@ -6,9 +6,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dove.errors import UserError
 
-RETIRED = ("generator.max_positions", "decoder.max_positions", "queries.whole", "mosaics.whole_share")
-"""Ends of the full names of settings that older files have and that no longer mean anything: they are read over."""
-
 
 def added(default: Any) -> Any:
     """Declare a setting that older checkpoints may lack; those get the default."""
@@ -137,11 +134,6 @@ class DoveConfig:
         return self.max_tokens if self.prior == "none" else 1
 
 
-def is_retired(name: str) -> bool:
-    """Tell whether the full name of a setting, as in a file or a flag, is one that is read over."""
-    return name.replace("-", "_").endswith(RETIRED)
-
-
 def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "", *, partial: bool = False) -> Any:
     """Build a config dataclass from the dictionary that ``dataclasses.asdict`` made of it.
 
@@ -157,7 +149,6 @@ def config_from_dict(values: Any, kind: type = DoveConfig, where: str = "", *, p
     if not isinstance(values, dict):
         raise UserError(f"{where or 'the config'} is {values!r}; it must be a table of settings")
     prefix = f"{where}." if where else ""
-    values = {name: value for name, value in values.items() if not is_retired(f"{prefix}{name}")}
     names = {field.name: field for field in fields(kind)}
     unknown = [f"{prefix}{name}" for name in values if name not in names]
     optional = {name for name, field in names.items() if partial or field.metadata.get("added")}

@@ -20,8 +20,6 @@ WEIGHTS_FILE = f"{STEM}.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 """Table whose ``weight_map`` says which shard holds a tensor, as transformers writes large models."""
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
-_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
-_DISTRIBUTED = "module."
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module"}
 """Parts of parameter names that DDP, torch.compile and FSDP add."""
 
@@ -83,13 +81,11 @@ def check_finite(source: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights to the names of the bare model: without ``_orig_mod.`` (torch.compile) and ``module.`` (DDP)."""
-    names = {name: _COMPILED.sub(r"\1", name) for name in weights}
-    while names and all(name.startswith(_DISTRIBUTED) for name in names.values()):
-        names = {name: _COMPILED.sub(r"\1", bare.removeprefix(_DISTRIBUTED)) for name, bare in names.items()}
-    if len(set(names.values())) < len(names):  # a tensor with and without prefix: loading reports it
+    """Rename weights to the names of the bare model, without the ``_WRAPPERS``."""
+    bare = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in weights}
+    if len(bare) < len(weights):  # a tensor with and without prefix: loading reports it
         return dict(weights)
-    return {names[name]: tensor for name, tensor in weights.items()}
+    return {name: weights[wrapped] for name, wrapped in bare.items()}
 
 
 def _is_plain_name(name: object) -> bool:
@@ -117,7 +113,7 @@ def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
         reason = re.search(r"Unsupported \w+: \S+ \S+", str(error))
         detail = f"holds more than tensors ({reason[0]})" if reason else "is damaged or no PyTorch file"
         raise UserError(f"{path} {detail}; pass a file of tensors, which is all that gets loaded") from error
-    tensors = dict(_flatten(content))
+    tensors = strip_wrappers(dict(_flatten(content)))
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not kept:
         raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {_heads(tensors)}")
@@ -129,8 +125,7 @@ def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         yield name, content
     elif isinstance(content, Mapping):
         for key, value in content.items():
-            parts = [part for part in str(key).split(".") if part not in _WRAPPERS]
-            yield from _flatten(value, ".".join([*filter(None, [name]), *parts]))
+            yield from _flatten(value, f"{name}.{key}" if name else str(key))
 
 
 def _heads(names: Mapping[str, Tensor]) -> str:

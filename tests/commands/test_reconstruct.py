@@ -55,7 +55,7 @@ def test_images_share_a_budget(photos: Path, predictive: str, tmp_path: Path) ->
 def test_tiles(photos: Path, predictive: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "broken.png").write_bytes(b"")
     output, numbers = tmp_path / "out" / "x.jpg", tmp_path / "x.json"
-    flags = ["--tile", "--tile-overlap", "3", "--num-tokens", "budget 6", "psnr>=7", "auto", "16"]
+    flags = ["--tile", "--num-tokens", "budget 6", "psnr>=7", "auto", "16"]
     written = ["--output", str(output), "--json", str(numbers)]
     assert main(["reconstruct", str(photos), "--model", predictive, *flags, *written]) == 2
     results = json.loads(numbers.read_text())
@@ -109,11 +109,8 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--model", "weights.pth"], "dove convert"),
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
-        (["--tile-overlap", "4"], "without --tile"),
         (["--max-side", "400"], "--max-side 400 has no effect without --tile"),
         (["--num-tokens", "4", "--tile", "--max-side", "0"], "at least 1 pixel"),
-        (["--num-tokens", "4", "--tile", "--tile-overlap", "16"], "pass 0 to 15"),
-        (["--num-tokens", "4", "--tile", "--tile-overlap", "-1"], "pass 0 to 15"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
         (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],

@@ -1,4 +1,4 @@
-"""Batches keep the order, and collect what cannot be read from every worker."""
+"""Batches keep the order, and collect what cannot be read."""
 
 import threading
 from collections.abc import Iterator
@@ -13,10 +13,9 @@ from dove.errors import UserError
 from dove.processor import ImageProcessor
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_batches_without_the_bad_ones(num_workers: int, mixed_folder: Path) -> None:
+def test_batches_without_the_bad_ones(mixed_folder: Path) -> None:
     dataset = open_images(mixed_folder, on_error="skip")
-    loader = ImageLoader(dataset, ImageProcessor(8), batch_size=3, num_workers=num_workers)
+    loader = ImageLoader(dataset, ImageProcessor(8), batch_size=3)
     batches = list(loader)
     assert len(loader) == 3
     assert [len(batch) for batch in batches] == [3, 1]

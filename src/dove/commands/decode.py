@@ -34,11 +34,10 @@ class DecodeOptions:
 
 def run(options: DecodeOptions) -> None:
     """Decode every record."""
-    import io
-
     from tqdm import tqdm
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.photos.picture import encode_picture
     from dove.processor import ImageProcessor
     from dove.runtime import load_model, save_outputs
     from dove.store import TokenStore
@@ -58,9 +57,7 @@ def run(options: DecodeOptions) -> None:
                 tokens = shard.tokens(model.max_tokens, start, start + options.batch_size)
                 images = model.decode(tokens, options.num_tokens)
                 for key, image in zip(keys, processor.to_pil(images), strict=True):
-                    buffer = io.BytesIO()
-                    image.save(buffer, "PNG")
-                    save_outputs({options.output / file_name(key, taken): buffer.getvalue()})
+                    save_outputs({options.output / file_name(key, taken): encode_picture(image, ".png")})
                     shortened += [key] if shorten(relative_path(key)) != relative_path(key) else []
                 progress.update(len(keys))
     print(f"{len(taken)} images in {options.output}")

@@ -40,8 +40,10 @@ class DemoOptions:
 def run(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     require_gradio()
+    from tempfile import TemporaryDirectory
+
     from dove.checkpoint import read_model_type, shipped_checkpoints
-    from dove.demo.page import Demo, scratch_folder, serve
+    from dove.demo.page import Demo, serve
     from dove.runtime import load_any
 
     compared = parse_compared(options.compare)
@@ -49,7 +51,7 @@ def run(options: DemoOptions) -> None:
     tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in SLIDING]
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
     models = {label: load_any(source, options.device) for label, source in names.items()}
-    with scratch_folder() as folder:
+    with TemporaryDirectory(prefix="dove-demo-") as folder:
         demo = Demo(models=models, checkpoints=names, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
 

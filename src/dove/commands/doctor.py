@@ -58,7 +58,9 @@ def versions() -> list[Finding]:
 
     from dove import __version__
 
-    packages = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("torch", "transformers", "diffusers"))
+    packages = ", ".join(
+        f"{name} {installed_version(name) or 'missing'}" for name in ("torch", "transformers", "diffusers")
+    )
     return [Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")]
 
 
@@ -81,8 +83,8 @@ def extras() -> list[Finding]:
     """List the optional dependencies, by the extra that installs them."""
     found = []
     for extra, packages in EXTRAS.items():
-        missing = [package for package in packages if _version(package) is None]
-        text = ", ".join(f"{package} {_version(package)}" for package in packages)
+        missing = [package for package in packages if installed_version(package) is None]
+        text = ", ".join(f"{package} {installed_version(package)}" for package in packages)
         if missing:
             text = f"missing {', '.join(missing)}: pip install 'dove-encoder[{extra}]'"
         found.append(Finding(f"extra {extra}", None if missing else True, text))
@@ -141,7 +143,8 @@ def try_tokenizer(name: str) -> float:
     return float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Look up the version of a package; None where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

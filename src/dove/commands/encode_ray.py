@@ -53,7 +53,7 @@ def encode_on_cluster(options: EncodeOptions, store: TokenStore, missing: Sequen
     ray.data.DataContext.get_current().enable_progress_bars = False
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
-    workers = min(options.workers or gpus or int(resources.get("CPU", 1)), len(missing))
+    workers = min(gpus or int(resources.get("CPU", 1)), len(missing))
     rows = ray.data.from_items([{"index": index} for index in missing], override_num_blocks=len(missing))
     done = rows.map_batches(
         ShardActor,

@@ -45,16 +45,13 @@ class EncodeOptions:
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
     engine: Literal["local", "ray"] = "local"
-    """This process, or Ray Data with one model on every device of a cluster; all its machines must see the same paths."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Models at work with --engine ray; by default one for every GPU of the cluster, or for every CPU core without any."""
+    """This process, or Ray Data with a model for every GPU of a cluster, or for every CPU core without any; all its machines
+    must see the same paths."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size", "workers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
-        if self.workers is not None and self.engine != "ray":
-            raise UserError("--workers counts the models of --engine ray; leave it out or add that")
+        for name, value in (("--batch-size", self.batch_size), ("--shard-size", self.shard_size)):
+            if value < 1:
+                raise UserError(f"{name} {value} must be at least 1")
 
 
 class ShardEncoder:

@@ -54,24 +54,19 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
 def describe_installation() -> dict[str, Any]:
     """Collect shipped checkpoints, versions and devices."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
     import torch
 
     from dove import __version__
     from dove.checkpoint import shipped_checkpoints
+    from dove.commands.doctor import installed_version
 
-    packages = {}
-    for package in ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow", "accelerate"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = "not installed"
+    packages = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow", "accelerate")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "dove": __version__,
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": {package: installed_version(package) or "not installed" for package in packages},
         "devices": ["cpu", *gpus],
         "checkpoints": {name: str(Path(folder)) for name, folder in shipped_checkpoints().items()},
     }

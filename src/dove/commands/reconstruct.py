@@ -39,8 +39,6 @@ class ReconstructOptions:
     tile: bool = False
     """Rebuild photos in full, whatever their size, from tiles that each get their own number of tokens; the picture then
     has maps of where the tokens went."""
-    tile_overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """With --tile: least overlap of neighbouring tiles, by default 8 pixels; overlapping pixels are blended."""
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """With --tile: scale photos down until their longer side has so many pixels; time goes with the square of it."""
     query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -56,15 +54,11 @@ class ReconstructOptions:
     """Column of parquet files and hub datasets that holds the images."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
-    seed: int = 0
-    """Seed of a model's random draws; dove-tiny draws nothing."""
 
 
 def run(options: ReconstructOptions) -> None:
     """Rebuild every readable image and write what was asked for."""
-    import torch
-
-    from dove.commands.reconstruct_tiles import OVERLAP, reconstruct_tiles
+    from dove.commands.reconstruct_tiles import reconstruct_tiles
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
     from dove.query.tokenizer import require_queries
@@ -77,10 +71,8 @@ def run(options: ReconstructOptions) -> None:
     model = load_any(options.model, options.device)
     require_queries(model, options.query)
     policies = [parse_length_policy(request, model.max_tokens) for request in options.num_tokens]
-    torch.manual_seed(options.seed)
     if options.tile:
-        overlap = OVERLAP if options.tile_overlap is None else options.tile_overlap
-        outcome = reconstruct_tiles(model, dataset, policies, options.query, overlap, options.max_side)
+        outcome = reconstruct_tiles(model, dataset, policies, options.query, options.max_side)
     else:
         outcome = reconstruct_all(model, dataset, policies, options.query)
     if outcome.results:
@@ -104,9 +96,8 @@ def check_options(options: ReconstructOptions) -> None:
     for path in (options.output, options.json):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; pass the name of a file to write")
-    for name, value in (("--tile-overlap", options.tile_overlap), ("--max-side", options.max_side)):
-        if value is not None and not options.tile:
-            raise UserError(f"{name} {value} has no effect without --tile; add it or leave both out")
+    if options.max_side is not None and not options.tile:
+        raise UserError(f"--max-side {options.max_side} has no effect without --tile; add it or leave both out")
     if options.max_side is not None and options.max_side < 1:
         raise UserError(f"--max-side {options.max_side} must be at least 1 pixel")
     if options.tile:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dove.photos.tiling import Tiling
     from dove.protocol import Tokenizer
 
-OVERLAP = 8
+OVERLAP = 8  # Least overlap of neighbouring tiles, in pixels, which are blended
 MANY_TILES = 1000  # Number of tiles from which a photo's plan is printed before its reconstruction
 MOST_TILED_ROWS = 8  # Largest number of photos in the picture; they are larger there than whole images are
 
@@ -35,7 +35,6 @@ def reconstruct_tiles(
     dataset: "ImageDataset",
     policies: Sequence["LengthPolicy"],
     query: str | None,
-    overlap: int,
     max_side: int | None = None,
 ) -> Outcome:
     """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr."""
@@ -50,7 +49,7 @@ def reconstruct_tiles(
             outcome.unreadable.append(record)
             continue
         photo = record.image if max_side is None else scale_down(record.image, max_side)
-        tiling = tile_photo(photo, model.image_size, overlap)
+        tiling = tile_photo(photo, model.image_size, OVERLAP)
         if len(tiling) >= MANY_TILES:
             print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
         total = passes(policies) * len(tiling)

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
-from dove.config import is_retired
 from dove.errors import UserError
 from dove.flags import nearest, parse_flags
 from dove.training.config import TrainConfig
@@ -108,8 +107,6 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
     flags: list[str] = []
     for name, value in values.items():
         flag = f"{prefix}{name}".replace("_", "-")
-        if is_retired(flag):
-            continue
         if isinstance(value, dict):
             flags += _flatten(value, flag + ".")
         elif isinstance(value, list):

@@ -32,7 +32,6 @@ SCHEMA = pa.schema(
 )
 ROWS_PER_GROUP = 256
 TEST_EVERY = 50  # Number of images of which one belongs to the part for tests
-RELATIVE = 1.0  # Scale of boxes that are in pixels of the image already
 
 
 @dataclass
@@ -63,11 +62,11 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
     """
     found: list[Annotation] = []
     for number, image in enumerate(_read_json(annotations, list)):
-        with _located(f"{annotations}: entry {number}") as where:
-            image_id = str(_take(image, ("id", "image_id"), where))
+        with _located(f"{annotations}: entry {number}"):
+            image_id = str(image["id"] if "id" in image else image["image_id"])
             for region in image.get("regions", ()):
-                box = _box([_take(region, (key,), where) for key in ("x", "y", "width", "height")], conversion)
-                phrase = str(_take(region, ("phrase",), where))
+                box = _box([region[key] for key in ("x", "y", "width", "height")], conversion)
+                phrase = str(region["phrase"])
                 found += [] if box is None else [Annotation(image_id, phrase, None, (box,))]
             for pair in image.get("qas", ()):
                 objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
@@ -77,8 +76,9 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
                     conversion.skip("questions without boxes")
                     continue
                 answer = pair.get("answer")
-                question = str(_take(pair, ("question",), where))
-                found.append(Annotation(image_id, question, None if answer is None else str(answer), boxes))
+                found.append(
+                    Annotation(image_id, str(pair["question"]), None if answer is None else str(answer), boxes)
+                )
     return found
 
 
@@ -94,10 +94,13 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
         files = {image["id"]: str(image["file_name"]) for image in content["images"]}
     boxes: dict[tuple[Any, Any], list[Box]] = {}
     for number, thing in enumerate(content["annotations"]):
-        with _located(f"{annotations}: annotation {number}") as where:
-            image, category = _take(thing, ("image_id",), where), _take(thing, ("category_id",), where)
+        with _located(f"{annotations}: annotation {number}"):
+            image, category = thing["image_id"], thing["category_id"]
             if image not in files or category not in names:
-                raise UserError(f"{where}: image_id {image!r} or category_id {category!r} is not listed in the file")
+                raise UserError(
+                    f"{annotations}: annotation {number}: image_id {image!r} or category_id {category!r} is not listed in "
+                    "the file"
+                )
             values = thing.get("bbox")
             if (box := _box([None] if values in (None, []) else values, conversion)) is not None:
                 boxes.setdefault((image, category), []).append(box)
@@ -163,12 +166,7 @@ CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
 
 
 def in_part(image_id: str, part: str) -> bool:
-    """Tell whether an image belongs to a part of the data.
-
-    Args:
-        image_id: Name of the image.
-        part: ``all``, ``test`` (one image in ``TEST_EVERY``, by a hash of its id) or ``train``.
-    """
+    """Tell whether an image belongs to ``all``, ``test`` (one in ``TEST_EVERY``, by a hash of its id) or ``train``."""
     number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
     return part == "all" or (number % TEST_EVERY == 0) == (part == "test")
 
@@ -186,8 +184,8 @@ def convert(
     if kind == "open-images" and classes is None:
         raise UserError("open-images needs --classes, its class-descriptions*.csv")
     conversion = Conversion()
-    extra = {"classes": classes} if kind == "open-images" else {}
-    every = join_repeated(CONVERTERS[kind](annotations, conversion, **extra))
+    further = [classes] if kind == "open-images" else []
+    every = join_repeated(CONVERTERS[kind](annotations, conversion, *further))
     found = [annotation for annotation in every if in_part(annotation.image_id, part)]
     if every and not found:
         raise UserError(f"none of the images of {annotations} belongs to --part {part}; convert more of them at once")
@@ -223,7 +221,7 @@ def _groups(
         except UserError:
             conversion.skip("images that cannot be read", files[image_id].name)
             continue
-        scale = (float(size[0]), float(size[1])) if relative else (RELATIVE, RELATIVE)
+        scale = size if relative else (1, 1)
         queries = []
         for annotation in annotations:
             boxes = [box for box in (_clip(box, scale, size) for box in annotation.boxes) if box is not None]
@@ -245,7 +243,7 @@ def _groups(
         yield group
 
 
-def _clip(box: Box, scale: tuple[float, float], size: tuple[int, int]) -> list[float] | None:
+def _clip(box: Box, scale: tuple[int, int], size: tuple[int, int]) -> list[float] | None:
     x, y, width, height = (value * scale[place % 2] for place, value in enumerate(box))
     left, upper = max(x, 0.0), max(y, 0.0)
     right, lower = min(x + width, float(size[0])), min(y + height, float(size[1]))
@@ -268,21 +266,16 @@ def _corners(values: Sequence[float]) -> Box:
 
 
 @contextmanager
-def _located(where: str) -> Iterator[str]:
+def _located(where: str) -> Iterator[None]:
     """Report missing values and values of the wrong type with their place in the file."""
     try:
-        yield where
+        yield
     except UserError:
         raise
+    except KeyError as error:
+        raise UserError(f"{where}: {error.args[0]} is missing") from error
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise UserError(f"{where}: a value is missing or of another kind ({type(error).__name__}: {error})") from error
-
-
-def _take(entry: Any, keys: Sequence[str], where: str) -> Any:
-    for key in keys:
-        if isinstance(entry, dict) and key in entry:
-            return entry[key]
-    raise UserError(f"{where}: {keys[0]} is missing")
 
 
 def _read_json(path: Path, kind: type) -> Any:

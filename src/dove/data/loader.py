@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dove.data.dataset import ImageDataset, Unreadable
 from dove.errors import UserError
@@ -43,14 +42,10 @@ class ImageLoader:
         dataset: the source; to continue where another run stopped, pass ``dataset.select(range(done, len(dataset)))``.
         processor: scales the pictures to one size.
         batch_size: records of a batch; the last one, and those with unreadable records, are smaller.
-        num_workers: number of reading processes; 0 reads in this one.
     """
 
-    def __init__(
-        self, dataset: ImageDataset, processor: ImageProcessor, *, batch_size: int = 64, num_workers: int = 0
-    ) -> None:
-        self.dataset, self.processor = dataset, processor
-        self.batch_size, self.num_workers = batch_size, num_workers
+    def __init__(self, dataset: ImageDataset, processor: ImageProcessor, *, batch_size: int = 64) -> None:
+        self.dataset, self.processor, self.batch_size = dataset, processor, batch_size
         self.unreadable: list[Unreadable] = []
 
     def __len__(self) -> int:
@@ -59,24 +54,18 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         self.unreadable = []
-        items = _Processed(self.dataset, self.processor)
-        loader = DataLoader(items, self.batch_size, num_workers=self.num_workers, collate_fn=list)
-        for batch in read_ahead(relay_errors(loader)):
+        for batch in read_ahead(self._read()):
             self.unreadable += [item for item in batch if isinstance(item, Unreadable)]
             readable = [item for item in batch if not isinstance(item, Unreadable)]
             if readable:
                 keys, pixels, metadata = zip(*readable, strict=True)
                 yield ImageBatch(list(keys), torch.stack(pixels), list(metadata))
 
+    def _read(self) -> Iterator[list[_Item | Unreadable]]:
+        for start in range(0, len(self.dataset), self.batch_size):
+            yield [self._item(index) for index in range(start, min(start + self.batch_size, len(self.dataset)))]
 
-class _Processed(Dataset[_Item | Unreadable]):
-    def __init__(self, dataset: ImageDataset, processor: ImageProcessor):
-        self.dataset, self.processor = dataset, processor
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> _Item | Unreadable:
+    def _item(self, index: int) -> _Item | Unreadable:
         record = self.dataset[index]
         if isinstance(record, Unreadable):
             return record
@@ -86,7 +75,6 @@ class _Processed(Dataset[_Item | Unreadable]):
 def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Iterate over batches while a thread prepares the next one."""
     end = object()
-    # The first batch is made by the calling thread: a DataLoader watches its workers by signals, which need the main thread.
     batch = next(batches, end)
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         while batch is not end:

@@ -4,11 +4,11 @@ import io
 import logging
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dove.data.colour import PROFILE, convert_to_srgb
 from dove.data.names import readable
@@ -24,27 +24,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .jp2 .ico".split()
 )  # Suffixes by which a file of a folder or of a tar counts as an image
 
-
-@runtime_checkable
-class BinaryFile(Protocol):
-    """An open binary file or an object that reads like one."""
-
-    def read(self) -> bytes:
-        """Read all remaining bytes."""
-
-
-ImageSource = str | os.PathLike[str] | bytes | BinaryFile
-
-_ORIENTATION_TAG = 0x0112
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+ImageSource = str | os.PathLike[str] | bytes | io.BufferedIOBase
 
 # Pillow logs what it then raises; without a handler Python would print the log to stderr as well.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -107,16 +87,9 @@ def _decode(data: bytes, name: str) -> Image.Image:
         if width * height > MAX_PIXELS:
             raise _too_large(name, f"{width}x{height}")
         image.load()
-        transpose = _ORIENTATIONS.get(_orientation(image))
-        upright = to_rgb(image, name)
-    return upright if transpose is None else upright.transpose(transpose)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001 - damaged metadata raise anything and must not cost the picture
-        return 1
+        with suppress(Exception):  # damaged metadata raise anything and must not cost the picture
+            ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image, name)
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
@@ -136,11 +109,10 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _read_bytes(source: ImageSource, name: str) -> bytes:
-    if isinstance(source, bytes):
-        check_size(len(source), name)
-        return source
     if not isinstance(source, str | os.PathLike):
-        return _read_open(source, name)
+        data = source if isinstance(source, bytes) else source.read()
+        check_size(len(data), name)
+        return data
     path = Path(source)
     try:
         if path.is_dir():
@@ -156,13 +128,6 @@ def _read_bytes(source: ImageSource, name: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from error
-
-
-def _read_open(source: BinaryFile, name: str) -> bytes:
-    """Read the rest of an open file."""
-    data = source.read()
-    check_size(len(data), name)
-    return data
 
 
 def check_size(size: int, name: str, limit: int | None = None) -> None:

@@ -1,7 +1,6 @@
 """The web page: components and their events. All assets come with Gradio; nothing is fetched."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,8 +264,3 @@ def serve(demo: Demo, *, host: str, port: int, max_megabytes: int) -> None:
         page.block_thread()
     finally:
         page.close(verbose=False)
-
-
-def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for files to download, which lasts as long as the page is served."""
-    return tempfile.TemporaryDirectory(prefix="dove-demo-")

@@ -1,8 +1,9 @@
 """Calibration of predicted quality, and the results of the length policies that rely on it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,22 +65,25 @@ def calibrate(
     if grid[0] < 1 or grid[-1] > model.max_tokens:
         raise UserError(f"--lengths {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens")
     requests = [f"{kind}psnr>={x:g}" for x in psnr for kind in ("", "search ")]
-    predicted, errors, values, originals = _encode(subject, model, images, grid, batch_size)
-    if len(predicted) < 2:
+    encoded = Encoded(subject, model, images, batch_size)
+    count = len(encoded.predicted)
+    if count < 2:
         raise UserError("a calibration needs at least 2 images")
+    told = tqdm(grid, desc=f"{subject.name}: lengths", unit="length", disable=None, leave=False)
+    errors = np.stack([encoded.errors(torch.full((count,), k)) for k in told], axis=1)
     told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
-    outcomes = [_follow(subject, request, predicted, values, originals, batch_size) for request in told]
-    scores = EosScores(probability=predicted, margin=predicted, quality=predicted)
+    outcomes = [encoded.follow(request) for request in told]
+    scores = scores_of(encoded.predicted)
     for mean in tqdm(budgets, desc=f"{subject.name}: budgets", unit="budget", disable=None, leave=False):
         started = time.perf_counter()
         spent = Budget(mean).lengths(scores)
         seconds = time.perf_counter() - started
         known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
-        fixed = _as_even_as_possible(len(spent), int(spent.sum()))
+        fixed = _as_even_as_possible(count, int(spent.sum()))
         for name, cut in ((f"budget {mean:g}", spent), (f"known {mean:g}", known), (f"fixed {mean:g}", fixed)):
-            reached = _errors(subject, values, originals, cut, batch_size)
+            reached = encoded.errors(cut)
             outcomes.append(Outcome(name, cut.numpy(), reached, seconds if name.startswith("budget") else 0.0))
-    return Calibration(subject.name, grid, predicted.double().numpy(), errors, outcomes)
+    return Calibration(subject.name, grid, encoded.predicted.double().numpy(), errors, outcomes)
 
 
 def interpolate(errors: Curves, lengths: Sequence[int], max_tokens: int) -> Curves:
@@ -95,65 +99,53 @@ def decibels(errors: Curves) -> Curves:
     return -10 * np.log10(np.maximum(errors, LEAST_ERROR))
 
 
-@torch.no_grad()
-def _encode(
-    subject: Subject, model: PredictsQuality, images: Images, grid: Sequence[int], batch_size: int
-) -> tuple[torch.Tensor, Curves, torch.Tensor, torch.Tensor]:
-    """Compute predicted PSNR (M, K), errors (M, lengths), all tokens (M, K, D) and images (M, 3, S, S), on the CPU."""
-    predicted, errors, values, originals = [], [], [], []
-    for batch in images.batches(subject.tokenizer.image_size, batch_size, subject.name):
-        tokens, quality = model.predict_quality(batch.pixels.to(subject.device))
-        predicted.append(quality.cpu())
-        values.append(tokens.values.cpu())
-        originals.append(batch.pixels)
-        cuts = [torch.full((len(batch.pixels),), k) for k in grid]
-        errors.append(np.stack([_errors(subject, values[-1], batch.pixels, cut, batch_size) for cut in cuts], axis=1))
-    return torch.cat(predicted), np.concatenate(errors), torch.cat(values), torch.cat(originals)
+class Encoded:
+    """All tokens of M images, (M, K, D), and the PSNR that is predicted of each number of them, (M, K), on the CPU."""
+
+    @torch.no_grad()
+    def __init__(self, subject: Subject, model: PredictsQuality, images: Images, batch_size: int) -> None:
+        self.subject, self.batch_size = subject, batch_size
+        predicted, values, originals = [], [], []
+        for batch in images.batches(subject.tokenizer.image_size, batch_size, subject.name):
+            tokens, quality = model.predict_quality(batch.pixels.to(subject.device))
+            predicted.append(quality.cpu())
+            values.append(tokens.values.cpu())
+            originals.append(batch.pixels)
+        self.predicted, self.values, self.originals = map(torch.cat, (predicted, values, originals))
+
+    @torch.no_grad()
+    def errors(self, lengths: torch.Tensor) -> Curves:
+        """Measure the mean squared error of every image cut to its length."""
+        found = []
+        for values, images, cut in self._batches(self.values, self.originals, lengths):
+            rebuilt = self._rebuild(values, cut)
+            found.append(mean_squared_error(unit_range(rebuilt), unit_range(images)).cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def follow(self, request: str) -> Outcome:
+        """Choose lengths by a policy, batch by batch, with the time that takes, and measure the result."""
+        policy = parse_length_policy(request, self.subject.tokenizer.max_tokens)
+        chosen, seconds = [], 0.0
+        for quality, values, images in self._batches(self.predicted, self.values, self.originals):
+            trial = Trial(images=images, reconstruct=partial(self._rebuild, values))
+            started = time.perf_counter()
+            chosen.append(policy.lengths(scores_of(quality), trial).cpu())
+            seconds += time.perf_counter() - started
+        lengths = torch.cat(chosen)
+        return Outcome(str(policy), lengths.numpy(), self.errors(lengths), seconds)
+
+    def _rebuild(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.subject.tokenizer.decode(Tokens.cut(values, lengths))
+
+    def _batches(self, *tensors: torch.Tensor) -> Iterator[Iterator[torch.Tensor]]:
+        for parts in zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True):
+            yield (part.to(self.subject.device) for part in parts)
 
 
-@torch.no_grad()
-def _errors(
-    subject: Subject, values: torch.Tensor, originals: torch.Tensor, lengths: torch.Tensor, batch_size: int
-) -> Curves:
-    device = subject.device
-    found = []
-    for part, pixels, cut in zip(
-        *(torch.split(tensor, batch_size) for tensor in (values, originals, lengths)), strict=True
-    ):
-        rebuilt = subject.tokenizer.decode(Tokens.cut(part.to(device), cut.to(device)))
-        found.append(mean_squared_error(unit_range(rebuilt), unit_range(pixels.to(device))).cpu().numpy())
-    return np.concatenate(found)
-
-
-@torch.no_grad()
-def _follow(
-    subject: Subject,
-    request: str,
-    predicted: torch.Tensor,
-    values: torch.Tensor,
-    originals: torch.Tensor,
-    batch_size: int,
-) -> Outcome:
-    """Choose lengths for all images by a policy, batch by batch, with the time that takes, and measure the result."""
-    model, device = subject.tokenizer, subject.device
-    policy = parse_length_policy(request, model.max_tokens)
-    chosen, seconds = [], 0.0
-    for quality, part, pixels in zip(
-        *(torch.split(tensor, batch_size) for tensor in (predicted, values, originals)), strict=True
-    ):
-        on_device = part.to(device)
-
-        def rebuild(lengths: torch.Tensor, tokens: torch.Tensor = on_device) -> torch.Tensor:
-            return model.decode(Tokens.cut(tokens, lengths))
-
-        quality = quality.to(device)
-        eos = EosScores(probability=quality, margin=quality, quality=quality)
-        trial = Trial(images=pixels.to(device), reconstruct=rebuild)
-        started = time.perf_counter()
-        chosen.append(policy.lengths(eos, trial).cpu())
-        seconds += time.perf_counter() - started
-    lengths = torch.cat(chosen)
-    return Outcome(str(policy), lengths.numpy(), _errors(subject, values, originals, lengths, batch_size), seconds)
+def scores_of(quality: torch.Tensor) -> EosScores:
+    """Make the scores of policies that look at the predicted quality alone."""
+    return EosScores(probability=quality, margin=quality, quality=quality)
 
 
 def _as_even_as_possible(count: int, total: int) -> torch.Tensor:

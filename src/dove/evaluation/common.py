@@ -140,8 +140,3 @@ def hash_images(dataset: ImageDataset) -> str:
             data = b""
         digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
-
-
-def set_seed(seed: int) -> None:
-    """Seed all random generators, for models that draw random numbers; DOVE draws none."""
-    torch.manual_seed(seed)

@@ -75,10 +75,6 @@ class FeatureMetric(NetworkMetric):
         self.width = network.width
         self.min_image_size = network.min_image_size
 
-    def sha256(self) -> str:
-        """See `NetworkMetric.sha256`."""
-        return self.network.sha256()
-
     @torch.inference_mode()
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """See `NetworkMetric.features`."""

@@ -204,7 +204,4 @@ def picture_queries(model: QDove, examples: Sequence[QueryExample], num_tokens: 
         ]
         cells = [Cell(picture, caption) for picture, caption in zip(rebuilt, captions, strict=True)]
         rows.append([Cell(processor.to_pil(image)[0], "original"), *cells])
-    width = max(map(len, rows))
-    blank = processor.to_pil(torch.ones(1, 3, model.image_size, model.image_size))[0]
-    rows = [row + [Cell(blank, "")] * (width - len(row)) for row in rows]
     return encode_picture(side_by_side(rows), ".png")

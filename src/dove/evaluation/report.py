@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import dove
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, load_subjects, set_seed
+from dove.evaluation.common import Images, Subject, load_subjects
 from dove.evaluation.options import EvaluationOptions
 from dove.runtime import save_outputs
 
@@ -188,8 +188,20 @@ def evaluate(
     started = time.time()
     subjects = load_subjects(options.model, options.device)
     images = Images(options.data, limit=options.limit, seed=options.seed)
-    set_seed(options.seed)
     report, pictures = measure(subjects, images)
-    origin = provenance(subjects, {"data": images}, options.seed, started)
-    write_report(options.output, options.name, report | {"provenance": origin}, pictures)
-    images.complain()
+    finish(options, report, pictures, subjects, {"data": images}, started)
+
+
+def finish(
+    options: EvaluationOptions,
+    report: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    subjects: Sequence[Subject],
+    data: Mapping[str, Images],
+    started: float,
+) -> None:
+    """Write an evaluation's report with its provenance, then report images that were left out."""
+    origin = provenance(subjects, data, options.seed, started)
+    write_report(options.output, options.name, {**report, "provenance": origin}, pictures)
+    for images in data.values():
+        images.complain()

@@ -68,6 +68,11 @@ class Experiment:
         return yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, width=160).rstrip() if lines else ""
 
 
+def load_yaml(name: str) -> Any:
+    """Read a file of this package."""
+    return yaml.safe_load((files("dove.paper") / name).read_text(encoding="utf-8"))
+
+
 def experiment_names() -> list[str]:
     """All names: tables, figures, then the values of others, each in the order of the paper."""
     stems = [file.name.removesuffix(".yaml") for file in files("dove.paper").iterdir() if file.name.endswith(".yaml")]
@@ -90,6 +95,6 @@ def load_experiment(name: str) -> Experiment:
         close = difflib.get_close_matches(wanted, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(f"no table or figure {name!r}; {hint}there are {', '.join(names)}")
-    values = yaml.safe_load((files("dove.paper") / f"{wanted}.yaml").read_text(encoding="utf-8"))
+    values = load_yaml(f"{wanted}.yaml")
     scales = {scale: Plan(**plan) for scale, plan in values.pop("scales").items()}
     return Experiment(name=wanted, scales=scales, **values)

@@ -6,12 +6,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from dove.errors import UserError
+from dove.paper import load_yaml
 from dove.training.presets import get_preset
 from dove.training.progress import last_numbers
 
@@ -81,7 +79,7 @@ class Row:
 
 def load_rows(only: Sequence[str] = ()) -> list[Row]:
     """Read the rows, in an order in which each finds what it builds on."""
-    rows = [Row(**row) for row in yaml.safe_load((files("dove.paper") / "bench.yaml").read_text(encoding="utf-8"))]
+    rows = [Row(**row) for row in load_yaml("bench.yaml")]
     names = [row.name for row in rows]
     if unknown := [name for name in only if name not in names]:
         raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(names)}")

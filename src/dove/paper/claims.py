@@ -6,13 +6,11 @@ twice the column's, of several seeds the column's or the spread between seeds, w
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from itertools import pairwise
 from statistics import mean
 from typing import Any, Literal
 
-import yaml
-
+from dove.paper import load_yaml
 from dove.paper.reports import Reports
 
 Verdict = Literal["holds", "does not hold", "not told apart", "not measured"]
@@ -120,7 +118,7 @@ class Outcome:
 
 def load_claims() -> tuple[list[Claim], dict[str, Column]]:
     """Read the claims and the columns that their rules compare."""
-    content = yaml.safe_load((files("dove.paper") / "claims.yaml").read_text(encoding="utf-8"))
+    content = load_yaml("claims.yaml")
     columns = {name: Column(**column) for name, column in content["columns"].items()}
     return [_claim(**entry) for entry in content["claims"]], columns
 

@@ -1,16 +1,14 @@
 """The page of the paper's claims in Markdown: a line for each claim, the rows that were measured, and where they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from statistics import mean
 from typing import Any
 
-import yaml
-
+from dove.paper import load_yaml
 from dove.paper.claims import Claim, Column, Comparison, Outcome, claim_of, judge
 from dove.paper.reports import COSINES, FLAT, LEAST_GAIN, Reports
 
-TEXTS: dict[str, str] = yaml.safe_load((files("dove.paper") / "claims_page.yaml").read_text(encoding="utf-8"))
+TEXTS: dict[str, str] = load_yaml("claims_page.yaml")
 SECOND = "DOVE+"
 TABLE_COLUMNS = {
     "psnr": "PSNR (dB)",

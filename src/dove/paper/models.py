@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
-import yaml
+from dove.paper import load_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +58,7 @@ class Model:
 
 def load_models() -> dict[str, Model]:
     """All models by name, in an order in which each finds what it needs."""
-    entries = yaml.safe_load((files("dove.paper") / "models.yaml").read_text(encoding="utf-8"))
-    return {name: Model(name=name, **entry) for name, entry in entries.items()}
+    return {name: Model(name=name, **entry) for name, entry in load_yaml("models.yaml").items()}
 
 
 def with_needs(names: Sequence[str], data: Path | None) -> list[Model]:

@@ -23,8 +23,6 @@ class LengthsOptions(EvaluationOptions):
 
     num_tokens: Annotated[str, tyro.conf.arg(metavar="auto|...")] = "auto"
     """The policy under study."""
-    loss_lengths: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N...")] = ()
-    """Fixed lengths for the loss curve; by default powers of two up to the model's capacity."""
 
 
 def run(options: LengthsOptions) -> None:
@@ -35,8 +33,7 @@ def run(options: LengthsOptions) -> None:
     def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
         studies = []
         for subject in subjects:
-            capacity = subject.tokenizer.max_tokens
-            fixed = options.loss_lengths or powers_of_two(capacity)
+            fixed = powers_of_two(subject.tokenizer.max_tokens)
             studies.append(study_lengths(subject, images, options.num_tokens, fixed, options.batch_size))
         rows = [summarise(study) for study in studies]
         shown = ("model", "images", "mean", "pearson", "pearson_log", "spearman")

@@ -49,9 +49,9 @@ class ProbeOptions(EvaluationOptions):
 
 def run(options: ProbeOptions) -> None:
     """Evaluate and write the report."""
-    from dove.evaluation.common import load_subjects, set_seed
+    from dove.evaluation.common import load_subjects
     from dove.evaluation.datasets import require_learnable, require_same_classes
-    from dove.evaluation.report import provenance, rows_to_text, write_report
+    from dove.evaluation.report import finish, rows_to_text
 
     started = time.time()
     if options.kind == "mlp" and options.layer:
@@ -61,16 +61,12 @@ def run(options: ProbeOptions) -> None:
     train, test = load_data(options)
     require_learnable(list(train.classes.values()))
     require_same_classes(train, test)
-    set_seed(options.seed)
     report, picture = measure(options, subjects, train, test)
     print(rows_to_text(report["rows"]))
     for best in report.get("best_layers", []):
         print(describe_best(best))
-    images = {"train": train.images, "test": test.images}
-    report |= {"provenance": provenance(subjects, images, options.seed, started)}
-    write_report(options.output, options.name, report, {"probe.png": picture})
-    for part in images.values():
-        part.complain()
+    data = {"train": train.images, "test": test.images}
+    finish(options, report, {"probe.png": picture}, subjects, data, started)
 
 
 def measure(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     QueryScenes = AnnotatedImages | Mosaics | Scenes
 
 SCENES = 200
+TARGET = 25.0  # PSNR in dB inside the asked region up to which tokens are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,6 @@ class QueriesOptions(EvaluationOptions):
     """Q-DOVE checkpoints: folders of dove train or hub ids."""
     stamps: str = ""
     """Table of cut-outs that `dove data convert stamps` wrote."""
-    target: float = 25.0
-    """PSNR in dB inside the asked region up to which tokens are counted."""
     picture_tokens: Annotated[str, tyro.conf.arg(metavar="N|auto")] = "12"
     """Number of tokens in the picture."""
     examples: int = 8
@@ -45,9 +44,9 @@ class QueriesOptions(EvaluationOptions):
 
 def run(options: QueriesOptions) -> None:
     """Evaluate and write the report."""
-    from dove.evaluation.common import Images, load_subjects, set_seed
+    from dove.evaluation.common import Images, load_subjects
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
-    from dove.evaluation.report import provenance, rows_to_text, write_report
+    from dove.evaluation.report import finish, rows_to_text
     from dove.query.tokenizer import QDove
 
     started = time.time()
@@ -56,7 +55,6 @@ def run(options: QueriesOptions) -> None:
         if not isinstance(subject.tokenizer, QDove):
             raise UserError(f"{subject.name} takes no queries; pass the folder of a Q-DOVE")
     images = Images(options.data, seed=options.seed)
-    set_seed(options.seed)
     rows: list[dict[str, Any]] = []
     savings: list[dict[str, Any]] = []
     pictures: dict[str, bytes] = {}
@@ -67,7 +65,7 @@ def run(options: QueriesOptions) -> None:
             count = min(options.limit or SCENES, len(scenes))
             scores = score_queries(model, scenes, count, options.batch_size)
             rows += [{"data": kind, **row} for row in summarise_queries(subject.name, scores)]
-            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, options.target)})
+            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, TARGET)})
             if options.examples:
                 request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
@@ -75,9 +73,7 @@ def run(options: QueriesOptions) -> None:
                 parts += ["unseen"] if kind == "unseen" else []
                 pictures["-".join(["queries", *parts]) + ".png"] = picture_queries(model, shown, request)
     print(rows_to_text(savings))
-    origin = provenance(subjects, {"data": images}, options.seed, started)
-    write_report(options.output, options.name, {"summary": savings, "rows": rows, "provenance": origin}, pictures)
-    images.complain()
+    finish(options, {"summary": savings, "rows": rows}, pictures, subjects, {"data": images}, started)
 
 
 def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":

@@ -25,9 +25,8 @@ Metric = Literal[
     "perceptual_mobilenet",
     "fd_mobilenet",
 ]
-SQUEEZENET = {"perceptual_squeezenet", "fd_squeezenet"}
-EFFICIENTNET = {"perceptual_efficientnet", "fd_efficientnet"}
-MOBILENET = {"perceptual_mobilenet", "fd_mobilenet"}
+NETWORKS = {"squeezenet": "squeezenet", "efficientnet": "efficientnet-lite0", "mobilenet": "mobilenet-v2"}
+"""Frozen networks by their names in the columns ``perceptual_...`` and ``fd_...``."""
 FACTS = {"l1", "numbers_a_token", "loss_networks", "image_size", "images_seen", "parameters", "multiply_adds"}
 """Columns of the report that the printed table leaves out, for it to fit a terminal."""
 
@@ -122,12 +121,10 @@ def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torc
     from dove.frozen.registry import load_network
 
     metrics: list[NetworkMetric] = []
-    if wanted & SQUEEZENET:
-        metrics.append(FeatureMetric(load_network("squeezenet", options.perceptual_weights), device))
-    if wanted & EFFICIENTNET:
-        metrics.append(FeatureMetric(load_network("efficientnet-lite0"), device))
-    if wanted & MOBILENET:
-        metrics.append(FeatureMetric(load_network("mobilenet-v2"), device))
+    for label, network in NETWORKS.items():
+        if wanted & columns_of(label):
+            weights = options.perceptual_weights if label == "squeezenet" else None
+            metrics.append(FeatureMetric(load_network(network, weights), device))
     if "lpips" in wanted:
         metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
@@ -139,14 +136,14 @@ def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torc
 
 def given_metrics(options: ReconstructionOptions) -> set[str]:
     """List what the given files allow."""
-    found: set[str] = set()
-    if options.perceptual_weights:
-        found |= SQUEEZENET
-    if options.lpips_weights:
-        found.add("lpips")
-    if options.inception_weights:
-        found.add("fid")
-    return found
+    found = columns_of("squeezenet") if options.perceptual_weights else set()
+    files = {"lpips": options.lpips_weights, "fid": options.inception_weights}
+    return found | {name for name, file in files.items() if file}
+
+
+def columns_of(label: str) -> set[str]:
+    """Name the columns of a frozen network."""
+    return {f"perceptual_{label}", f"fd_{label}"}
 
 
 def metrics_at_hand(image_size: int) -> set[str]:
@@ -155,14 +152,12 @@ def metrics_at_hand(image_size: int) -> set[str]:
     from dove.frozen.mobilenet import MobileNetV2, mobilenet_at_hand
     from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
 
-    found: set[str] = set()
-    if squeezenet_at_hand() and image_size >= SqueezeNet.min_image_size:
-        found |= SQUEEZENET
-    if efficientnet_at_hand() and image_size >= EfficientNetLite0.min_image_size:
-        found |= EFFICIENTNET
-    if mobilenet_at_hand() and image_size >= MobileNetV2.min_image_size:
-        found |= MOBILENET
-    return found
+    at_hand = {
+        "squeezenet": squeezenet_at_hand() and image_size >= SqueezeNet.min_image_size,
+        "efficientnet": efficientnet_at_hand() and image_size >= EfficientNetLite0.min_image_size,
+        "mobilenet": mobilenet_at_hand() and image_size >= MobileNetV2.min_image_size,
+    }
+    return set().union(*(columns_of(label) for label, there in at_hand.items() if there))
 
 
 def describe_comparison(compared: dict[str, Any]) -> str:

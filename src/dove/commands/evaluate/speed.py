@@ -45,24 +45,30 @@ class SpeedOptions(EvaluationOptions):
     count_only: bool = False
     """Count operations without running anything: needs no memory, so any preset goes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repetitions < 1:
+            raise UserError(f"--repetitions {self.repetitions} measures nothing; pass at least 1")
+        if self.text_tokens < 0:
+            raise UserError(f"--text-tokens {self.text_tokens} is below 0; pass 0 or more")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit {self.limit} leaves no image; pass at least 1")
+
 
 def run(options: SpeedOptions) -> None:
     """Measure, count and write the report."""
-    refuse_unusable(options)
-
     import time
 
     import torch
 
     from dove.evaluation import speed
-    from dove.evaluation.common import Images, set_seed
+    from dove.evaluation.common import Images
     from dove.evaluation.language_operations import make_language_model
-    from dove.evaluation.report import provenance, write_report
+    from dove.evaluation.report import finish
     from dove.evaluation.speed_plot import plot_speed
     from dove.runtime import select_device
 
     started = time.time()
-    set_seed(options.seed)
     device = speed.META if options.count_only else select_device(options.device)
     subjects = speed.load_speed_subjects(options.model, device)
     entries = [entry for subject in subjects for entry in speed.make_entries(*subject, options.num_tokens)]
@@ -85,20 +91,7 @@ def run(options: SpeedOptions) -> None:
         "remarks": remarks,
     }
     data = {"data": images} if images else {}
-    origin = provenance([subject for subject, _ in subjects], data, options.seed, started)
-    write_report(options.output, options.name, report | {"provenance": origin}, {"speed.png": plot_speed(rows)})
-    if images:
-        images.complain()
-
-
-def refuse_unusable(options: SpeedOptions) -> None:
-    """Complain about numbers out of range, before anything is loaded."""
-    if options.repetitions < 1:
-        raise UserError(f"--repetitions {options.repetitions} measures nothing; pass at least 1")
-    if options.text_tokens < 0:
-        raise UserError(f"--text-tokens {options.text_tokens} is below 0; pass 0 or more")
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit {options.limit} leaves no image; pass at least 1")
+    finish(options, report, {"speed.png": plot_speed(rows)}, [subject for subject, _ in subjects], data, started)
 
 
 def printed_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -52,7 +52,7 @@ def run(options: VlmOptions) -> None:
     import time
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.evaluation.common import make_slug, set_seed
+    from dove.evaluation.common import make_slug
     from dove.evaluation.report import provenance, rows_to_text, write_report
     from dove.vlm.evaluate import answer_questions, summarise
     from dove.vlm.model import VisionLanguageModel
@@ -62,7 +62,6 @@ def run(options: VlmOptions) -> None:
     started = time.time()
     benchmark = get_benchmark(options.benchmark)
     questions = open_questions(options.data[0], options.images).draw(options.limit, options.seed)
-    set_seed(options.seed)
     names = list(dict.fromkeys(options.model))
     rows, contents = [], {}
     for name in names:
