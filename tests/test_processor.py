@@ -97,5 +97,5 @@ def test_bad_input(images: object, message: str) -> None:
 
 
 def test_bad_size() -> None:
-    with pytest.raises(UserError, match="image_size=0"):
+    with pytest.raises(UserError, match="image_size=0 must be a whole number of pixels, at least 1"):
         ImageProcessor(0)

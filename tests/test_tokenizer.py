@@ -229,6 +229,29 @@ def test_decode_names_what_does_not_fit(tiny_dove, shape, lengths, message):
         tiny_dove.decode(Tokens(torch.zeros(shape), torch.tensor(lengths)))
 
 
+def test_arguments_of_other_types_are_named():
+    code = (  # in a process of its own, without the type checks of these tests
+        "import torch; from dove import Dove, ImageProcessor, Tokens, UserError\n"
+        "model = Dove.from_pretrained('dove-tiny'); values = torch.zeros(1, 64, 256)\n"
+        "calls = [(model.encode, 'photo.jpg'), (model.encode, values.numpy()), (model.decode, values),\n"
+        "         (model.decode, Tokens(values, torch.tensor([2.0]))), (ImageProcessor(8).to_pil, 'photo.jpg'),\n"
+        "         (ImageProcessor(8).to_pil, torch.zeros(3, 8, 8, dtype=torch.uint8)), (ImageProcessor, '64')]\n"
+        "for call, argument in calls:\n"
+        "    try: call(argument)\n"
+        "    except UserError as error: print(str(error).split(';')[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "images are of type str",
+        "images are of type ndarray",
+        "tokens are of type Tensor",
+        "token lengths are torch.float32",
+        "images are str",
+        "images are torch.uint8",
+        "image_size='64' must be a whole number of pixels, at least 1",
+    ]
+
+
 @pytest.mark.parametrize("num_tokens", [0, -1, 17])
 def test_decode_checks_the_number_asked_for(tiny_dove, images, num_tokens):
     with pytest.raises(UserError, match=f"num_tokens={num_tokens} is out of range; pass 1 to 16"):
@@ -245,6 +268,14 @@ def test_half_precision_models_take_fp32_images(tiny_dove, images):
     tokens = tiny_dove.to(torch.bfloat16).encode(images, 3)
     assert tokens.values.dtype == torch.float32
     assert tiny_dove.decode(tokens).dtype == torch.float32
+
+
+def test_a_cosine_prior_is_not_cast():
+    model = Dove.from_pretrained("dove-tiny").half()
+    tokens = Tokens(torch.zeros(1, 64, 256), torch.tensor([1]))
+    for use in (lambda: model.encode(torch.zeros(1, 3, 64, 64), 1), lambda: model.decode(tokens)):
+        with pytest.raises(UserError, match=r"cast to torch.float16.*dove.optimize"):
+            use()
 
 
 def test_importing_the_package_loads_no_torch():

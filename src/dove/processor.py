@@ -23,8 +23,8 @@ class ImageProcessor:
     """
 
     def __init__(self, image_size: int):
-        if image_size < 1:
-            raise UserError(f"image_size={image_size} must be at least 1 pixel")
+        if not isinstance(image_size, int) or image_size < 1:
+            raise UserError(f"image_size={image_size!r} must be a whole number of pixels, at least 1")
         self.image_size = image_size
 
     def __call__(self, images: Any) -> Float[Tensor, "B 3 S S"]:
@@ -50,7 +50,14 @@ class ImageProcessor:
         return pil_to_tensor(resize_box(to_rgb(image), central_square(*image.size), self.image_size))
 
     def to_pil(self, images: Float[Tensor, "*B 3 H W"]) -> list[Image.Image]:
-        """Convert model output in [-1, 1] (clamped), one image or a batch, to 8-bit RGB."""
+        """Convert model output in [-1, 1] (clamped), one image or a batch, to 8-bit RGB.
+
+        Raises:
+            UserError: for anything but a tensor of floats.
+        """
+        if not (isinstance(images, Tensor) and images.is_floating_point()):
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise UserError(f"images are {kind}; pass floats in [-1, 1], as decode gives them")
         levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
         batch = levels.reshape(-1, *levels.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(np.ascontiguousarray(array)) for array in batch]

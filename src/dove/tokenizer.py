@@ -36,6 +36,10 @@ def check_images(images: Tensor, side: int) -> None:
     Raises:
         UserError: naming what does not fit.
     """
+    if not isinstance(images, Tensor):
+        raise UserError(
+            f"images are of type {type(images).__name__}; pass a tensor in [-1, 1], as ImageProcessor makes it"
+        )
     if not images.is_floating_point():
         raise UserError(f"images are {images.dtype}; pass floats in [-1, 1], as ImageProcessor makes them")
     if images.ndim != 4 or images.shape[1:] != (3, side, side):
@@ -240,11 +244,17 @@ class Dove(
         return images.to(self.device, torch.float32)
 
     def _fitting_tokens(self, tokens: Tokens) -> Tokens:
+        if not isinstance(tokens, Tokens):
+            raise UserError(
+                f"tokens are of type {type(tokens).__name__}; pass Tokens(values, lengths), as encode gives them"
+            )
         expected = (self.config.max_tokens, self.config.token_dim)
         if tokens.values.shape[1:] != expected:
             raise UserError(
                 f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {expected[0]}, {expected[1]})"
             )
+        if tokens.lengths.is_floating_point():
+            raise UserError(f"token lengths are {tokens.lengths.dtype}; pass whole numbers")
         if not ((tokens.lengths >= 1) & (tokens.lengths <= self.config.max_tokens)).all():
             raise UserError(f"token lengths {tokens.lengths.tolist()} are not all from 1 to {self.config.max_tokens}")
         return tokens.to(self.device, torch.float32)

@@ -1,6 +1,7 @@
 """Learning rate by step, and steps from epochs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,20 @@ def test_exactly_one_way_of_saying_how_long(run: dict[str, float]) -> None:
 def test_shares_are_shares() -> None:
     with pytest.raises(UserError, match="decay_share=1.5"):
         OptimConfig(decay_share=1.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": float("nan")}, "optim.lr=nan must be a number of at least 0"),
+        ({"weight_decay": -1.0}, "optim.weight_decay=-1.0 must"),
+        ({"betas": (0.9, 1.0)}, r"optim.betas=\(0.9, 1.0\) must be at least 0 and below 1"),
+        ({"ema_decay": float("nan")}, "optim.ema_decay=nan must"),
+    ],
+)
+def test_settings_that_no_optimizer_takes(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        OptimConfig(**settings)
     with pytest.raises(UserError, match="eos_delay=0.7 and loss.eos_ramp=0.5"):
         DoveLossConfig(eos_delay=0.7, eos_ramp=0.5)
 

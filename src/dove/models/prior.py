@@ -174,6 +174,7 @@ class CosinePrior(nn.Module):
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 S S"]) -> PriorCode:
         """Compute the tokens' coefficients and the PSNR of every prefix, at most 100 dB."""
+        self._check_precision()
         centred = (self.transform(images) - self.mean)[:, self.order]
         standard = F.pad(centred / self.deviation[self.order], (0, 1))  # the last one stands for no coefficient
         energies = F.pad(centred.double().square(), (0, 1))
@@ -183,6 +184,7 @@ class CosinePrior(nn.Module):
 
     def picture(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images from the kept tokens; coefficients that they don't hold have their means."""
+        self._check_precision()
         values = tokens.values.float().masked_fill(~tokens.mask[..., None], 0)
         ordered = values.new_zeros(len(values), self.count + 1)
         ordered = ordered.index_add(1, self.ranks[: values.shape[1]].flatten(), values.flatten(1))
@@ -204,6 +206,13 @@ class CosinePrior(nn.Module):
     def held(self, lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B _"]:
         """Mark the ranks that the first ``lengths`` tokens hold; the last column stands for no coefficient."""
         return self.holder <= lengths[:, None]
+
+    def _check_precision(self) -> None:
+        if self.mean.dtype != torch.float32:
+            raise UserError(
+                f"the cosine prior was cast to {self.mean.dtype}, too coarse for its statistics; keep the model in fp32 and "
+                "pass it through dove.optimize, which casts the other parts to bf16"
+            )
 
     def _unordered(self, ordered: Tensor) -> Tensor:
         """Bring ranks, (B, F), back to the coefficients' own places."""

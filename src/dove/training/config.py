@@ -183,6 +183,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.decay_share <= 1:
             raise UserError(f"optim.decay_share={self.decay_share} is a share of the run; pass a number from 0 to 1")
+        for name in ("lr", "final_lr", "discriminator_lr", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:  # NaN fails this, too
+                raise UserError(f"optim.{name}={getattr(self, name)} must be a number of at least 0")
+        for name, decays in (("betas", self.betas), ("ema_decay", (self.ema_decay,))):
+            if not all(0 <= decay < 1 for decay in decays):
+                raise UserError(f"optim.{name}={getattr(self, name)} must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
