@@ -9,7 +9,7 @@ import pytest
 
 from dove.cli import main
 from dove.paper.claims import Claim, Side, claim_of, judge, load_claims
-from dove.paper.claims_page import write_page
+from dove.paper.claims_page import SECOND, write_page
 from dove.paper.reports import Reports, read_reports
 
 CLAIMS, COLUMNS = load_claims()
@@ -152,10 +152,22 @@ def test_a_row_below_the_cosines_is_named_where_its_tokens_hold_as_many_numbers(
 
 
 def test_claims_of_dove_are_asked_of_dove_plus_apart(tmp_path: Path) -> None:
-    made_up(claim_of(named("alit"), "DOVE+"), 4.0, tmp_path)
+    made_up(claim_of(named("alit"), SECOND), 4.0, tmp_path)
     reports = read_reports([tmp_path])
     first, _, second = page_of(reports).partition("## The same of DOVE+")
     assert "**holds**" not in first
     assert "**holds**" in second
-    assert claim_of(named("speed-short"), "DOVE+").rule.than[0].model == "DOVE+ VQGAN"
-    assert claim_of(named("gaussian"), "DOVE+").rule.of.model == "DOVE-Gaussian"
+    assert claim_of(named("speed-short"), SECOND).rule.than[0].model == "DOVE+ VQGAN"
+    assert claim_of(named("gaussian"), SECOND).rule.of.model == "DOVE-Gaussian"
+
+
+def test_a_query_is_compared_with_null_of_the_same_model(tmp_path: Path) -> None:
+    rows = [
+        {"data": "seen", "model": "Q-DOVE", "query": query, "num_tokens": "auto", "mean_length": length}
+        for query, length in (("query", 10.0), ("null", 12.0))
+    ]
+    write(tmp_path / "rows", "queries", {"rows": rows})
+    claim, columns = named("queries-shorter"), load_claims()[1]
+    outcome = judge(claim, columns, read_reports([tmp_path]))
+    assert outcome.verdict == "holds"
+    assert outcome.comparisons[0].beside == "itself with query null"

@@ -128,12 +128,12 @@ def _claim(rule: dict[str, Any], **entry: str) -> Claim:
     return Claim(rule=Rule(**sides, **rule), **entry)
 
 
-def claim_of(claim: Claim, model: str) -> Claim:
-    """Make the same claim of another model in the place of DOVE."""
+def claim_of(claim: Claim, names: Mapping[str, str]) -> Claim:
+    """Make the same claim of other models: ``names`` says which stands in the place of which."""
 
     def renamed(side: Side) -> Side:
         label, space, part = side.model.partition(" ")  # "DOVE VQGAN" is a part of it
-        return replace(side, model=f"{model}{space}{part}") if label == "DOVE" else side
+        return replace(side, model=f"{names.get(label, label)}{space}{part}")
 
     rule = claim.rule
     return replace(claim, rule=replace(rule, of=renamed(rule.of), than=[renamed(side) for side in rule.than]))
@@ -220,8 +220,15 @@ def _compare(
         at=str(wheres[1].get("num_tokens", "")),
         value=value,
         other=beside,
-        beside=other.model if other.model != of.model else f"itself at {wheres[0].get('num_tokens', '')}",
+        beside=other.model if other.model != of.model else _itself(*wheres),
         gain=column.gain(value, beside) + allowed,
         noise=column.noise(ours, theirs),
         seeds=min(len(ours), len(theirs)),
     )
+
+
+def _itself(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Name the rows of the same model by what sets them apart: "itself at 64", "itself with query null"."""
+    apart = {key: value for key, value in theirs.items() if ours.get(key) != value}
+    at = f" at {apart.pop('num_tokens')}" if "num_tokens" in apart else ""
+    return f"itself{at}" + "".join(f" with {key} {value}" for key, value in apart.items())

@@ -9,7 +9,7 @@ from dove.paper.claims import Claim, Column, Comparison, Outcome, claim_of, judg
 from dove.paper.reports import COSINES, FLAT, LEAST_GAIN, Reports
 
 TEXTS: dict[str, str] = load_yaml("claims_page.yaml")
-SECOND = "DOVE+"
+SECOND = {"DOVE": "DOVE+", "Q-DOVE": "Q-DOVE+"}
 TABLE_COLUMNS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -27,7 +27,7 @@ def write_page(
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
     lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
     parts = [TEXTS["introduction"], markdown_table(heads, lines)]
-    second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model == "DOVE"]
+    second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model in SECOND]
     judged = [(claim, judge(claim, columns, reports)) for claim in second]
     if more := [claim_line(claim, outcome, reports) for claim, outcome in judged if outcome.comparisons]:
         parts += [TEXTS["second"], markdown_table(heads, more)]
