@@ -69,8 +69,8 @@ def calibrate(
     count = len(encoded.predicted)
     if count < 2:
         raise UserError("a calibration needs at least 2 images")
-    told = tqdm(grid, desc=f"{subject.name}: lengths", unit="length", disable=None, leave=False)
-    errors = np.stack([encoded.errors(torch.full((count,), k)) for k in told], axis=1)
+    measured = tqdm(grid, desc=f"{subject.name}: lengths", unit="length", disable=None, leave=False)
+    errors = np.stack([encoded.errors(torch.full((count,), k)) for k in measured], axis=1)
     told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
     outcomes = [encoded.follow(request) for request in told]
     scores = scores_of(encoded.predicted)
