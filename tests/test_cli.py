@@ -32,6 +32,13 @@ def test_a_file_that_looks_like_a_flag(
         ),
         ("reconstruct a.png --tiles", "no flag --tiles; did you mean --tile? (see dove reconstruct --help)"),
         ("paper lst", "no command 'paper lst'; did you mean list? (see dove paper --help)"),
+        (
+            "evaluate nosuch",
+            "no command 'evaluate nosuch'; there are "
+            + ", ".join(n for n in COMMANDS if n.startswith("evaluate "))
+            + " (see dove --help)",
+        ),
+        ("evaluate lenghts", "no command 'evaluate lenghts'; did you mean 'evaluate lengths'? (see dove --help)"),
         ("paper", "dove paper needs a command: list, run, train, evaluate, claims (see dove paper --help)"),
         ("train --prest dove-tiny", "no flag --prest; did you mean --preset?"),
         ("train --preset dove-tny", "no preset 'dove-tny'; did you mean dove-tiny?"),

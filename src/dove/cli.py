@@ -32,29 +32,29 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": Command("dove.commands.reconstruct", "rebuild images from several numbers of tokens, side by side"),
     "encode": Command("dove.commands.encode", "turn images into a folder of tokens"),
     "decode": Command("dove.commands.decode", "turn a folder of tokens back into images"),
-    "export": Command("dove.commands.export", "write the encoder as an ONNX graph or a torch.export archive"),
     "train": Command("dove.commands.train", "train a tokenizer"),
     "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
-    "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
     "evaluate probe": Command("dove.commands.evaluate.probe", "how well classes are told apart from frozen features"),
     "evaluate calibration": Command("dove.commands.evaluate.calibration", "predicted against measured quality"),
     "evaluate rate": Command("dove.commands.evaluate.rate", "bits per image against quality, beside JPEG and WebP"),
+    "evaluate queries": Command(
+        "dove.commands.evaluate.queries", "tokens for a question against tokens for the whole image"
+    ),
     "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
     "evaluate speed": Command("dove.commands.evaluate.speed", "images per second and operations by number of tokens"),
+    "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
     "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
     "vlm evaluate": Command(
         "dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"
     ),
     "vlm ask": Command("dove.commands.vlm.ask", "ask about an image"),
-    "evaluate queries": Command(
-        "dove.commands.evaluate.queries", "tokens for a question against tokens for the whole image"
-    ),
     "data convert": Command("dove.commands.data.convert", "make training data with queries of a published data set"),
-    "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
+    "export": Command("dove.commands.export", "write the encoder as an ONNX graph or a torch.export archive"),
+    "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "demo": Command("dove.commands.demo", "serve a web page to try a tokenizer on photos of your own"),
-    "doctor": Command("dove.commands.doctor", "say what is installed here and whether it works"),
     "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
+    "doctor": Command("dove.commands.doctor", "say what is installed here and whether it works"),
 }
 
 
@@ -139,6 +139,9 @@ def _show_warning(message: Warning | str, *_place: object, **_options: object) -
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
+    group = name.rpartition(" ")[0]
+    members = [command for command in COMMANDS if command.startswith(f"{group} ")] if group else list(COMMANDS)
+    words = {command.removeprefix(f"{group} "): command for command in members}
+    close = difflib.get_close_matches(name.removeprefix(f"{group} "), words, n=1)
+    hint = f"did you mean '{words[close[0]]}'?" if close else f"there are {', '.join(members)}"
     return f"no command '{name}'; {hint} (see dove --help)"

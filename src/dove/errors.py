@@ -1,8 +1,12 @@
 """The one exception class for errors that a user can cause."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors for which more space helps."""
 
 
 class UserError(ValueError):
@@ -24,6 +28,5 @@ def writing(target: object) -> Iterator[None]:
         files = [part for part in (path, *path.parents) if part.is_file()]
         if files and isinstance(error, FileExistsError | NotADirectoryError):
             raise UserError(f"cannot write {target}: {files[0]} is a file, not a folder; pass another path") from error
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free some space or write elsewhere"
-        ) from error
+        remedy = "free some space or write elsewhere" if error.errno in FULL else "write elsewhere"
+        raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error

@@ -150,6 +150,8 @@ def test_info_describes_a_checkpoint_and_the_installation(checkpoint: str, capsy
     parameters = found["parameters"]
     assert parameters.pop("total") == sum(parameters.values())
     assert found["config"]["max_tokens"] == 16
+    assert main(["info", "qdove-tiny"]) == 0
+    assert "in all, see --json)" in next(line for line in capsys.readouterr().out.splitlines() if "known" in line)
     assert main(["info"]) == 0
     assert "torch" in capsys.readouterr().out
 
@@ -184,6 +186,15 @@ def test_the_cosine_transform_is_rebuilt_like_any_other_tokenizer(photos: Path, 
     assert [row[0] for row in lengths] == [4, 4]
     assert sum(row[2] for row in lengths) == 18
     assert main(["reconstruct", str(photos), *flags, "--tile", "--num-tokens", "budget 9", "--limit", "1"]) == 0
+
+
+def test_a_model_of_one_length_is_rebuilt_at_that_length(photos: Path, tmp_path: Path) -> None:
+    numbers, flags = (
+        tmp_path / "x.json",
+        ["--model", "titok-32-bench", "--limit", "1", "--output", str(tmp_path / "x.png")],
+    )
+    assert main(["reconstruct", str(photos), *flags, "--json", str(numbers)]) == 0
+    assert [row["length"] for row in json.loads(numbers.read_text())[0]["rows"]] == [32]
 
 
 def test_a_file_where_a_folder_should_be_is_named(

@@ -105,7 +105,12 @@ def test_a_model_s_operations_are_counted_once(desk: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--num-tokens", "99"], "1 to 16 tokens"), (["--limit", "0"], "limit=0"), (["--model", "nowhere"], "nowhere")],
+    [
+        (["--num-tokens", "99"], "1 to 16 tokens"),
+        (["--limit", "0"], "limit=0"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--model", "x=dove-tiny", "x=cosines"], "several models are called x"),
+    ],
 )
 def test_bad_options_are_named(flags: list[str], message: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(desk, *flags) == 2

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
+MOST_SHOWN = 8  # Greatest number of entries of a list in the text; JSON has all
+
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
@@ -80,5 +82,7 @@ def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
             lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            if isinstance(value, list | tuple) and len(value) > MOST_SHOWN:
+                shown = f"{', '.join(map(str, value[:MOST_SHOWN]))}, ... ({len(value):,} in all, see --json)"
             lines.append(f"{indent}{name:{width}}  {shown}")
     return lines

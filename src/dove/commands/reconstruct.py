@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dove.protocol import Tokenizer
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+DEFAULT_LENGTHS = (4, 16, 64)
 MOST_ROWS = 64  # Largest number of images in the picture; the table and the JSON file have all
 
 
@@ -32,8 +33,9 @@ class ReconstructOptions:
     """Image files, folders, patterns, parquet files, .tar shards or hub datasets."""
     model: str = "dove-tiny"
     """A shipped checkpoint, a checkpoint folder or a hub id, of any tokenizer."""
-    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ("4", "16", "64", "auto")
-    """Numbers of tokens: a number, auto (up to each image's own end), auto-1.5 (more of them), auto+1.5 (fewer),
+    num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N|auto|...")] = ()
+    """Numbers of tokens, by default 4, 16, 64 and auto, as far as the model has them:
+    a number, auto (up to each image's own end), auto-1.5 (more of them), auto+1.5 (fewer),
     "max 32" (auto, but at most 32), "psnr>=25" or "lpips<=0.2" (the fewest predicted to reach it), "budget 16" (16 on
     average over all images, or over all tiles of a photo), "search psnr>=25" (the fewest that reach it, by decoding)."""
     tile: bool = False
@@ -70,7 +72,8 @@ def run(options: ReconstructOptions) -> None:
     )
     model = load_any(options.model, options.device)
     require_queries(model, options.query)
-    policies = [parse_length_policy(request, model.max_tokens) for request in options.num_tokens]
+    requests = options.num_tokens or [*(n for n in DEFAULT_LENGTHS if n in model.token_counts), "auto"]
+    policies = [parse_length_policy(request, model.max_tokens) for request in requests]
     if options.tile:
         outcome = reconstruct_tiles(model, dataset, policies, options.query, options.max_side)
     else:
@@ -102,8 +105,6 @@ def check_options(options: ReconstructOptions) -> None:
         raise UserError(f"--max-side {options.max_side} must be at least 1 pixel")
     if options.tile:
         require_plots()
-    if not options.num_tokens:
-        raise UserError("no number of tokens is given; pass for example --num-tokens 16 auto")
 
 
 def reconstruct_all(

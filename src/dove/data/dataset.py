@@ -147,4 +147,6 @@ class ConcatImages(ImageDataset):
 def summarise_unreadable(unreadable: Sequence[Unreadable], total: int) -> str:
     """Summarise in one line which of ``total`` records were left out; a command prints it last and exits with status 2."""
     reasons = "; ".join(item.reason for item in unreadable)
+    if total == 1:
+        return f"the image could not be read: {reasons}"
     return f"{len(unreadable)} of {total} images could not be read and were left out: {reasons}"
