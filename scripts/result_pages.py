@@ -193,7 +193,7 @@ def calibration(reports: Reports) -> str:
         [["mean error of the predicted PSNR (dB)", *(f"{row['error']:.2f}" for row in errors)]],
     )
     budgets = markdown_table(
-        ["mean tokens asked for", "gain over as many for each photo (dB)", "share of what known errors gain"],
+        ["mean tokens asked for", "gain over as many for each photo, in PSNR of the mean error (dB)", "share of what known errors gain"],
         [
             [row["num_tokens"].split()[1], f"{row['gain_over_fixed']:.2f}", f"{row['share_of_known']:.0%}"]
             for row in rows
