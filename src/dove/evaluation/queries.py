@@ -191,7 +191,7 @@ def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any
 
 @torch.no_grad()
 def picture_queries(model: QDove, examples: Sequence[QueryExample], num_tokens: int | str) -> bytes:
-    """Draw Figure 7: for each image the original, null, and each of its queries; PNG."""
+    """Draw Figure 7: for each image the original, null, and each of its queries with the boxes that answer it; PNG."""
     processor = ImageProcessor(model.image_size)
     rows = []
     for example in examples:
@@ -202,6 +202,7 @@ def picture_queries(model: QDove, examples: Sequence[QueryExample], num_tokens: 
         captions = [
             f"{query or 'null'} ({length})" for query, length in zip(queries, tokens.lengths.tolist(), strict=True)
         ]
-        cells = [Cell(picture, caption) for picture, caption in zip(rebuilt, captions, strict=True)]
+        boxes = [(), *(ask.boxes for ask in example.asks)]
+        cells = [Cell(*parts) for parts in zip(rebuilt, captions, boxes, strict=True)]
         rows.append([Cell(processor.to_pil(image)[0], "original"), *cells])
     return encode_picture(side_by_side(rows), ".png")

@@ -9,14 +9,19 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 192  # Least side of an image in the picture, in pixels; smaller images are enlarged by a whole factor
 MARGIN, GAP, CAPTION = 24, 16, 36
 FONT_SIZE, LEAST_FONT_SIZE = 18, 12
-INK, PAPER = "#222222", "#ffffff"
+INK, PAPER, OUTLINE = "#222222", "#ffffff", "#ff2fd0"
 
 
 class Cell(NamedTuple):
-    """Image and the caption below it; all images of one picture have the same size."""
+    """Image and the caption below it; all images of one picture have the same size.
+
+    Attributes:
+        boxes: outlined in the image; x, y, width and height in its pixels.
+    """
 
     image: Image.Image
     caption: str
+    boxes: Sequence[tuple[float, float, float, float]] = ()
 
 
 def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
@@ -31,6 +36,9 @@ def side_by_side(rows: Sequence[Sequence[Cell]]) -> Image.Image:
         for column, cell in enumerate(cells):
             left, top = MARGIN + column * (side + GAP), MARGIN + row * (side + CAPTION)
             picture.paste(cell.image.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+            for box in cell.boxes:
+                x, y, across, down = (part * side / width for part in box)
+                draw.rectangle((left + x, top + y, left + x + across, top + y + down), outline=OUTLINE, width=2)
             caption, font = fit_caption(cell.caption, side)
             draw.text((left + side / 2, top + side + CAPTION * 0.4), caption, fill=INK, font=font, anchor="mm")
     return picture
