@@ -72,7 +72,10 @@ def run(options: ReconstructOptions) -> None:
     )
     model = load_any(options.model, options.device)
     require_queries(model, options.query)
-    requests = options.num_tokens or [*(n for n in DEFAULT_LENGTHS if n in model.token_counts), "auto"]
+    requests: Sequence[int | str] = options.num_tokens or [
+        *(n for n in DEFAULT_LENGTHS if n in model.token_counts),
+        "auto",
+    ]
     policies = [parse_length_policy(request, model.max_tokens) for request in requests]
     if options.tile:
         outcome = reconstruct_tiles(model, dataset, policies, options.query, options.max_side)
