@@ -9,6 +9,7 @@ from dove.paper.claims_page import markdown_table
 
 Reports = dict[str, dict[str, Any]]
 
+GAIN = "gain over as many for each photo, in PSNR of the mean error (dB)"
 FIXED = "fixed@auto-mean"  # Row of as many tokens for every photo as `auto` takes on average
 OURS, TRIVIAL = "dove-tiny", "cosines"
 NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
@@ -138,7 +139,9 @@ def card(reports: Reports) -> str:
     lines = []
     for k, row in ours.items():
         other = theirs[k]
-        length = f"auto ({row['mean_length']:.1f}; cosines {other['mean_length']:.1f})" if k == "auto" else told_length(row)
+        length = (
+            f"auto ({row['mean_length']:.1f}; cosines {other['mean_length']:.1f})" if k == "auto" else told_length(row)
+        )
         line = [length, told_psnr(row), told_psnr(other)]
         for name in used:
             line += [f"{row[f'perceptual_{name}']:.3f}", f"{other[f'perceptual_{name}']:.3f}"]
@@ -193,7 +196,7 @@ def calibration(reports: Reports) -> str:
         [["mean error of the predicted PSNR (dB)", *(f"{row['error']:.2f}" for row in errors)]],
     )
     budgets = markdown_table(
-        ["mean tokens asked for", "gain over as many for each photo, in PSNR of the mean error (dB)", "share of what known errors gain"],
+        ["mean tokens asked for", GAIN, "share of what known errors gain"],
         [
             [row["num_tokens"].split()[1], f"{row['gain_over_fixed']:.2f}", f"{row['share_of_known']:.0%}"]
             for row in rows
