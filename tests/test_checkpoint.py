@@ -95,7 +95,7 @@ def test_an_output_below_a_file_asks_for_another_path(tmp_path, below):
 
 
 def test_a_shipped_name_of_another_type_is_answered_with_one_that_works():
-    with pytest.raises(UserError, match=r"of type Cosines, not Dove, .*dove-tiny"):
+    with pytest.raises(UserError, match=r"of type Cosines, not Dove; pass .*dove-tiny"):
         Dove.from_pretrained("cosines")
 
 

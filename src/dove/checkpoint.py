@@ -93,26 +93,33 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
     Raises:
         UserError: If it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
     """
+    values = _read_json(file)
+    if isinstance(values, dict):
+        _require_type(file, values.pop(TYPE_KEY, model_type(kind)), model_type(kind))
+        if old := sorted(OLD_SETTINGS & set(values)):
+            raise UserError(
+                f"{file} is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
+                "anew, or install the version that wrote it: pip install git+REPOSITORY@5c2cfab"
+            )
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            wanted = model_type(kind)
-            found = values.pop(TYPE_KEY, wanted)
-            if found != wanted:
-                shipped = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) == wanted]
-                remedy = f"pass {', '.join(shipped) or 'a checkpoint'} or another of that type"
-                raise UserError(
-                    f"it describes a model of type {found}, not {wanted}, which is needed here; {remedy}; `dove evaluate` "
-                    "takes tokenizers of every type"
-                )
-            if old := sorted(OLD_SETTINGS & set(values)):
-                raise UserError(
-                    f"it is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
-                    "anew, or install the version that wrote it: pip install git+REPOSITORY@5c2cfab"
-                )
         return config_from_dict(values, kind)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
+    except UserError as error:
         raise UserError(f"{file} is not a usable config: {error}") from error
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a usable config: {error}") from error
+
+
+def _require_type(file: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        shipped = [name for name, place in shipped_checkpoints().items() if read_model_type(place) == wanted]
+        remedy = f"pass {', '.join(shipped) or 'a checkpoint'} or another of that type"
+        others = "" if wanted == "VLM" else "; `dove reconstruct` and `dove evaluate` take tokenizers of every type"
+        raise UserError(f"{file} describes a model of type {found}, not {wanted}; {remedy}{others}")
 
 
 def model_type(kind: type) -> str:
@@ -123,12 +130,9 @@ def model_type(kind: type) -> str:
 def read_model_type(folder: Path) -> str:
     """Read the model type of a checkpoint folder; "Dove" where the config has none."""
     file = folder / CONFIG_FILE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder") from error
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not a usable config: {error}") from error
+    if not file.exists():
+        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
+    values = _read_json(file)
     return str(values.get(TYPE_KEY)) if isinstance(values, dict) and TYPE_KEY in values else model_type(DoveConfig)
 
 

@@ -65,7 +65,7 @@ def test_saved_and_loaded_by_its_own_name(tiny_qdove: QDove, images: torch.Tenso
     tokens = loaded.encode(images, 5, query="a dog")
     assert torch.equal(tokens.values, expected.values)
     assert torch.equal(loaded.decode(tokens), model.decode(expected))
-    with pytest.raises(UserError, match="it describes a model of type Dove, not QDove"):
+    with pytest.raises(UserError, match="describes a model of type Dove, not QDove"):
         QDove.from_pretrained("dove-tiny")
 
 
