@@ -231,7 +231,8 @@ def test_decode_names_what_does_not_fit(tiny_dove, shape, lengths, message):
 
 def test_arguments_of_other_types_are_named():
     code = (  # in a process of its own, without the type checks of these tests
-        "import torch; from dove import Dove, ImageProcessor, Tokens, UserError\n"
+        "import numpy, torch; from dove import Dove, ImageProcessor, Tokens, UserError\n"
+        "assert ImageProcessor(numpy.int64(8)).image_size == 8\n"
         "model = Dove.from_pretrained('dove-tiny'); values = torch.zeros(1, 64, 256)\n"
         "calls = [(model.encode, 'photo.jpg'), (model.encode, values.numpy()), (model.decode, values),\n"
         "         (model.decode, Tokens(values, torch.tensor([2.0]))), (ImageProcessor(8).to_pil, 'photo.jpg'),\n"

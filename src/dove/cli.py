@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NamedTuple, get_type_hints
 
 from dove import __version__
-from dove.errors import UserError
+from dove.errors import UserError, one_line
 
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"dove: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"dove: {one_line(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("dove: interrupted", file=sys.stderr)
@@ -135,7 +135,7 @@ def help_text(group: Sequence[str] = ()) -> str:
 
 def _show_warning(message: Warning | str, *_place: object, **_options: object) -> None:
     """Print a warning as one line, without the place in the code where it was raised."""
-    print(f"dove: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"dove: {one_line(message)}", file=sys.stderr)
 
 
 def _unknown(name: str) -> str:

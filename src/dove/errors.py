@@ -13,8 +13,8 @@ class UserError(ValueError):
     """Bad input: one line that says what is wrong, where, and what to do. The command line prints it and exits with 2."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of any error without line breaks, or the name of its class where it has no text."""
+def one_line(error: BaseException | str) -> str:
+    """Return the text of any error or warning without line breaks, or the name of its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

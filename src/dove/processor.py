@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ class ImageProcessor:
     """
 
     def __init__(self, image_size: int):
-        if not isinstance(image_size, int) or image_size < 1:
+        if not isinstance(image_size, Integral) or image_size < 1:
             raise UserError(f"image_size={image_size!r} must be a whole number of pixels, at least 1")
-        self.image_size = image_size
+        self.image_size: int = int(image_size)
 
     def __call__(self, images: Any) -> Float[Tensor, "B 3 S S"]:
         """Convert pictures to a batch, float32 in [-1, 1].

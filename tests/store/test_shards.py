@@ -69,6 +69,7 @@ def test_a_shard_comes_back_as_it_was(
     assert all(torch.equal(old, new.float()) for old, new in zip(values, found.values, strict=True))
     summary = store.summary(0)
     assert (summary.images, summary.tokens, summary.unreadable) == (len(lengths), sum(lengths), shard.unreadable)
+    assert store.rows(0) == len(lengths)
 
 
 @settings(max_examples=50, deadline=None)

@@ -32,8 +32,13 @@ def count_operations(run: Callable[[], object]) -> int:
 
 
 def on_meta(module: Module) -> Module:
-    """Copy a module to the meta device, where it takes no memory."""
-    return copy.deepcopy(module).to("meta")
+    """Copy a module to the meta device, where it takes no memory; the weights are never copied."""
+    shells: dict[int, object] = {}
+    for parameter in module.parameters():
+        shells[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in module.buffers():
+        shells[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, shells)
 
 
 def encode_operations(tokenizer: Tokenizer, positions: int) -> int:

@@ -47,7 +47,7 @@ class TokenDataset(Dataset[TokenRecord]):
         if checkpoint is not None:
             self.store.check_checkpoint(checkpoint_sha256(resolve_checkpoint(checkpoint)), str(checkpoint))
         self.store.require_complete()
-        rows = [self.store.summary(index).images for index in range(self.store.manifest.num_shards)]
+        rows = [self.store.rows(index) for index in range(self.store.manifest.num_shards)]
         self._starts = [0, *accumulate(rows)]
 
     def __len__(self) -> int:

@@ -203,6 +203,17 @@ class TokenStore:
         table = self._read_table(index, ["length"])
         return ShardSummary(len(table), int(sum(table["length"].to_pylist())), _unreadable(table))
 
+    def rows(self, index: int) -> int:
+        """Count the images in a shard, from its footer alone.
+
+        Raises:
+            UserError: If it is missing or damaged.
+        """
+        try:
+            return int(pq.read_metadata(self.path(index)).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(index, error) from error
+
     def check_checkpoint(self, sha256: str, name: str) -> None:
         """Make sure that a checkpoint made these tokens; those of another one mean something else.
 
