@@ -10,6 +10,7 @@ from dove.config import VQGANConfig
 from dove.errors import UserError
 from dove.models.transformer import Transformer
 from dove.models.vqgan import VQGAN
+from dove.registry import load_tokenizer
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
@@ -227,6 +228,15 @@ def test_encode_names_what_does_not_fit(tiny_dove, images, spoil, message):
 def test_decode_names_what_does_not_fit(tiny_dove, shape, lengths, message):
     with pytest.raises(UserError, match=message):
         tiny_dove.decode(Tokens(torch.zeros(shape), torch.tensor(lengths)))
+
+
+@pytest.mark.parametrize("name", ["dove-tiny", "cosines", "titok-32-bench"])
+def test_kept_tokens_that_are_not_finite_are_refused(name):
+    model = load_tokenizer(name)
+    tokens = model.encode(torch.zeros(2, 3, model.image_size, model.image_size), model.max_tokens)
+    tokens.values[1, 3, 2] = float("nan")
+    with pytest.raises(UserError, match="tokens hold NaN or infinity"):
+        model.decode(tokens)
 
 
 def test_arguments_of_other_types_are_named():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dove.lengths import LengthPolicy
+from dove.models.eos import EosScores
 from dove.tokens import Tokens
 
 
@@ -42,15 +43,15 @@ class EncodesEach(Protocol):
 
 
 @runtime_checkable
-class PredictsQuality(Protocol):
-    """Tokenizer that may know what its tokens will reach."""
+class ScoresLengths(Protocol):
+    """Tokenizer whose shorter encodings are the beginnings of longer ones, with a score for each length."""
 
     @property
     def predicts_quality(self) -> bool:
-        """Tell whether it does."""
+        """Tell whether the scores hold the PSNR that each length is expected to reach."""
 
-    def predict_quality(self, images: Tensor) -> tuple[Tokens, Tensor]:
-        """Encode images to all K tokens, with the PSNR in dB, (B, K), expected of each number of them."""
+    def score_lengths(self, images: Tensor) -> tuple[Tensor, EosScores]:
+        """Encode images in [-1, 1] to all tokens, (B, K, D), and score each number of them as a sequence's end."""
 
 
 @runtime_checkable

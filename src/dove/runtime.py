@@ -10,7 +10,6 @@ from dove.checkpoint import write_files
 from dove.errors import UserError, writing
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
-from dove.tokenizer import Dove
 
 
 def select_device(name: str) -> torch.device:
@@ -29,14 +28,8 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def load_model(name: str | Path, device: str) -> Dove:
-    """Load a tokenizer ready to encode and decode; a device that is missing is reported before the weights are loaded."""
-    target = select_device(device)
-    return Dove.from_pretrained(name).to(target)
-
-
-def load_any(name: str | Path, device: str) -> Tokenizer:
-    """Load a tokenizer of any kind; see :func:`load_model`."""
+def load_model(name: str | Path, device: str) -> Tokenizer:
+    """Load a tokenizer of any kind; a device that is missing is reported before the weights are loaded."""
     target = select_device(device)
     model = load_tokenizer(name)
     assert isinstance(model, nn.Module)

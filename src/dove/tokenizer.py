@@ -50,6 +50,27 @@ def check_images(images: Tensor, side: int) -> None:
         raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
 
 
+def check_tokens(tokens: Tokens, max_tokens: int, token_dim: int) -> None:
+    """Refuse what is not B sequences of 1 to ``max_tokens`` finite tokens of width ``token_dim``, padded to (B, K, D).
+
+    Raises:
+        UserError: naming what does not fit.
+    """
+    if not isinstance(tokens, Tokens):
+        raise UserError(
+            f"tokens are of type {type(tokens).__name__}; pass Tokens(values, lengths), as encode gives them"
+        )
+    values, lengths = tokens.values, tokens.lengths.to(tokens.values.device)
+    if values.shape[1:] != (max_tokens, token_dim):
+        raise UserError(f"tokens are {tuple(values.shape)}; this model takes (B, {max_tokens}, {token_dim})")
+    if lengths.is_floating_point():
+        raise UserError(f"token lengths are {lengths.dtype}; pass whole numbers")
+    if not ((lengths >= 1) & (lengths <= max_tokens)).all():
+        raise UserError(f"token lengths {lengths.tolist()} are not all from 1 to {max_tokens}")
+    if not (values.isfinite().all(dim=2) | ~Tokens(values, lengths).mask).all():
+        raise UserError("tokens hold NaN or infinity; pass them as encode gave them")
+
+
 def cut_by_policy(
     policy: LengthPolicy,
     eos: EosScores,
@@ -175,7 +196,7 @@ class Dove(
             num_tokens: use at most this many tokens of each image; None for all it has.
 
         Raises:
-            UserError: for tokens of another shape, lengths or a number that is not from 1 to K.
+            UserError: for tokens of another shape or not finite, lengths or a number that is not from 1 to K.
         """
         tokens = self._fitting_tokens(tokens)
         tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
@@ -193,11 +214,10 @@ class Dove(
         return self.config.eos_head == "quality"
 
     @torch.no_grad()
-    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"]]:
-        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB that is predicted of each number of them."""
+    def score_lengths(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B K D"], EosScores]:
+        """Encode images in [-1, 1] to all K tokens, with the EOS scores of each number of them."""
         output = self.generate(images)
-        assert output.eos.quality is not None
-        return Tokens(output.values, output.values.new_full((len(images),), self.max_tokens).long()), output.eos.quality
+        return output.values, output.eos
 
     @property
     def grid_size(self) -> int:
@@ -244,19 +264,7 @@ class Dove(
         return images.to(self.device, torch.float32)
 
     def _fitting_tokens(self, tokens: Tokens) -> Tokens:
-        if not isinstance(tokens, Tokens):
-            raise UserError(
-                f"tokens are of type {type(tokens).__name__}; pass Tokens(values, lengths), as encode gives them"
-            )
-        expected = (self.config.max_tokens, self.config.token_dim)
-        if tokens.values.shape[1:] != expected:
-            raise UserError(
-                f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {expected[0]}, {expected[1]})"
-            )
-        if tokens.lengths.is_floating_point():
-            raise UserError(f"token lengths are {tokens.lengths.dtype}; pass whole numbers")
-        if not ((tokens.lengths >= 1) & (tokens.lengths <= self.config.max_tokens)).all():
-            raise UserError(f"token lengths {tokens.lengths.tolist()} are not all from 1 to {self.config.max_tokens}")
+        check_tokens(tokens, self.config.max_tokens, self.config.token_dim)
         return tokens.to(self.device, torch.float32)
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from dove.commands.decode import file_name
 from dove.data.images import open_images
 from dove.processor import ImageProcessor
 from dove.query.tokenizer import QDove
+from dove.registry import load_tokenizer
 from dove.store import TokenStore
 from dove.tokenizer import Dove
 
@@ -53,6 +55,23 @@ def test_bf16_tokens_point_the_same_way_and_are_not_mixed_with_others(
         assert not torch.equal(*values)
     assert encode(photos, rough, checkpoint, "--num-tokens", "5") == 2
     assert "precision was 'bf16', now 'fp32'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "request_", "width"), [("cosines", "auto", 256), ("titok-32-bench", "32", 12)])
+def test_tokens_of_every_kind_of_model_come_back_as_its_pictures(
+    name: str, request_: str, width: int, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = tmp_path / "tokens", tmp_path / "out"
+    assert main(["encode", str(photos), "--output", str(store), "--model", name, "--num-tokens", request_]) == 0
+    assert TokenStore.open(store).manifest.token_dim == width
+    assert main(["decode", str(store), "--output", str(out)]) == 0
+    model, record = load_tokenizer(name), open_images(str(photos))[0]
+    processor = ImageProcessor(model.image_size)
+    expected = processor.to_pil(model.decode(model.encode(processor(record.image), request_)))[0]
+    found = Image.open(out / file_name(record.key, set()))
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1  # fp16 in the store
+    main(["encode", str(photos), "--output", str(tmp_path / "b"), "--model", name, "--precision", "bf16"])
+    assert "--precision bf16 is for DOVE and Q-DOVE" in capsys.readouterr().err
 
 
 def test_shards_open_without_this_package(photos: Path, checkpoint: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dove.checkpoint import load_weights
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
-from dove.tokenizer import check_images
+from dove.tokenizer import check_images, check_tokens
 from dove.tokens import Tokens
 from dove.weight_files import read_published
 
@@ -31,8 +31,7 @@ def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 
 
 def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor) -> Tokens:
     """Check tokens and put them on the device and in the dtype of ``like``."""
-    if tokens.values.shape[1:] != (max_tokens, token_dim):
-        raise UserError(f"tokens are {tuple(tokens.values.shape)}; this model takes (B, {max_tokens}, {token_dim})")
+    check_tokens(tokens, max_tokens, token_dim)
     return tokens.to(like.device, like.dtype)
 
 
@@ -77,9 +76,9 @@ class FixedLength(nn.Module):
         """Rebuild images, in [-1, 1], from tokens."""
         if num_tokens not in (None, self.max_tokens):
             raise self._refusal(f"num_tokens={num_tokens}")
+        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, self._tensor)
         if not (tokens.lengths == self.max_tokens).all():
             raise self._refusal(f"token lengths {tokens.lengths.tolist()}")
-        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, self._tensor)
         return self.reconstruct_from(tokens.values).clamp(-1, 1)
 
     @property

@@ -12,7 +12,7 @@ from dove.baselines.adapter import fitting_images, fitting_tokens
 from dove.checkpoint import save_checkpoint
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
-from dove.models.eos import scores_from_quality
+from dove.models.eos import EosScores, scores_from_quality
 from dove.models.prior import CosinePrior
 from dove.tokenizer import cut_by_policy
 from dove.tokens import Tokens
@@ -80,11 +80,10 @@ class Cosines(nn.Module):
         """Encode the same images by several length policies; see :meth:`encode`."""
         policies = parse_length_policies(requests, self.max_tokens).policies
         images = fitting_images(images, self.image_size, self.transform.mean)
-        code = self.transform.encode(images)
-        eos = scores_from_quality(code.quality, self.config.quality_target)
+        values, eos = self.score_lengths(images)
         return [
             cut_by_policy(
-                policy, eos[: policy.positions(self.max_tokens)], code.fixed, images, self.max_tokens, self.decode
+                policy, eos[: policy.positions(self.max_tokens)], values, images, self.max_tokens, self.decode
             )
             for policy in policies
         ]
@@ -92,10 +91,10 @@ class Cosines(nn.Module):
     predicts_quality = True
 
     @torch.no_grad()
-    def predict_quality(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Tokens, Float[Tensor, "B K"]]:
-        """Encode images in [-1, 1] to all K tokens, with the PSNR in dB of each number of them, which is exact."""
-        code = self.transform.encode(fitting_images(images, self.image_size, self.transform.mean))
-        return Tokens(code.fixed, torch.full((len(images),), self.max_tokens, device=images.device)), code.quality
+    def score_lengths(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B K D"], EosScores]:
+        """Encode images in [-1, 1] to all K tokens, with the scores of each number of them; their PSNR is exact."""
+        code = self.transform.encode(images.to(self.transform.mean))
+        return code.fixed, scores_from_quality(code.quality, self.config.quality_target)
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:

@@ -44,13 +44,13 @@ def run(options: DemoOptions) -> None:
 
     from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, serve
-    from dove.runtime import load_any
+    from dove.runtime import load_model
 
     compared = parse_compared(options.compare)
     # The first is what the page begins with; a label of the user's own replaces a shipped name.
     tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in SLIDING]
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
-    models = {label: load_any(source, options.device) for label, source in names.items()}
+    models = {label: load_model(source, options.device) for label, source in names.items()}
     with TemporaryDirectory(prefix="dove-demo-") as folder:
         demo = Demo(models=models, checkpoints=names, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)

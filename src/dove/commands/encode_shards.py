@@ -12,8 +12,8 @@ from dove.errors import UserError
 if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
     from dove.lengths import LengthPolicy
+    from dove.protocol import Tokenizer
     from dove.store import Shard
-    from dove.tokenizer import Dove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +67,30 @@ class ShardEncoder:
         self.dataset: ImageDataset = open_images(
             options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
         )
-        self.model: Dove = load_model(options.model, options.device)
+        self.model: Tokenizer = load_model(options.model, options.device)
         require_queries(self.model, options.query)
         self.query = None if is_null(options.query) else options.query
         asked = self.model if isinstance(self.model, QDove) and self.query else None
         self.encode = partial(asked.encode, query=self.query) if asked else self.model.encode
         if options.precision != "fp32":
             from dove.models.optimize import optimize
+            from dove.tokenizer import Dove
 
+            if not isinstance(self.model, Dove):
+                raise UserError(
+                    f"--precision {options.precision} is for DOVE and Q-DOVE; leave it out for other models"
+                )
             optimize(self.model, options.precision)
-        self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.config.max_tokens)
+        self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.max_tokens)
         self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
+
+    @property
+    def token_dim(self) -> int:
+        """Width D of the model's tokens."""
+        import torch
+
+        side = self.model.image_size
+        return self.model.encode(torch.zeros(1, 3, side, side), self.model.max_tokens).values.shape[2]
 
     def shard(self, positions: range, progress: Any = None) -> "Shard":
         """Encode a part of the source; ``progress`` is a tqdm bar that counts images."""
@@ -85,11 +98,12 @@ class ShardEncoder:
 
         from dove.data.loader import ImageLoader
         from dove.processor import ImageProcessor
+        from dove.protocol import device_of
         from dove.store import Shard
 
         part = self.dataset.select(positions)
         loader = ImageLoader(part, ImageProcessor(self.model.image_size), batch_size=self.batch_size)
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         keys: list[str] = []
         values: list[torch.Tensor] = []
         for batch in loader:

@@ -64,13 +64,13 @@ def run(options: ReconstructOptions) -> None:
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
     from dove.query.tokenizer import require_queries
-    from dove.runtime import load_any, save_outputs
+    from dove.runtime import load_model, save_outputs
 
     check_options(options)
     dataset = open_images(
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
-    model = load_any(options.model, options.device)
+    model = load_model(options.model, options.device)
     require_queries(model, options.query)
     requests: Sequence[int | str] = options.num_tokens or [
         *(n for n in DEFAULT_LENGTHS if n in model.token_counts),

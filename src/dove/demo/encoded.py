@@ -12,19 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dove.baselines.cosines import Cosines
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed
 from dove.metrics import decibels, psnr
-from dove.models.eos import EosScores, scores_from_quality
-from dove.models.token_generator import GeneratorOutput
-from dove.photos.reconstruction import concatenate
+from dove.models.eos import EosScores
+from dove.photos.reconstruction import concatenate, score_lengths
 from dove.photos.tiled import CPU_PIXELS, scale_down, tile_photo
 from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor, pil_to_tensor
-from dove.protocol import Tokenizer, device_of
+from dove.protocol import ScoresLengths, Tokenizer, device_of
 from dove.query.tokenizer import QDove
-from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 LONGEST_SIDE = 512
@@ -81,19 +78,10 @@ def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, qu
     tiles = torch.from_numpy(tiling.split(np.asarray(picture).transpose(2, 0, 1)))
     images = (tiles / 127.5 - 1).to(device_of(model))
     values, eos = None, None
-    if isinstance(model, Dove):
-        parts = [_generate(model, batch, query) for batch in images.split(_batch(model))]
-        values, eos = torch.cat([part.values for part in parts]), concatenate([part.eos for part in parts])
-    elif isinstance(model, Cosines):
-        code = model.transform.encode(images)
-        values, eos = code.fixed, scores_from_quality(code.quality, model.config.quality_target)
+    if isinstance(model, ScoresLengths):
+        scored = [score_lengths(model, batch, query) for batch in images.split(_batch(model))]
+        values, eos = torch.cat([part for part, _ in scored]), concatenate([part for _, part in scored])
     return Encoded(model=model, photo=picture, tiling=tiling, images=images, values=values, eos=eos)
-
-
-def _generate(model: Dove, images: Float[Tensor, "B 3 S S"], query: str | None) -> GeneratorOutput:
-    if isinstance(model, QDove) and query:
-        return model.generate_for(images, model.query_tokens([query] * len(images)))
-    return model.generate(images)
 
 
 def cut(encoded: Encoded, request: Request) -> Tokens:

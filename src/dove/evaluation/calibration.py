@@ -21,7 +21,7 @@ from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
 from dove.metrics import LEAST_ERROR
 from dove.models.eos import EosScores
-from dove.protocol import PredictsQuality
+from dove.protocol import ScoresLengths
 from dove.tokens import Tokens
 
 Curves = NDArray[np.float64]
@@ -59,7 +59,7 @@ def calibrate(
 ) -> Calibration:
     """Encode every image once; decode it at fixed lengths and at those that each policy chooses."""
     model = subject.tokenizer
-    if not isinstance(model, PredictsQuality) or not model.predicts_quality:
+    if not isinstance(model, ScoresLengths) or not model.predicts_quality:
         raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
     grid = sorted({1, *lengths, model.max_tokens})
     if grid[0] < 1 or grid[-1] > model.max_tokens:
@@ -103,13 +103,14 @@ class Encoded:
     """All tokens of M images, (M, K, D), and the PSNR that is predicted of each number of them, (M, K), on the CPU."""
 
     @torch.no_grad()
-    def __init__(self, subject: Subject, model: PredictsQuality, images: Images, batch_size: int) -> None:
+    def __init__(self, subject: Subject, model: ScoresLengths, images: Images, batch_size: int) -> None:
         self.subject, self.batch_size = subject, batch_size
         predicted, values, originals = [], [], []
         for batch in images.batches(subject.tokenizer.image_size, batch_size, subject.name):
-            tokens, quality = model.predict_quality(batch.pixels.to(subject.device))
-            predicted.append(quality.cpu())
-            values.append(tokens.values.cpu())
+            tokens, eos = model.score_lengths(batch.pixels.to(subject.device))
+            assert eos.quality is not None
+            predicted.append(eos.quality.cpu())
+            values.append(tokens.cpu())
             originals.append(batch.pixels)
         self.predicted, self.values, self.originals = map(torch.cat, (predicted, values, originals))
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from dove.errors import UserError
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
-from dove.models.eos import EosScores, scores_from_quality
-from dove.protocol import PredictsQuality, Tokenizer, device_of, encode_each
+from dove.models.eos import EosScores
+from dove.protocol import ScoresLengths, Tokenizer, device_of, encode_each
 from dove.query.tokenizer import QDove
-from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 
@@ -69,7 +68,7 @@ def choose_together(
     collective = [policy for policy in policies if policy.collective]
     scores: list[EosScores] = []
     for images in batches if collective else ():
-        scores.append(eos_scores(model, images, query))
+        scores.append(score_lengths(model, images, query)[1])
         if len(scores) == 1:
             for policy in collective:
                 policy.lengths(scores[0])
@@ -99,20 +98,19 @@ def encode_given(
     ]
 
 
-@torch.no_grad()
-def eos_scores(model: Tokenizer, images: Float[Tensor, "B 3 S S"], query: str | None = None) -> EosScores:
-    """Compute the scores of all K positions: those of the EOS head, or of a transform that knows its quality.
+def score_lengths(
+    model: Tokenizer, images: Float[Tensor, "B 3 S S"], query: str | None = None
+) -> tuple[Float[Tensor, "B K D"], EosScores]:
+    """Encode images to all tokens, and score each number of them; see :class:`dove.protocol.ScoresLengths`.
 
     Raises:
-        UserError: If the model has neither.
+        UserError: If the model scores no lengths.
     """
     images = images.to(device_of(model))
-    if isinstance(model, QDove) and query is not None:
-        return model.generate_for(images, model.query_tokens([query] * len(images))).eos
-    if isinstance(model, Dove):
-        return model.generate(images).eos
-    if isinstance(model, PredictsQuality):
-        return scores_from_quality(model.predict_quality(images)[1], target=0.0)
+    if isinstance(model, QDove):
+        return model.score_lengths(images, query)
+    if isinstance(model, ScoresLengths):
+        return model.score_lengths(images)
     raise UserError("this model predicts no PSNR, which a budget needs; pass numbers of tokens")
 
 

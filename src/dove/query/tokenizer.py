@@ -12,6 +12,7 @@ from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
+from dove.models.eos import EosScores
 from dove.models.token_generator import GeneratorOutput
 from dove.protocol import Tokenizer
 from dove.query.config import QDoveConfig, QueryConfig
@@ -101,6 +102,16 @@ class QDove(Dove):
         if self.config.query.null == "nothing":
             return super().generate(images, num_tokens)
         return self.generate_for(images, self.query_tokens([None] * len(images)), num_tokens)
+
+    @torch.no_grad()
+    def score_lengths(
+        self, images: Float[Tensor, "B 3 S S"], query: str | None = None
+    ) -> tuple[Float[Tensor, "B K D"], EosScores]:
+        """Encode images in [-1, 1] to all K tokens for one query, with the EOS scores of each number of them."""
+        if is_null(query):
+            return super().score_lengths(images)
+        output = self.generate_for(images, self.query_tokens([query] * len(images)))
+        return output.values, output.eos
 
     def query_tokens(self, queries: Sequence[str | None]) -> QueryTokens:
         """Convert queries to word ids on the model's device."""
