@@ -34,9 +34,8 @@ class DecodeOptions:
 
 def run(options: DecodeOptions) -> None:
     """Decode every record."""
-    from tqdm import tqdm
-
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.data.progress_bar import ProgressBar
     from dove.photos.picture import encode_picture
     from dove.processor import ImageProcessor
     from dove.runtime import load_model, save_outputs
@@ -50,7 +49,7 @@ def run(options: DecodeOptions) -> None:
     processor = ImageProcessor(model.image_size)
     taken: set[str] = set()
     shortened: list[str] = []
-    with tqdm(total=store.manifest.records, unit="image", disable=None) as progress:
+    with ProgressBar(total=store.manifest.records) as progress:
         for shard in store.shards():
             for start in range(0, len(shard.keys), options.batch_size):
                 keys = shard.keys[start : start + options.batch_size]

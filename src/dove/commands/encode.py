@@ -11,15 +11,14 @@ if TYPE_CHECKING:
 
 def run(options: EncodeOptions) -> None:
     """Encode what is not encoded yet."""
-    from tqdm import tqdm
-
     from dove.data.dataset import Unreadable, summarise_unreadable
+    from dove.data.progress_bar import ProgressBar
 
     store, encoder = prepare(options)
     missing = store.missing()
     total = store.manifest.records
     done = total - sum(len(store.positions(index)) for index in missing)
-    with tqdm(total=total, initial=done, unit="image", disable=None) as progress:
+    with ProgressBar(total=total, initial=done) as progress:
         if options.engine == "ray":
             from dove.commands.encode_ray import encode_on_cluster
 

@@ -114,9 +114,8 @@ def reconstruct_all(
     model: "Tokenizer", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
 ) -> Outcome:
     """Rebuild every image of a source at every length."""
-    from tqdm import tqdm
-
     from dove.data.dataset import Unreadable
+    from dove.data.progress_bar import ProgressBar
     from dove.photos.reconstruction import choose_together, reconstruct
     from dove.processor import ImageProcessor
 
@@ -124,11 +123,11 @@ def reconstruct_all(
     outcome = Outcome()
     readable = (
         processor.preprocess(record.image)[None]
-        for record in tqdm(dataset, total=len(dataset), desc="budget", unit="image", disable=None, leave=False)
+        for record in ProgressBar(dataset, total=len(dataset), desc="budget")
         if not isinstance(record, Unreadable)
     )
     chosen = choose_together(model, readable, policies, query)
-    for record in tqdm(dataset, total=len(dataset), unit="image", disable=None, leave=False):
+    for record in ProgressBar(dataset, total=len(dataset)):
         if isinstance(record, Unreadable):
             outcome.unreadable.append(record)
             continue

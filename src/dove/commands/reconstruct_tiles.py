@@ -38,9 +38,8 @@ def reconstruct_tiles(
     max_side: int | None = None,
 ) -> Outcome:
     """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr."""
-    from tqdm import tqdm
-
     from dove.data.dataset import Unreadable
+    from dove.data.progress_bar import ProgressBar
     from dove.photos.tiled import passes, reconstruct_tiled, scale_down, tile_photo
 
     outcome = Outcome()
@@ -53,7 +52,7 @@ def reconstruct_tiles(
         if len(tiling) >= MANY_TILES:
             print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
         total = passes(policies) * len(tiling)
-        with tqdm(total=total, desc=record.key, unit="tile", disable=None, leave=False) as bar:
+        with ProgressBar(total=total, desc=record.key, unit="tile") as bar:
             rebuilt = reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
         totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
         result = describe(record, policies, totals, rebuilt.psnr, query)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from dove.data.image_files import locate_images
 from dove.data.json_files import read_json
+from dove.data.progress_bar import ProgressBar
 from dove.data.queries import NULL_BOX, Annotation, join_repeated, read_annotations
 from dove.data.query_batch import Box
 from dove.data.reading import read_image
@@ -215,7 +215,7 @@ def _groups(
     by_image: dict[str, list[Annotation]], files: dict[str, Path], relative: bool, conversion: Conversion
 ) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
-    for image_id, annotations in tqdm(by_image.items(), desc="queries", unit="image", disable=None, leave=False):
+    for image_id, annotations in ProgressBar(by_image.items(), desc="queries"):
         try:
             size = read_image(files[image_id]).size
         except UserError:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tqdm import tqdm
 
 from dove.data.annotations import Conversion
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError, writing
 
 LONGEST_SIDE = 96
@@ -30,7 +30,7 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one in which the stamps' .png and .txt files lie")
     conversion, rows = Conversion(), []
-    for path in tqdm(sorted(folder.rglob("*.png")), desc="stamps", unit="image", disable=None, leave=False):
+    for path in ProgressBar(sorted(folder.rglob("*.png")), desc="stamps"):
         place = path.relative_to(folder)
         if not (caption := _caption(path.with_suffix(".txt"))):
             conversion.skip("pictures without a caption", str(place))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr
-from tqdm import tqdm
 
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import mean_squared_error
@@ -69,12 +69,12 @@ def calibrate(
     count = len(encoded.predicted)
     if count < 2:
         raise UserError("a calibration needs at least 2 images")
-    measured = tqdm(grid, desc=f"{subject.name}: lengths", unit="length", disable=None, leave=False)
+    measured = ProgressBar(grid, desc=f"{subject.name}: lengths", unit="length")
     errors = np.stack([encoded.errors(torch.full((count,), k)) for k in measured], axis=1)
-    told = tqdm(requests, desc=f"{subject.name}: requests", unit="request", disable=None, leave=False)
+    told = ProgressBar(requests, desc=f"{subject.name}: requests", unit="request")
     outcomes = [encoded.follow(request) for request in told]
     scores = scores_of(encoded.predicted)
-    for mean in tqdm(budgets, desc=f"{subject.name}: budgets", unit="budget", disable=None, leave=False):
+    for mean in ProgressBar(budgets, desc=f"{subject.name}: budgets", unit="budget"):
         started = time.perf_counter()
         spent = Budget(mean).lengths(scores)
         seconds = time.perf_counter() - started

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
 from dove.data.dataset import ImageDataset, Unreadable, summarise_unreadable
 from dove.data.images import open_images
 from dove.data.loader import ImageBatch, ImageLoader
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.networks import loss_networks
 from dove.processor import ImageProcessor
@@ -109,7 +109,7 @@ class Images:
         """
         loader = ImageLoader(self.dataset, ImageProcessor(image_size), batch_size=batch_size)
         readable = 0
-        with tqdm(total=len(self), desc=description, unit="image", disable=None, leave=False) as progress:
+        with ProgressBar(total=len(self), desc=description) as progress:
             for batch in loader:
                 readable += len(batch)
                 yield batch
@@ -135,7 +135,7 @@ class Images:
 def hash_images(dataset: ImageDataset) -> str:
     """Compute the SHA-256 of the encoded images in their order. Unreadable ones count as empty."""
     digest = hashlib.sha256()
-    for index in tqdm(range(len(dataset)), desc="hash of the images", unit="image", disable=None, leave=False):
+    for index in ProgressBar(range(len(dataset)), desc="hash of the images"):
         try:
             source = dataset.raw(index).source
             data = source if isinstance(source, bytes) else Path(str(source)).read_bytes() if source else b""

@@ -4,17 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dove.data.dataset import Unreadable
 from dove.data.loader import ImageLoader
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.report import cache_folder, load_arrays, save_arrays
@@ -104,7 +103,7 @@ class FeatureCache:
         """Load or extract the features of all readable images, by source."""
         parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
         description = f"{self.subject.name}: features of {role}"
-        with tqdm(total=len(self.images), desc=description, unit="image", disable=None, leave=False) as progress:
+        with ProgressBar(total=len(self.images), desc=description) as progress:
             for start in range(0, len(self.images), SHARD):
                 stop = min(start + SHARD, len(self.images))
                 found = {source: self._load(source, start) for source in sources}
@@ -113,7 +112,6 @@ class FeatureCache:
                     found |= self._extract(missing, start, stop, progress)
                 else:
                     progress.total = (progress.total or 0) - (stop - start)  # what was at hand would blur the time left
-                    progress.refresh()
                 for source, part in found.items():
                     assert part is not None
                     parts[source].append(part)
@@ -124,7 +122,7 @@ class FeatureCache:
         return joined
 
     def _extract(
-        self, sources: Sequence[FeatureSource], start: int, stop: int, progress: "tqdm[Any]"
+        self, sources: Sequence[FeatureSource], start: int, stop: int, progress: ProgressBar
     ) -> dict[FeatureSource, PooledFeatures | None]:
         processor = ImageProcessor(self.subject.tokenizer.image_size)
         loader = ImageLoader(self.images.dataset.select(range(start, stop)), processor, batch_size=self.batch_size)

@@ -14,8 +14,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Subject
 from dove.evaluation.datasets import LabelledImages, require_learnable
@@ -201,7 +201,7 @@ def evaluate_probe(
     train_features = FeatureCache(subject, train.images, batch_size).collect(sources, "train")
     test_features = FeatureCache(subject, test.images, batch_size).collect(sources, "test")
     rows = []
-    for source in tqdm(sources, desc=f"{subject.name}: {kind} probes", unit="probe", disable=None, leave=False):
+    for source in ProgressBar(sources, desc=f"{subject.name}: {kind} probes", unit="probe"):
         problem = make_problem(train, test, train_features[source], test_features[source])
         length = source.num_tokens
         row = {

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from dove.data.progress_bar import ProgressBar
 from dove.data.query_batch import QueryBatch, QueryExample
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import decibels, psnr
@@ -51,7 +51,7 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
     """Score the first ``count`` scenes of held-out data."""
     lengths = tuple(k for k in LENGTHS if k <= model.max_tokens)
     parts = []
-    for first in tqdm(range(0, count, batch_size), desc="queries", unit="batch", disable=None, leave=False):
+    for first in ProgressBar(range(0, count, batch_size), desc="queries", unit="batch"):
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
     inside, outside, auto = (

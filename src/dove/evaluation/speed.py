@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from dove.baselines.vqgan import VQGANTokenizer
 from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subject
 from dove.evaluation.language_operations import language_model_operations
@@ -179,7 +179,7 @@ def time_entries(
         timings.append(Timing(images=len(batch), mean_length=float(tokens.lengths.double().mean())))
         works += [(timings[-1].encode, device, encode), (timings[-1].decode, device, partial(tokenizer.decode, tokens))]
         tokenizer.decode(tokens)
-    for _ in tqdm(range(repetitions), desc="speed", unit="repetition", disable=None, leave=False):
+    for _ in ProgressBar(range(repetitions), desc="speed", unit="repetition"):
         for seconds, device, work in works:
             seconds.append(stopwatch(work, device))
     return timings
@@ -208,9 +208,7 @@ def evaluate_speed(
     answer; ``lm_multiply_adds`` are half as many.
     """
     rows = []
-    for entry, timing in tqdm(
-        list(zip(entries, timings, strict=True)), desc="operations", unit="row", disable=None, leave=False
-    ):
+    for entry, timing in ProgressBar(list(zip(entries, timings, strict=True)), desc="operations", unit="row"):
         mean_length = timing.mean_length if timing else float(entry.positions)
         encode = encode_operations(entry.subject.tokenizer, entry.positions)
         read = encode + language_model_operations(language_model, round(mean_length) + text_tokens)

@@ -12,11 +12,11 @@ from accelerate.utils import set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from dove.data.augment import TrainingImages
 from dove.data.dataset import ImageDataset
 from dove.data.loader import loader_watched
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.training.batches import Batches
 from dove.training.config import OptimConfig, TrainConfig
@@ -93,7 +93,7 @@ class Trainer:
         log = TrainingLog(self.output, start=start, tracker=tracker) if main else None
         steps, silent = self.config.run.steps, not self.accelerator.is_local_main_process
         with (
-            tqdm(total=steps, initial=start, unit="step", disable=silent, smoothing=0.1) as bar,
+            ProgressBar(desc="training", total=steps, initial=start, unit="step", disable=silent, leave=True) as bar,
             BackgroundWriter() as writer,
             loader_watched(),
             memory_watched(self.config.run),
@@ -127,7 +127,9 @@ class Trainer:
                 if self.guard.skipped:
                     values["skipped"] = self.guard.skipped
                 log.numbers(done, values)
-                bar.set_postfix({name: f"{values[name]:.3g}" for name in ("rec", "length") if name in values})
+                bar.set_postfix(
+                    {name: f"{values[name]:.3g}" for name in ("rec", "length") if name in values}, refresh=False
+                )
             if len(self.holdout) and (done % run.sample_every == 0 or done == run.steps):
                 self._preview(log, done)
             if saves:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from dove.data.dataset import ImageDataset
+from dove.data.progress_bar import ProgressBar
 from dove.protocol import Tokenizer, device_of
 from dove.vlm.config import ViewsConfig
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
@@ -30,7 +30,7 @@ def fill_cache(
     """Encode all views of all glimpses by all length policies."""
     cache: TokenCache = {}
     jobs = [(glimpse, view) for view in range(views.count) for glimpse in dict.fromkeys(glimpses)]
-    with tqdm(total=len(jobs), desc="tokens of the images", unit="image", disable=None, leave=False) as progress:
+    with ProgressBar(total=len(jobs), desc="tokens of the images") as progress:
         for start in range(0, len(jobs), BATCH_SIZE):
             part = jobs[start : start + BATCH_SIZE]
             pixels = torch.stack(

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dove.data.dataset import ImageDataset
+from dove.data.progress_bar import ProgressBar
 from dove.tokens import Tokens
 from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
 from dove.vlm.metrics import get_metric
@@ -38,7 +38,7 @@ def answer_questions(
     """Answers to all questions at each length policy; every image is encoded once for all of them."""
     blind = model.config.blind
     found: dict[str, list[Answered]] = {request: [] for request in (["none"] if blind else requests)}
-    with tqdm(total=len(questions), desc="answers", unit="question", disable=None, leave=False) as progress:
+    with ProgressBar(total=len(questions), desc="answers", unit="question") as progress:
         for start in range(0, len(questions), batch_size):
             part = questions.items[start : start + batch_size]
             asked = []

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from lmms_eval.api.model import lmms
-from tqdm import tqdm
 
+from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.vlm.model import VisionLanguageModel
 
@@ -43,7 +43,7 @@ class DoveVlm(lmms):
     def generate_until(self, requests: list[Any]) -> list[str]:
         """The answers, cut where a task says."""
         answers = []
-        for request in tqdm(requests, desc="answers", unit="question", disable=None):
+        for request in ProgressBar(requests, desc="answers", unit="question"):
             context, settings, to_pictures, number, task, split = request.args
             pictures = to_pictures(self.task_dict[task][split][number])
             words = settings.get("max_new_tokens", DEFAULT_ANSWER_WORDS)

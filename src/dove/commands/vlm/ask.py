@@ -36,13 +36,12 @@ def run(options: AskOptions) -> None:
     """Print the answer, or for several length policies one line each."""
     if not options.question.strip():
         raise UserError("the question is empty; ask something")
-    from tqdm import tqdm
-
+    from dove.data.progress_bar import ProgressBar
     from dove.vlm.model import VisionLanguageModel
 
     model = VisionLanguageModel.from_pretrained(options.model, tokenizer=options.tokenizer, device=options.device)
     pictures = [options.image, *options.more_images]
-    requests = tqdm(options.num_tokens or (None,), unit="answer", disable=None, leave=False)
+    requests = ProgressBar(options.num_tokens or (None,), unit="answer")
     answers = {request: model.ask(pictures, options.question, request) for request in requests}
     if options.json:
         found = [{"num_tokens": request, "answer": answer} for request, answer in answers.items()]

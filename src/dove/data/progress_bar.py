@@ -1,0 +1,49 @@
+"""Progress of long work: a bar in a terminal, a line every half minute anywhere else."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+INTERVAL = 30.0
+"""Seconds between two lines in a log. Work that takes less writes none."""
+LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left{postfix}"
+
+
+class LogStream:
+    """What tqdm writes to where standard error is no terminal: its texts as lines, without carriage returns and padding."""
+
+    def write(self, text: str) -> None:
+        """Write a line, if there is anything on it."""
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Do nothing: every line is flushed."""
+
+
+class ProgressBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Bar of tqdm, which goes away at its end, or lines in a log.
+
+    Args:
+        iterable: things to go through; None for a bar that ``update`` moves.
+        desc: what is being done.
+        total: number of things, where ``iterable`` does not tell.
+        unit: name of one of them.
+        settings: others of tqdm.
+    """
+
+    def __init__(
+        self,
+        iterable: Iterable[Any] | None = None,
+        desc: str = "done",
+        *,
+        total: int | None = None,
+        unit: str = "image",
+        **settings: Any,
+    ):
+        if not sys.stderr.isatty():
+            settings |= {"file": LogStream(), "bar_format": LINE, "delay": INTERVAL, "mininterval": INTERVAL}
+            settings["maxinterval"] = 2 * INTERVAL
+        super().__init__(iterable, desc, total=total, unit=unit, **{"leave": False} | settings)
