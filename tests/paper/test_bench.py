@@ -1,8 +1,10 @@
 """``dove paper train bench``: commands on equal terms, a real short run that is cut off and goes on, and what it says."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ from PIL import Image
 
 from dove.cli import main
 from dove.commands.train import parse as parse_training
-from dove.paper.bench import Progress, load_rows, seconds_left, trained_models
+from dove.paper.bench import IMAGES, Comparison, Progress, load_rows, seconds_left, trained_models
 from dove.paper.bench_run import told_time
 from dove.registry import load_tokenizer
 from dove.training.presets import PRESETS
@@ -34,9 +36,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_every_row_trains_its_preset_after_what_it_builds_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("comparison", ["bench", "ablation"])
+def test_every_row_trains_its_preset_after_what_it_builds_on(comparison: Comparison, tmp_path: Path) -> None:
     made: set[str] = set()
-    for row in load_rows():
+    for row in load_rows(comparison=comparison):
         assert row.needs is None or row.needs in made
         made.add(row.name)
         if row.preset:
@@ -45,6 +48,29 @@ def test_every_row_trains_its_preset_after_what_it_builds_on(tmp_path: Path) -> 
             assert (config.run.steps, config.run.seed) == (round(PRESETS[row.preset].run.steps / 2), 3)
         else:
             assert row.fit
+            assert row.like in PRESETS
+
+
+def test_the_ablation_changes_one_thing_at_a_time(tmp_path: Path) -> None:
+    rows = {row.name: row for row in load_rows(comparison="ablation") if row.preset}
+    configs = {name: parse_training(row.command(tmp_path, "x", tmp_path / "net")[1:]) for name, row in rows.items()}
+    recipe = configs["recipe"]
+    assert recipe.run.steps * recipe.run.batch_size == IMAGES["ablation"]
+    for name, config in configs.items():
+        assert (config.run.steps, config.run.seed, config.optim) == (recipe.run.steps, 0, recipe.optim)
+        if name in ("recipe", "paper"):
+            continue
+        old, new = (flatten(dataclasses.asdict(part)) for part in (recipe, config))
+        changed = {key for key in new if new[key] != old[key]} - {"output"}
+        assert changed == {flag[2:].replace("-", "_") for flag in rows[name].flags if flag.startswith("--")}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    found = {}
+    for key, value in values.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def test_rows_are_made_resumed_and_skipped(

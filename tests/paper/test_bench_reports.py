@@ -87,7 +87,7 @@ def test_curves_are_those_at_the_greatest_length(tmp_path: Path) -> None:
     (tmp_path / "dove").mkdir()
     lines = ['{"step": 500, "psnr/1": 9.0, "psnr/64": 15.5, "psnr/auto": 12.0}', '{"step": 520, "mse": 1.0}', '{"st']
     (tmp_path / "dove" / "metrics.jsonl").write_text("\n".join(lines))
-    curves = read_curves(tmp_path)
+    curves = read_curves(load_rows(), tmp_path)
     assert curves == {"DOVE": [(16000, 15.5)]}
     assert plot_curves(curves, 12.0).startswith(b"\x89PNG")
 

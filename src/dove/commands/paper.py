@@ -12,7 +12,7 @@ import tyro
 from dove.errors import UserError
 from dove.flags import parse_flags
 from dove.paper import REMARKS, Experiment, load_experiment, load_experiments, rehearsal
-from dove.paper.bench import trained_models
+from dove.paper.bench import load_rows, trained_models
 from dove.paper.bench_reports import EvaluateOptions, measure_bench
 from dove.paper.bench_run import TrainOptions, run_bench
 from dove.paper.checks import check_data, refuse_training_images
@@ -144,7 +144,7 @@ def evaluate_bench(options: EvaluateOptions) -> int:
     from dove.paper.bench_curves import write_curves
 
     status = measure_bench(options, main)
-    write_curves(options.bench, options.folder)
+    write_curves(load_rows(comparison=options.comparison), options.trainings, options.folder)
     return status
 
 

@@ -1,17 +1,23 @@
-"""The bench as data: every system of the paper at one small size, by one trainer on equal data. Imports no torch.
+"""Comparisons as data, each of rows trained by one trainer on equal data. Imports no torch.
 
-``bench.yaml`` lists the rows, ``dove/configs`` has the settings of their trainings.
+``bench.yaml`` has every system of the paper at one small size, ``ablation.yaml`` this project's recipe without one of its
+parts at a time; ``dove/configs`` has the settings of their trainings.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dove.errors import UserError
 from dove.paper import load_yaml
 from dove.training.presets import get_preset
 from dove.training.progress import last_numbers
+
+Comparison = Literal["bench", "ablation"]
+IMAGES: dict[Comparison, int] = {"bench": 200_000, "ablation": 100_000}
+"""Images that the presets of a comparison's rows see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +38,21 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row; ``bench.yaml`` says what its fields mean."""
+    """One row of a comparison; ``bench.yaml`` says what its fields mean."""
 
     name: str
     label: str | None = None
     preset: str | None = None
     fit: str | None = None
+    like: str | None = None
     needs: str | None = None
     flags: list[str] = field(default_factory=list)
+
+    @property
+    def adaptive(self) -> bool:
+        """Tell whether it chooses a length for each image."""
+        preset = get_preset(self.preset) if self.preset else None
+        return self.fit == "cosines" or hasattr(getattr(preset, "model", None), "eos_head")
 
     def steps(self, share: float) -> int:
         """Steps of its training for a share of its images; 0 where nothing is trained."""
@@ -48,7 +61,7 @@ class Row:
     def command(self, bench: Path, data: str, squeezenet: Path, *, share: float = 1.0, seed: int = 0) -> list[str]:
         """Arguments of ``dove`` that train it, or go on where that was stopped."""
         assert self.preset
-        flags = [flag.format(bench=bench) for flag in self.flags]
+        flags = [flag.format(bench=bench, squeezenet=squeezenet) for flag in self.flags]
         if "codes" not in self.preset:  # targets of this stage are codes, not pixels
             flags += ["--loss.perceptual-weights", str(squeezenet)]
         flags += ["--run.steps", str(self.steps(share)), "--run.seed", str(seed)]
@@ -77,9 +90,9 @@ class Row:
         )
 
 
-def load_rows(only: Sequence[str] = ()) -> list[Row]:
-    """Read the rows, in an order in which each finds what it builds on."""
-    rows = [Row(**row) for row in load_yaml("bench.yaml")]
+def load_rows(only: Sequence[str] = (), comparison: Comparison = "bench") -> list[Row]:
+    """Read the rows of a comparison, in an order in which each finds what it builds on."""
+    rows = [Row(**row) for row in load_yaml(f"{comparison}.yaml")]
     names = [row.name for row in rows]
     if unknown := [name for name in only if name not in names]:
         raise UserError(f"no training {', '.join(unknown)}; there are {', '.join(names)}")

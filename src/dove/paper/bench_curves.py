@@ -1,11 +1,11 @@
-"""Diagram of the bench's trainings: PSNR on held-out training photos against images seen."""
+"""Diagram of a comparison's trainings: PSNR on held-out training photos against images seen."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dove.evaluation.plots import COLOURS, GREY, panels, style, to_png
-from dove.paper.bench import load_rows
+from dove.paper.bench import Row
 from dove.paper.reports import FLAT, read_reports
 from dove.runtime import save_outputs
 from dove.training.presets import get_preset
@@ -14,10 +14,10 @@ from dove.training.progress import METRICS
 COLUMNS = 3
 
 
-def read_curves(bench: Path) -> dict[str, list[tuple[int, float]]]:
+def read_curves(rows: Sequence[Row], bench: Path) -> dict[str, list[tuple[int, float]]]:
     """Read images seen and PSNR at the greatest number of tokens of all trainings whose samples give it, by label."""
     found = {}
-    for row in load_rows():
+    for row in rows:
         file = bench / row.name / METRICS
         if not row.preset or not file.is_file():
             continue
@@ -56,8 +56,8 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | Non
         return to_png(figure)
 
 
-def write_curves(bench: Path, reports: Path) -> None:
+def write_curves(rows: Sequence[Row], bench: Path, reports: Path) -> None:
     """Write training.png to a folder of reports, if a training has got far enough to have a curve."""
-    if curves := read_curves(bench):
+    if curves := read_curves(rows, bench):
         flat = read_reports([reports]).values("reconstruction", FLAT, "psnr", {}) if reports.is_dir() else []
         save_outputs({reports / "training.png": plot_curves(curves, flat[0] if flat else None)})

@@ -1,35 +1,34 @@
-"""Evaluations of the bench: one report of each kind for a row, which is kept while its model and its question stay the same."""
+"""Evaluations of a comparison: one report of each kind for a row, kept while its model and its question stay the same."""
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from dove.errors import UserError
-from dove.paper.bench import Row, load_rows, squeezenet_file
+from dove.paper.bench import Comparison, Row, load_rows, squeezenet_file
 from dove.paper.checks import refuse_training_images
 from dove.paper.models import Step
 
 LENGTHS = ("1", "4", *map(str, range(8, 65, 8)), "auto")
 """Numbers of tokens whose reconstructions are measured, for those rows that have them."""
 PROBED = ("8", "16", "32", "64")
-ADAPTIVE = ("cosines", "dove", "dove-plus", "dove-gaussian")  # Rows that choose a length for an image
 STAMP = "asked.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Measure every trained row of the bench; reports that are there for the same model and question are kept.
+    """Measure every trained row of a comparison; reports that are there for the same model and question are kept.
 
     Writes to the folder reports in --bench: reconstructions, lengths and linear probes of each row, the speed of all from one
     interleaved run, and training.png.
     """
 
-    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
-    """All rows of `dove paper train bench`."""
+    comparison: Annotated[Comparison, tyro.conf.Positional] = "bench"
+    """What `dove paper train` trained."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
     """Images that were not trained on."""
     limit: int = 2000
@@ -42,8 +41,8 @@ class EvaluateOptions:
     """Greatest number of images to train the probes on; by default all."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """SqueezeNet 1.0 weights; without it, the file that DOVE_SQUEEZENET names in the environment."""
-    bench: Path = Path("results/bench")
-    """Folder of the trainings; one for each seed."""
+    bench: Path | None = None
+    """Folder of the trainings, one for each seed; by default results/bench or results/ablation."""
     only: tuple[str, ...] = ()
     """Names of the rows to measure; by default all that are trained."""
 
@@ -54,9 +53,20 @@ class EvaluateOptions:
             )
 
     @property
+    def trainings(self) -> Path:
+        """Folder of the trainings."""
+        return self.bench or Path("results") / self.comparison
+
+    @property
     def folder(self) -> Path:
         """Folder of the reports."""
-        return self.bench / "reports"
+        return self.trainings / "reports"
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows to measure."""
+        rows = load_rows(self.only, self.comparison)
+        return [row for row in rows if row.label and row.trained(self.trainings)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,7 @@ class Evaluation:
 
     def command(self, reports: EvaluateOptions) -> list[str]:
         """Complete arguments of ``dove``."""
-        models = [f"{row.label}={row.model(reports.bench)}" for row in self.rows]
+        models = [f"{row.label}={row.model(reports.trainings)}" for row in self.rows]
         output = ["--output", str(reports.folder / self.name)]
         return [*self.arguments[:2], "--model", *models, *self.arguments[2:], *output]
 
@@ -83,7 +93,7 @@ class Evaluation:
         """Describe what is measured, for comparison with an earlier run."""
         from dove.checkpoint import checkpoint_sha256
 
-        models = {str(row.label): checkpoint_sha256(row.model(reports.bench)) for row in self.rows}
+        models = {str(row.label): checkpoint_sha256(row.model(reports.trainings)) for row in self.rows}
         return {"arguments": self.arguments, "models": models}
 
     def done(self, reports: EvaluateOptions) -> bool:
@@ -98,14 +108,14 @@ class Evaluation:
 
 def list_evaluations(reports: EvaluateOptions) -> Iterator[Evaluation]:
     """List the evaluations of the trained rows; the last ones depend on the reports of those before them."""
-    rows = [row for row in load_rows(reports.only) if row.label and row.trained(reports.bench)]
+    rows = reports.rows
     photos = ["--data", *reports.data, "--limit", str(reports.limit)]
     squeezenet = squeezenet_file(reports.squeezenet)
     networks = ["--perceptual-weights", str(squeezenet)] if squeezenet else []
     for row in rows:
         arguments = ["evaluate", "reconstruction", *photos, "--num-tokens", *LENGTHS, *networks]
         yield Evaluation(name=f"{row.name}/reconstruction", rows=[row], arguments=arguments)
-        if row.name in ADAPTIVE:
+        if row.adaptive:
             yield Evaluation(name=f"{row.name}/lengths", rows=[row], arguments=["evaluate", "lengths", *photos])
         if reports.probe_data:
             sources = ["--train-data", *reports.probe_train, "--data", *reports.probe_data]
@@ -131,7 +141,7 @@ def mean_length(reports: EvaluateOptions) -> float | None:
 def measure_bench(reports: EvaluateOptions, run: Callable[[list[str]], int]) -> int:
     """Make the reports that are not there, past those that fail, and return 1 if one does, else 0."""
     if not reports.data:
-        raise UserError("the bench needs --data with images that it was not trained on")
+        raise UserError("a comparison needs --data with images that were not trained on")
     from dove.runtime import save_outputs
 
     failed, count = [], 0
@@ -149,7 +159,7 @@ def measure_bench(reports: EvaluateOptions, run: Callable[[list[str]], int]) -> 
         stamp = json.dumps(evaluation.asked(reports)).encode()
         save_outputs({reports.folder / evaluation.name / STAMP: stamp})
     if not count:
-        raise UserError(f"nothing is trained in {reports.bench}; run dove paper train bench first")
+        raise UserError(f"nothing is trained in {reports.trainings}; run dove paper train {reports.comparison} first")
     if failed:
         print(f"{len(failed)} of {count} evaluations failed: {', '.join(failed)}; the same command tries them again")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Run the bench: one row after the other, past those that fail."""
+"""Train the rows of a comparison: one after the other, past those that fail."""
 
 import shlex
 import subprocess
@@ -6,45 +6,50 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from dove.errors import UserError
-from dove.paper.bench import Row, load_rows, seconds_left, squeezenet_file
-
-FULL = 200_000  # Images that a row sees where nothing else is asked for
+from dove.paper.bench import IMAGES, Comparison, Row, load_rows, seconds_left, squeezenet_file
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Train every system of the paper at a small size on equal data; what is trained is skipped, what was cut off goes on."""
+    """Train systems to compare, at a small size on equal data; what is trained is skipped, what was cut off goes on."""
 
-    scale: Annotated[Literal["bench"], tyro.conf.Positional] = "bench"
-    """32 px, 1.5 million parameters each."""
+    comparison: Annotated[Comparison, tyro.conf.Positional] = "bench"
+    """bench: every system of the paper at 32 px, with 1.5 million parameters each. ablation: the recipe of dove-tiny at 32 px
+    without one of its parts at a time."""
     data: str = ""
     """Training images: a folder, parquet, WebDataset shards, or a hub dataset id."""
     squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """SqueezeNet 1.0 weights for the perceptual loss; without it, the file that DOVE_SQUEEZENET names in the environment."""
-    output: Path = Path("results/bench")
-    """Folder for the trainings, one folder each."""
+    output: Path | None = None
+    """Folder for the trainings, one folder each; by default results/bench or results/ablation."""
     only: tuple[str, ...] = ()
     """Names of the trainings to run; by default all."""
-    images: int = FULL
-    """Images that each training sees, repetitions included."""
+    images: int | None = None
+    """Images that each training sees, repetitions included; by default 200,000, in the ablation 100,000."""
     seed: int = 0
     """Seed of every training; give another --output, too."""
     dry_run: bool = False
     """Print the commands without running them."""
 
     def __post_init__(self) -> None:
-        if self.images < 1:
+        if self.images is not None and self.images < 1:
             raise UserError(f"--images {self.images} must be at least 1")
 
     @property
     def share(self) -> float:
         """Share of the presets' images."""
-        return self.images / FULL
+        full = IMAGES[self.comparison]
+        return (self.images or full) / full
+
+    @property
+    def folder(self) -> Path:
+        """Folder for the trainings."""
+        return self.output or Path("results") / self.comparison
 
 
 def run_bench(options: TrainOptions) -> int:
@@ -52,13 +57,13 @@ def run_bench(options: TrainOptions) -> int:
 
     A row that fails is told in a line, rows that need it are left out, and the others go on.
     """
-    rows = load_rows(options.only)
+    rows = load_rows(options.only, options.comparison)
     squeezenet = squeezenet_file(options.squeezenet)
     if not options.data or not squeezenet:
-        raise UserError("the bench needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
+        raise UserError("a comparison needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
     failed: dict[str, str] = {}
     for row in rows:
-        if row.progress(options.output, options.share).done:
+        if row.progress(options.folder, options.share).done:
             print(f"{row.name}: done")
             continue
         if not options.dry_run:
@@ -75,10 +80,10 @@ def missing_stage(row: Row, options: TrainOptions) -> str | None:
     """Say what a row lacks of the row that it builds on."""
     if row.needs is None or options.dry_run:
         return None
-    (needed,) = load_rows([row.needs])
+    (needed,) = load_rows([row.needs], options.comparison)
     return (
         None
-        if needed.progress(options.output, options.share).done
+        if needed.progress(options.folder, options.share).done
         else f"it builds on {row.needs}, which is not finished"
     )
 
@@ -90,9 +95,9 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
         if not options.dry_run:
             from dove.paper.bench_fits import fit_row
 
-            fit_row(row.fit, options.data, row.model(options.output))
+            fit_row(row, options.data, row.model(options.folder))
         return None
-    command = row.command(options.output, options.data, squeezenet, share=options.share, seed=options.seed)
+    command = row.command(options.folder, options.data, squeezenet, share=options.share, seed=options.seed)
     print(f"$ dove {shlex.join(command)}", flush=True)
     if options.dry_run:
         return None
@@ -103,7 +108,7 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
 
 def told_left(rows: Sequence[Row], options: TrainOptions, failed: set[str]) -> str:
     """Describe in a line how much of all rows is left."""
-    states = [row.progress(options.output, options.share) for row in rows if row.name not in failed]
+    states = [row.progress(options.folder, options.share) for row in rows if row.name not in failed]
     done = sum(state.done for state in states)
     left = seconds_left(states)
     if left is None:
