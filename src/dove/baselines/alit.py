@@ -100,7 +100,7 @@ class ALIT(nn.Module):
         self.decoder_class_embedding = embedding(1, width)
         self.decoder_positional_embedding = embedding(positions, width)
         self.decoder_mask_token = embedding(1, 1, width)
-        self.apply(initialise)
+        initialise(self, config.transformer)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
         self.base_tokenizer = MaskgitVQGAN(config.vqgan)
         self.image_size, self.max_tokens = config.vqgan.image_size, config.max_tokens

@@ -74,12 +74,13 @@ def embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
 
 
-def initialise(module: nn.Module) -> None:
-    """Initialise a linear map or convolution as both papers do, for ``Module.apply``: truncated normal, deviation 0.02."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def initialise(model: nn.Module, config: TransformerConfig) -> None:
+    """Initialise all linear maps and convolutions of a model as both papers do: truncated normal, without biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 @dataclass(frozen=True)

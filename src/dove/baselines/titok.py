@@ -146,7 +146,7 @@ class TwoStageTiTok(TiTok):
     def __init__(self, config: TiTokConfig):
         super().__init__(config)
         self.decoder = CodeDecoder(config)
-        self.apply(initialise)
+        initialise(self, config.transformer)
         self.pixel_quantize = Codebook(config.vqgan.codebook_size, config.vqgan.latent_channels)
         self.pixel_decoder = PixelDecoder(config.vqgan)
 
@@ -162,7 +162,7 @@ class OneStageTiTok(TiTok):
     def __init__(self, config: TiTokConfig):
         super().__init__(config)
         self.decoder = PatchDecoder(config)
-        self.apply(initialise)
+        initialise(self, config.transformer)
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
