@@ -85,7 +85,8 @@ def test_rows_are_made_resumed_and_skipped(
     assert "how long is left can be told when" in told.out
     labels = [item.partition("=")[0] for item in trained_models(tmp_path)[0]]
     assert labels == ["flat colour", "cosines", "VQGAN-64"]
-    assert load_tokenizer(tmp_path / "cosines" / "model").max_tokens == 64
+    fitted = load_tokenizer(tmp_path / "cosines" / "model").config
+    assert (fitted.max_tokens, fitted.token_dim, fitted.quality_target) == (64, 32, 20.0)
     assert images_seen(tmp_path / "vqgan" / "model") == 32
     flags = [*flags[:-1], "--images", "64"]
     assert main(["paper", "train", "bench", *flags]) == 0

@@ -14,14 +14,12 @@ from dove.processor import ImageProcessor
 from dove.training.presets import get_preset
 from dove.training.setup import sample_images, split_holdout
 
-TARGET = 20.0  # PSNR in dB at which the cosines of a comparison end a sequence
-
 
 def fit_row(row: Row, data: str, folder: Path) -> None:
     """Write the checkpoint of a row, and beside it what it was fitted to.
 
     Args:
-        row: flat-colour, or cosines with as many numbers a token as the preset that it is like.
+        row: flat-colour, or cosines with the numbers a token and the target of the preset that it is like.
         data: source of training images, of which the trainings' held-out ones are left out here, too.
         folder: the checkpoint's.
     """
@@ -34,7 +32,7 @@ def fit_row(row: Row, data: str, folder: Path) -> None:
     kept = split_holdout(open_images(data, on_error="skip"), preset.run.holdout)[0]
     images = sample_images(kept, ImageProcessor(size))
     config = CosinesConfig(
-        image_size=size, max_tokens=model.max_tokens, token_dim=model.token_dim, quality_target=TARGET
+        image_size=size, max_tokens=model.max_tokens, token_dim=model.token_dim, quality_target=model.quality_target
     )
     Cosines.fit(config, images).save_pretrained(folder)
     write_files(folder.parent, {"config.yaml": yaml.safe_dump({"data": data}).encode()})

@@ -62,12 +62,6 @@ class EvaluateOptions:
         """Folder of the reports."""
         return self.trainings / "reports"
 
-    @property
-    def rows(self) -> list[Row]:
-        """Rows to measure."""
-        rows = load_rows(self.only, self.comparison)
-        return [row for row in rows if row.label and row.trained(self.trainings)]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -108,7 +102,8 @@ class Evaluation:
 
 def list_evaluations(reports: EvaluateOptions) -> Iterator[Evaluation]:
     """List the evaluations of the trained rows; the last ones depend on the reports of those before them."""
-    rows = reports.rows
+    listed = load_rows(reports.only, reports.comparison)
+    rows = [row for row in listed if row.label and row.trained(reports.trainings)]
     photos = ["--data", *reports.data, "--limit", str(reports.limit)]
     squeezenet = squeezenet_file(reports.squeezenet)
     networks = ["--perceptual-weights", str(squeezenet)] if squeezenet else []
