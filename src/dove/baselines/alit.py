@@ -154,20 +154,19 @@ class ALIT(nn.Module):
 
     def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
-        pixels = (images + 1) / 2
-        grid = self.base_tokenizer.encode(pixels)
-        codes = self.base_tokenizer.quantize(grid).ids
-        hidden = self._image_tokens(pixels, grid)
-        positions = hidden.shape[1]
-        norms = [self.encoder_ln_pre] + [self.encoder_ln_recursive] * (self.config.num_rollouts - 1)
-        fresh = self.latent_tokens + self.latent_token_positional_embedding + self.timestep_embedding
-        for norm, added in list(zip(norms, fresh, strict=True))[:count]:
-            hidden = self.encoder.run(norm(torch.cat([hidden, added.expand(len(images), -1, -1)], 1)))
-            latents = self.pre_quantizer_mlp(self.encoder_ln_post(hidden[:, positions:]))
-            quantized = self.quantize(latents)
-            logits = self.logits(quantized.values, torch.ones_like(quantized.ids, dtype=torch.bool))
-            yield RollOut(latents, quantized.values, quantized.ids, quantized.loss, logits, codes)
-            hidden = self._halt(hidden, logits, codes)
+        hidden, codes = self._image_tokens(images)
+        for number in range(self.config.num_rollouts)[:count]:
+            hidden = self._extend(hidden, number)
+            roll_out = self._read(hidden, codes)
+            yield roll_out
+            hidden = self._halt(hidden, roll_out.logits, codes)
+
+    def last_roll_out(self, images: Float[Tensor, "B 3 S S"], count: int) -> RollOut:
+        """Compute roll-out ``count`` over images in [-1, 1], with gradients, without decoding or halting before it."""
+        hidden, codes = self._image_tokens(images)
+        for number in range(count):
+            hidden = self._extend(hidden, number)
+        return self._read(hidden, codes)
 
     def logits(self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B N V"]:
         """Compute logits of the VQGAN's codes, with gradients."""
@@ -180,11 +179,28 @@ class ALIT(nn.Module):
         """Rebuild images, in [-1, 1] up to overshoot, from the mean codes under the logits, with gradients."""
         return self.base_tokenizer.decode(mix_codes(logits, self.base_tokenizer.quantize.entries())) * 2 - 1
 
-    def _image_tokens(self, pixels: Float[Tensor, "B 3 S S"], grid: Float[Tensor, "B N C"]) -> Float[Tensor, "B M H"]:
+    def _image_tokens(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B M H"], Int[Tensor, "B N"]]:
+        """Embed images in [-1, 1], and compute the VQGAN's codes."""
+        pixels = (images + 1) / 2
+        grid = self.base_tokenizer.encode(pixels)
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         cells = F.normalize(torch.cat([grid, patches], 2), dim=-1)
         first = self.encoder_class_embedding.expand(len(cells), -1, -1)
-        return torch.cat([first, cells], 1) + self.encoder_positional_embedding
+        tokens = torch.cat([first, cells], 1) + self.encoder_positional_embedding
+        return tokens, self.base_tokenizer.quantize(grid).ids
+
+    def _extend(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
+        """Add the fresh latents of a roll-out, counted from 0, and run the encoder."""
+        fresh = self.latent_tokens + self.latent_token_positional_embedding + self.timestep_embedding[number]
+        norm = self.encoder_ln_recursive if number else self.encoder_ln_pre
+        return self.encoder.run(norm(torch.cat([hidden, fresh.expand(len(hidden), -1, -1)], 1)))
+
+    def _read(self, hidden: Float[Tensor, "B T H"], codes: Int[Tensor, "B N"]) -> RollOut:
+        """Quantise the latents of a roll-out and decode them."""
+        latents = self.pre_quantizer_mlp(self.encoder_ln_post(hidden[:, 1 + codes.shape[1] :]))
+        quantized = self.quantize(latents)
+        logits = self.logits(quantized.values, torch.ones_like(quantized.ids, dtype=torch.bool))
+        return RollOut(latents, quantized.values, quantized.ids, quantized.loss, logits, codes)
 
     def _halt(
         self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]

@@ -68,23 +68,20 @@ class ALITCodesTrainConfig(TwoStageTrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaintingTrainConfig(TrainConfig):
-    """Settings of second stages: pixels as targets; the encoder, the codebooks and so the tokens stay as they are."""
+class TiTokPixelsTrainConfig(TrainConfig):
+    """Stage two of the two-stage TiTok: pixels as targets; the encoder, the codebooks and so the tokens stay as they are."""
 
+    model: TiTokConfig
     loss: ReconstructionLossConfig = field(default_factory=ReconstructionLossConfig)
     stage_one: str = ""
     """Model folder of stage one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TiTokPixelsTrainConfig(PaintingTrainConfig):
-    """Stage two of the two-stage TiTok."""
-
-    model: TiTokConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ALITPixelsTrainConfig(PaintingTrainConfig):
-    """Stage two of ALIT: the image of a random roll-out at every step."""
+class ALITPixelsTrainConfig(TrainConfig):
+    """Stage two of ALIT: the image of a random roll-out at every step, through everything but the VQGAN's codes."""
 
     model: ALITConfig
+    loss: QuantizedLossConfig = field(default_factory=QuantizedLossConfig)
+    stage_one: str = ""
+    """Model folder of stage one."""

@@ -1,8 +1,5 @@
 """Objectives of the baselines."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,17 +7,22 @@ from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
+from dove.baselines.maskgit_vqgan import mix_codes
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
-    PaintingTrainConfig,
+    ALITPixelsTrainConfig,
     QuantizedTrainConfig,
-    TwoStageTrainConfig,
+    TiTokCodesTrainConfig,
+    TiTokPixelsTrainConfig,
 )
 from dove.training.config import ReconstructionLossConfig
 from dove.training.initialisation import load_teacher
 from dove.training.objectives import CodebookObjective, Objective, Step, StepResult, means
+
+ROLL_OUT_WEIGHTS = (2.5, 2.0, 1.5, 1.25)
+"""Weights of the cross-entropy of ALIT's first roll-outs, as in its published training; later ones have 1."""
 
 NO_PIXELS = ReconstructionLossConfig(mse=0.0, perceptual=0.0, gan=0.0, perceptual_network="none")
 LABEL_SMOOTHING = 0.1
@@ -67,29 +69,12 @@ class QuantizedObjective(RivalPreviews, CodebookObjective):
         return StepResult(loss, reconstruction, {**means(terms), "codebook": quantized.loss.detach(), **usage})
 
 
-class CodesObjective(RivalPreviews, CodebookObjective):
-    """Stage one: the codes of a frozen VQGAN from the tokens, without pixels."""
-
-    config: TwoStageTrainConfig
-
-    def result(
-        self,
-        images: Float[Tensor, "B 3 S S"],
-        entropy: Float[Tensor, ""],
-        codebook: Float[Tensor, ""],
-        usage: dict[str, Tensor],
-    ) -> StepResult:
-        """Combine the losses of a step, which reconstructs no images."""
-        metrics = {"codes": entropy.detach(), "codebook": codebook.detach(), **usage}
-        return StepResult(entropy + self.config.loss.codebook * codebook, images, metrics)
-
-
-class TiTokCodesObjective(CodesObjective):
+class TiTokCodesObjective(RivalPreviews, CodebookObjective):
     """Stage one of TiTok, with the tokens of the whole image."""
 
     model: TwoStageTiTok
 
-    def __init__(self, config: TwoStageTrainConfig, model: TwoStageTiTok):
+    def __init__(self, config: TiTokCodesTrainConfig, model: TwoStageTiTok):
         super().__init__(model, NO_PIXELS, model.codebook.size, config.loss.restart_after)
         self.config = config
         self.teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan).requires_grad_(False)
@@ -103,11 +88,16 @@ class TiTokCodesObjective(CodesObjective):
         quantized = self.model.quantized_images(batch)
         entropy = code_loss(self.model.decoder(quantized.values), codes)
         usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        return self.result(batch, entropy, quantized.loss, usage)
+        loss = entropy + self.config.loss.codebook * quantized.loss
+        return StepResult(loss, batch, {"codes": entropy.detach(), "codebook": quantized.loss.detach(), **usage})
 
 
-class ALITCodesObjective(CodesObjective):
-    """Stage one of ALIT, with the tokens of every roll-out, averaged over roll-outs."""
+class ALITCodesObjective(RivalPreviews, CodebookObjective):
+    """Stage one of ALIT, with the tokens of every roll-out, averaged over roll-outs.
+
+    As in the published training, each roll-out has the cross-entropy of the codes, weighted by ``ROLL_OUT_WEIGHTS``, and the
+    squared error of the mean code under the logits.
+    """
 
     model: ALIT
     config: ALITCodesTrainConfig
@@ -118,69 +108,73 @@ class ALITCodesObjective(CodesObjective):
         model.base_tokenizer.requires_grad_(False)
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
-        """Compute the cross-entropy of the codes of a batch of images in [-1, 1] over this step's roll-outs."""
+        """Compute the loss of the codes of a batch of images in [-1, 1] over this step's roll-outs."""
         count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step.number)
         roll_outs = list(self.model.roll_outs(batch, count))
-        entropy = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs]).mean()
+        entropies = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs])
+        weights = entropies.new_ones(len(entropies))
+        weights[: len(ROLL_OUT_WEIGHTS)] = weights.new_tensor(ROLL_OUT_WEIGHTS)[: len(weights)]
+        entries = self.model.base_tokenizer.quantize.entries()
+        error = torch.stack(
+            [mean_code_error(roll_out.logits, roll_out.codes, entries) for roll_out in roll_outs]
+        ).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
         ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
         usage = self.keep_in_use(self.model.quantize.embedding.weight, latents, ids)
-        return self.result(batch, entropy, codebook, usage)
+        loss = (weights * entropies).mean() + error + self.config.loss.codebook * codebook
+        metrics = {"codes": entropies.mean().detach(), "mean_code": error.detach(), "codebook": codebook.detach()}
+        return StepResult(loss, batch, {**metrics, **usage})
 
 
-class PaintingObjective(RivalPreviews, Objective[Tensor]):
-    """Stage two: Eq. 2 on the image, with everything fixed but the ``painters``, modules or parameters of the model."""
+class TiTokPixelsObjective(RivalPreviews, Objective[Tensor]):
+    """Stage two of TiTok: Eq. 2 on the image, from its decoder and the VQGAN's; all that decides the tokens is fixed."""
 
-    def __init__(self, config: PaintingTrainConfig, model: nn.Module, painters: Sequence[nn.Module | nn.Parameter]):
+    model: TwoStageTiTok
+
+    def __init__(self, config: TiTokPixelsTrainConfig, model: TwoStageTiTok):
         super().__init__(model, config.loss)
-        self.config = config
         model.requires_grad_(False)
-        for part in painters:
-            part.requires_grad_(True)
-
-    @abstractmethod
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
-        """Reconstruct images from their tokens, with gradients into the painters."""
+        model.decoder.requires_grad_(True)
+        model.pixel_decoder.requires_grad_(True)
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
-        """Compute Eq. 2 of a batch of images in [-1, 1]."""
-        reconstruction = self.paint(batch, step)
+        """Compute Eq. 2 of a batch of images in [-1, 1]; it is the same at every step."""
+        with torch.no_grad():
+            values = self.model.quantized_values(batch)
+        reconstruction = self.model.reconstruct_from(values)
         terms = self.reconstruction_terms(reconstruction, batch)
         return StepResult(terms["rec"].mean(), reconstruction, means(terms))
 
 
-class TiTokPixelsObjective(PaintingObjective):
-    """Stage two of TiTok: its decoder and the VQGAN's."""
-
-    model: TwoStageTiTok
-
-    def __init__(self, config: PaintingTrainConfig, model: TwoStageTiTok):
-        super().__init__(config, model, [model.decoder, model.pixel_decoder])
-
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
-        """Reconstruct images from all of their tokens, the same way at every step."""
-        with torch.no_grad():
-            values = self.model.quantized_values(images)
-        return self.model.reconstruct_from(values)
-
-
-class ALITPixelsObjective(PaintingObjective):
-    """Stage two of ALIT: its decoder, with the embeddings, and the VQGAN's, at a number of roll-outs drawn for every step."""
+class ALITPixelsObjective(RivalPreviews, CodebookObjective):
+    """Stage two of ALIT: Eq. 2 on the image of one roll-out, drawn for every step, through everything but the VQGAN's codes."""
 
     model: ALIT
 
-    def __init__(self, config: PaintingTrainConfig, model: ALIT):
-        embeddings = [model.decoder_class_embedding, model.decoder_positional_embedding, model.decoder_mask_token]
-        super().__init__(config, model, [model.decoder, *embeddings, model.base_tokenizer.decoder])
+    def __init__(self, config: ALITPixelsTrainConfig, model: ALIT):
+        super().__init__(model, config.loss, model.quantize.size, config.loss.restart_after)
+        self.config = config
+        model.base_tokenizer.encoder.requires_grad_(False)
+        model.base_tokenizer.quantize.requires_grad_(False)
 
-    def paint(self, images: Float[Tensor, "B 3 S S"], step: Step) -> Float[Tensor, "B 3 S S"]:
-        """Reconstruct images from the tokens of a number of roll-outs that is drawn for the step."""
-        count = draw_count(self.model, self.config.run.seed, step.number)
-        with torch.no_grad():
-            values = list(self.model.roll_outs(images, count))[-1].values
-        kept = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-        return self.model.reconstruct_from(self.model.logits(values, kept))
+    def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
+        """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]."""
+        last = self.model.last_roll_out(batch, draw_count(self.model, self.config.run.seed, step.number))
+        reconstruction = self.model.reconstruct_from(last.logits)
+        terms = self.reconstruction_terms(reconstruction, batch)
+        loss = terms["rec"].mean() + self.config.loss.codebook * last.loss
+        usage = self.keep_in_use(
+            self.model.quantize.embedding.weight, self.model.quantize.prepare(last.latents), last.ids
+        )
+        return StepResult(loss, reconstruction, {**means(terms), "codebook": last.loss.detach(), **usage})
+
+
+def mean_code_error(
+    logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], entries: Float[Tensor, "V C"]
+) -> Float[Tensor, ""]:
+    """Compute the mean squared error of the mean code under the logits."""
+    return F.mse_loss(mix_codes(logits, entries).float(), F.embedding(codes, entries))
 
 
 def draw_count(model: ALIT, seed: int, step: int) -> int:
