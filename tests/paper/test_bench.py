@@ -46,6 +46,8 @@ def test_every_row_trains_its_preset_after_what_it_builds_on(comparison: Compari
             config = parse_training(row.command(tmp_path, "images", tmp_path / "net", share=0.5, seed=3)[1:])
             assert config.preset == row.preset
             assert (config.run.steps, config.run.seed) == (round(PRESETS[row.preset].run.steps / 2), 3)
+            network = getattr(config.loss, "perceptual_network", "")
+            assert ("squeezenet" in network) == bool(getattr(config.loss, "perceptual_weights", None))
         else:
             assert row.fit
             assert row.like in PRESETS
@@ -61,7 +63,7 @@ def test_the_ablation_changes_one_thing_at_a_time(tmp_path: Path) -> None:
         if name in ("recipe", "paper"):
             continue
         old, new = (flatten(dataclasses.asdict(part)) for part in (recipe, config))
-        changed = {key for key in new if new[key] != old[key]} - {"output"}
+        changed = {key for key in new if new[key] != old[key]} - {"output", "loss.perceptual_weights"}
         assert changed == {flag[2:].replace("-", "_") for flag in rows[name].flags if flag.startswith("--")}
 
 

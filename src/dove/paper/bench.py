@@ -62,10 +62,16 @@ class Row:
         """Arguments of ``dove`` that train it, or go on where that was stopped."""
         assert self.preset
         flags = [flag.format(bench=bench, squeezenet=squeezenet) for flag in self.flags]
-        if "codes" not in self.preset:  # targets of this stage are codes, not pixels
+        if "squeezenet" in self._perceptual_network():
             flags += ["--loss.perceptual-weights", str(squeezenet)]
         flags += ["--run.steps", str(self.steps(share)), "--run.seed", str(seed)]
         return ["train", "--preset", self.preset, "--data", data, "--output", str(bench / self.name), *flags]
+
+    def _perceptual_network(self) -> str:
+        """Name of the network of its perceptual loss; empty where targets are codes, not pixels."""
+        asked = dict(zip(self.flags, self.flags[1:], strict=False)).get("--loss.perceptual-network")
+        loss = getattr(get_preset(self.preset), "loss", None) if self.preset else None
+        return asked or str(getattr(loss, "perceptual_network", ""))
 
     def model(self, bench: Path) -> Path:
         """Folder of its model."""
