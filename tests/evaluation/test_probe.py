@@ -108,6 +108,13 @@ def test_cached_features_are_not_extracted_again(
     assert len(list(cache.rglob("*.npz"))) == 6
 
 
+def test_features_of_a_shared_budget_belong_to_their_batch_size(subject: Subject, images: Images) -> None:
+    small, large = FeatureCache(subject, images, 2), FeatureCache(subject, images, 4)
+    budget, fixed = FeatureSource("tokens", "budget 4"), FeatureSource("tokens", "4")
+    assert small._file(budget, 0) != large._file(budget, 0)
+    assert small._file(fixed, 0) == large._file(fixed, 0)
+
+
 def test_a_killed_run_goes_on_behind_its_last_file(
     subject: Subject, images: Images, small_shards: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,9 @@ def test_fixed_ignores_eos():
         ("budget 4", Budget(4.0), 16),
         ("budget 4.3", Budget(4.3), 16),
         ("search psnr>=25.", SearchPsnr(25.0), 16),
+        ("auto-0.0000001", Auto(eos_bias=-1e-7), 16),
+        ("auto+12.3456789", Auto(eos_bias=12.3456789), 16),
+        ("lpips<=0.00001", PerceptualAtMost(1e-5), 16),
     ],
 )
 def test_parse(request_, policy, positions):

@@ -123,7 +123,8 @@ def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None
     for name, images, settings in (
         ("first", 10, "data: photos"),
         ("second", 5, f"stage_one: {tmp_path / 'first' / 'model'}"),
-        ("third", 2, "checkpoint: dove-tiny"),
+        ("third", 2, "start: checkpoint\ncheckpoint: dove-tiny"),
+        ("fourth", 3, "start: random\ncheckpoint: dove-tiny"),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(settings)
@@ -132,6 +133,7 @@ def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None
         )
     assert images_seen(tmp_path / "second" / "model") == 15
     assert images_seen(tmp_path / "third" / "model") is None
+    assert images_seen(tmp_path / "fourth" / "model") == 3
 
 
 @pytest.mark.parametrize(

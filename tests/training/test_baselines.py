@@ -31,6 +31,7 @@ from dove.training.config import OptimConfig, ReconstructionLossConfig, RunConfi
 from dove.training.initialisation import load_teacher
 from dove.training.objectives import Step
 from dove.training.setup import run_training
+from dove.training.trainer import make_accelerator
 
 VQGAN = MaskgitVQGANConfig(
     image_size=16,
@@ -213,6 +214,32 @@ def test_alit_learns_pixels_through_its_tokens(pictures: torch.Tensor) -> None:
     assert all(
         name.startswith(("base_tokenizer.encoder.", "base_tokenizer.quantize.", "encoder_mask")) for name in kept
     )
+
+
+def test_what_few_roll_outs_leave_unused_is_told(pictures: torch.Tensor, vqgan_folder: Path) -> None:
+    torch.manual_seed(0)
+    model = ALIT(ALIT_MODEL)
+    model.base_tokenizer = load_teacher(str(vqgan_folder), VQGAN)
+    codes = ALITCodesTrainConfig(preset="alit-codes-bench", model=ALIT_MODEL, roll_outs="drawn", **SETTINGS)
+    pixels = ALITPixelsTrainConfig(
+        preset="alit-pixels-bench", model=ALIT_MODEL, loss=QuantizedLossConfig(**NO_NETWORK), **SETTINGS
+    )
+    titok = TiTokTrainConfig(preset="titok-8-bench", model=TITOK, loss=QuantizedLossConfig(**NO_NETWORK), **SETTINGS)
+    for objective in (
+        ALITCodesObjective(codes, model),
+        ALITPixelsObjective(pixels, ALIT(ALIT_MODEL)),
+        QuantizedObjective(titok, make_titok(TITOK)),
+    ):
+        without = set()
+        for step in range(6):
+            objective.zero_grad()
+            objective.train()(pictures, Step(step)).loss.backward()
+            without.add(sum(parameter.grad is None for parameter in objective.trained()))
+        # In some steps all have a part, so that none is trained for nothing.
+        assert min(without) == 0
+        assert (max(without) > 0) == objective.some_unused
+        accelerator = make_accelerator(titok, some_unused=objective.some_unused)
+        assert accelerator.ddp_handler.find_unused_parameters == objective.some_unused
 
 
 def test_the_last_roll_out_is_that_of_all_roll_outs_without_halting(pictures: torch.Tensor) -> None:

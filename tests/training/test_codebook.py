@@ -29,6 +29,13 @@ def test_no_more_entries_move_than_there_are_latents() -> None:
     assert entries.sum() == 6
 
 
+def test_latents_that_are_not_finite_stay_out_of_the_codebook() -> None:
+    entries = torch.ones(8, 2)
+    latents = torch.full((1, 8, 2), float("nan"))
+    Restarts(8, patience=1).step(entries, latents, torch.zeros(1, 8, dtype=torch.long))
+    assert entries.tolist() == [[1.0, 1.0]] * 8
+
+
 def test_patience_0_never_moves_any() -> None:
     entries = torch.zeros(2, 2)
     restarts = Restarts(2, patience=0)

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dove.checkpoint import save_checkpoint
 from dove.config import DoveConfig
+from dove.models.vqgan import VQGAN
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.training.config import TokenizerTrainConfig
-from dove.training.initialisation import initialise_from_checkpoint
+from dove.training.initialisation import initialise_dove, initialise_from_checkpoint
 from dove.training.presets import PRESETS
 
 
@@ -24,6 +26,25 @@ def test_a_head_that_predicts_the_distance_too_gives_its_part(
     expected, found = (model.generate(images).eos for model in (both, alone))
     torch.testing.assert_close(found.quality, expected.quality)
     assert found.perceptual is None
+
+
+def test_a_vqgan_stage_goes_before_the_checkpoint_that_the_rest_begins_with(
+    tiny_config: DoveConfig, tmp_path: Path
+) -> None:
+    dove, vqgan = Dove(tiny_config), VQGAN(tiny_config.vqgan)
+    dove.save_pretrained(tmp_path / "dove")
+    save_checkpoint(tmp_path / "vqgan", tiny_config.vqgan, vqgan.state_dict())
+    config = replace(
+        PRESETS["dove-tiny-paper"],
+        model=tiny_config,
+        start="checkpoint",
+        checkpoint=str(tmp_path / "dove"),
+        vqgan_checkpoint=str(tmp_path / "vqgan"),
+    )
+    found = initialise_dove(config, lambda: torch.zeros(1, 3, 16, 16)).state_dict()
+    assert torch.equal(found["vqgan.decoder.conv_out.weight"], vqgan.decoder.conv_out.weight)
+    name = "generator.transformer.layers.0.mlp.dense_h_to_4h.weight"
+    assert torch.equal(found[name], dove.state_dict()[name])
 
 
 @pytest.mark.parametrize(

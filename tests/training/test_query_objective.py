@@ -22,7 +22,7 @@ from dove.losses.reconstruction import squared_error
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
-from dove.training.config import OptimConfig, RunConfig
+from dove.training.config import AlignConfig, OptimConfig, RunConfig
 from dove.training.objectives import Step
 from dove.training.presets import PRESETS
 from dove.training.query_config import (
@@ -58,6 +58,15 @@ MODEL = QDoveConfig(
 )
 PREDICTING = replace(MODEL, eos_head="quality")
 PLAIN = {"perceptual": 0.0, "perceptual_network": "none", "gan": 0.0}
+
+
+def test_settings_that_no_query_model_uses_are_refused() -> None:
+    with pytest.raises(UserError, match="loss.align.network=squeezenet; pass none"):
+        QueryPrefixTrainConfig(
+            preset="qdove-tiny", model=PREDICTING, loss=QueryPrefixLossConfig(align=AlignConfig(network="squeezenet"))
+        )
+    with pytest.raises(UserError, match="has no gaussian tokens"):
+        replace(PREDICTING, token_kind="gaussian")
 
 
 def settings(kind: str, data: Path, output: Path) -> QDoveTrainConfig | QueryPrefixTrainConfig:

@@ -78,6 +78,12 @@ def test_exactly_one_way_of_saying_how_long(run: dict[str, float]) -> None:
         RunConfig(**run)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["log_every", "sample_every", "checkpoint_every"])
+def test_intervals_are_of_at_least_a_step(name: str) -> None:
+    with pytest.raises(UserError, match=f"run.{name}=0 must be at least 1"):
+        RunConfig(**{name: 0})
+
+
 def test_shares_are_shares() -> None:
     with pytest.raises(UserError, match="decay_share=1.5"):
         OptimConfig(decay_share=1.5)
@@ -90,6 +96,7 @@ def test_shares_are_shares() -> None:
         ({"weight_decay": -1.0}, "optim.weight_decay=-1.0 must"),
         ({"betas": (0.9, 1.0)}, r"optim.betas=\(0.9, 1.0\) must be at least 0 and below 1"),
         ({"ema_decay": float("nan")}, "optim.ema_decay=nan must"),
+        ({"clip_norm": 0.0}, "optim.clip_norm=0 lets no gradient through"),
     ],
 )
 def test_settings_that_no_optimizer_takes(settings: dict[str, Any], message: str) -> None:

@@ -17,11 +17,11 @@ from dove.commands.train import parse
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
-from dove.training.config import DoveTrainConfig, PrefixTrainConfig, VQGANTrainConfig
+from dove.training.config import DoveTrainConfig, OptimConfig, PrefixTrainConfig, VQGANTrainConfig
 from dove.training.objectives import DoveObjective, Step, StepResult
 from dove.training.setup import run_training
 from dove.training.state import checkpoints, load_state
-from dove.training.trainer import Trainer, select_precision
+from dove.training.trainer import Trainer, load_moments, make_adamw, select_precision
 
 
 def weights(output: str | Path) -> dict[str, torch.Tensor]:
@@ -99,8 +99,33 @@ def test_random_prefixes_resume_exactly_too(
 def test_resume_never_refuses_a_used_folder(tiny_training: DoveTrainConfig) -> None:
     short = replace(tiny_training, run=replace(tiny_training.run, steps=2))
     run_training(short)
+    settings = Path(short.output, "config.yaml").read_text()
     with pytest.raises(UserError, match="resume auto"):
         run_training(replace(short, resume="never"))
+    assert Path(short.output, "config.yaml").read_text() == settings
+
+
+def test_a_checkpoint_of_other_losses_is_refused(tiny_training: DoveTrainConfig) -> None:
+    short = replace(tiny_training, run=replace(tiny_training.run, steps=1))
+    run_training(short)
+    discriminator = replace(short.loss.discriminator, width=8, layers=1)
+    with pytest.raises(UserError, match=r"step-00000001 belongs to a model or to losses with other settings, those in"):
+        run_training(replace(short, loss=replace(short.loss, gan=0.1, discriminator=discriminator)))
+
+
+def test_a_resumed_optimizer_has_the_settings_of_its_run() -> None:
+    def optimizer(**settings: float | tuple[float, float]) -> torch.optim.AdamW:
+        weight = torch.nn.Parameter(torch.ones(2, 2))
+        weight.grad = torch.ones(2, 2)
+        return make_adamw(replace(OptimConfig(), **settings), [weight], lr=1e-3)
+
+    before, after = optimizer(betas=(0.9, 0.99)), optimizer(betas=(0.5, 0.9), weight_decay=0.5)
+    before.step()
+    load_moments(after, before.state_dict())
+    assert [group["betas"] for group in after.param_groups] == [(0.5, 0.9)] * 2
+    assert after.param_groups[0]["weight_decay"] == 0.5
+    (state,) = after.state.values()
+    assert torch.allclose(state["exp_avg"], torch.full((2, 2), 0.1))
 
 
 def test_another_number_of_images_a_step_is_refused(tiny_training: DoveTrainConfig) -> None:

@@ -155,11 +155,13 @@ class ALIT(nn.Module):
     def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         hidden, codes = self._image_tokens(images)
+        roll_out = None
         for number in range(self.config.num_rollouts)[:count]:
+            if roll_out:
+                hidden = self._halt(hidden, roll_out.logits, codes)
             hidden = self._extend(hidden, number)
             roll_out = self._read(hidden, codes)
             yield roll_out
-            hidden = self._halt(hidden, roll_out.logits, codes)
 
     def last_roll_out(self, images: Float[Tensor, "B 3 S S"], count: int) -> RollOut:
         """Compute roll-out ``count`` over images in [-1, 1], with gradients, without decoding or halting before it."""

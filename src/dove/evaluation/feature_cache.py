@@ -17,6 +17,7 @@ from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.report import cache_folder, load_arrays, save_arrays
+from dove.lengths import parse_length_policy
 from dove.processor import ImageProcessor
 from dove.protocol import Layered, encode_each
 
@@ -141,6 +142,8 @@ class FeatureCache:
     def _file(self, source: FeatureSource, start: int) -> Path:
         size = self.subject.tokenizer.image_size
         key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {size} {source}"
+        if source.num_tokens and parse_length_policy(source.num_tokens, self.subject.tokenizer.max_tokens).collective:
+            key += f" {self.batch_size}"  # the images of a batch share their tokens
         return cache_folder("features") / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"
 
     def _load(self, source: FeatureSource, start: int) -> PooledFeatures | None:

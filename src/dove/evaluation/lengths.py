@@ -57,21 +57,22 @@ def study_lengths(
     lengths: list[int] = []
     complexity: list[float] = []
     losses: dict[int, list[float]] = {k: [] for k in fixed}
-    thumbnails: list[Image.Image] = []
+    thumbnails: dict[int, Image.Image] = {}  # of the least and the most complex images so far
     processor = ImageProcessor(tokenizer.image_size)
     for batch in images.batches(tokenizer.image_size, batch_size, subject.name):
         originals = batch.pixels.to(subject.device)
         adaptive, *cut = encode_each(tokenizer, originals, [num_tokens, *fixed])
+        thumbnails |= enumerate(processor.to_pil(batch.pixels), len(lengths))
         lengths += adaptive.lengths.tolist()
         complexity += laplacian_variance(batch.pixels).tolist()
+        order = np.argsort(complexity, kind="stable")
+        rows = [order[:EXAMPLES].tolist(), order[-EXAMPLES:].tolist()]
+        thumbnails = {i: thumbnails[i] for row in rows for i in row}
         for k, tokens in zip(fixed, cut, strict=True):
             error = mean_squared_error(unit_range(tokenizer.decode(tokens)), unit_range(originals))
             losses[k] += error.tolist()
-        thumbnails += processor.to_pil(batch.pixels)
     if len(lengths) < 2:
         raise UserError("a study of lengths needs at least 2 images")
-    order = np.argsort(complexity, kind="stable")
-    rows = [order[:EXAMPLES], order[-EXAMPLES:]]
     extremes = [
         [Cell(thumbnails[i], f"{subject.name}: {lengths[i]} token{'s'[: lengths[i] - 1]}") for i in row] for row in rows
     ]

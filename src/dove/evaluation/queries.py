@@ -55,8 +55,7 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
     inside, outside, auto = (
-        {kind: torch.cat([part[place][kind] for part in parts if kind in part[place]]) for kind in parts[0][place]}
-        for place in range(3)
+        {kind: torch.cat([part[place][kind] for part in parts]) for kind in parts[0][place]} for place in range(3)
     )
     return Scores(lengths, inside, outside, auto, torch.cat([part[3] for part in parts]))
 

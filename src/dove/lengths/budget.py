@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.lengths.policy import LengthPolicy, Trial
+from dove.lengths.policy import LengthPolicy, Trial, positional
 from dove.lengths.quality import NUMBER, not_predicted
 from dove.models.eos import EosScores
 
@@ -61,7 +61,7 @@ class Budget(LengthPolicy):
         return max_tokens
 
     def __str__(self) -> str:
-        return f"budget {self.mean:.10g}"
+        return f"budget {positional(self.mean)}"
 
 
 def spend(errors: Float[Tensor, "B K"], total: int) -> Int[Tensor, " B"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dove.lengths.policy import LengthPolicy, Trial, in_range
+from dove.lengths.policy import LengthPolicy, Trial, in_range, positional
 from dove.models.eos import EosScores
 
 
@@ -91,5 +91,5 @@ class Auto(LengthPolicy):
         return 1
 
     def __str__(self) -> str:
-        bias = f"{self.eos_bias:+g}" if self.eos_bias else ""
+        bias = positional(self.eos_bias, sign=True) if self.eos_bias else ""
         return f"auto{bias}" + (f" max {self.max_tokens}" if self.max_tokens else "")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -98,6 +99,11 @@ class JointPolicies:
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
         """Tell which images need no further position for any of them."""
         return torch.stack([policy.settled(eos) for policy in self.policies]).all(0)
+
+
+def positional(number: float, *, sign: bool = False) -> str:
+    """Write a number exactly and without an exponent, as policies are parsed."""
+    return np.format_float_positional(number, trim="-", sign=sign)
 
 
 def in_range(num_tokens: int, max_tokens: int) -> int:

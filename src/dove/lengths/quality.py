@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.lengths.policy import LengthPolicy, Trial
+from dove.lengths.policy import LengthPolicy, Trial, positional
 from dove.metrics import psnr
 from dove.models.eos import EosScores
 
@@ -67,7 +67,7 @@ class PsnrAtLeast(PredictedQuality):
         return eos.quality >= self.decibels
 
     def __str__(self) -> str:
-        return f"psnr>={self.decibels:.10g}"
+        return f"psnr>={positional(self.decibels)}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PerceptualAtMost(PredictedQuality):
         return eos.perceptual <= self.distance
 
     def __str__(self) -> str:
-        return f"lpips<={self.distance:.10g}"
+        return f"lpips<={positional(self.distance)}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class SearchPsnr(LengthPolicy):
         return high
 
     def __str__(self) -> str:
-        return f"search psnr>={self.decibels:.10g}"
+        return f"search psnr>={positional(self.decibels)}"
 
 
 def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dove.config import DoveConfig, added
+from dove.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +32,10 @@ class QDoveConfig(DoveConfig):
 
     query: QueryConfig = field(default_factory=QueryConfig)
     """Text tokenizer and word embedding of the queries."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.token_kind != "point":
+            raise UserError(
+                f"a model that takes queries has no {self.token_kind} tokens; pass --model.token-kind point"
+            )

@@ -101,6 +101,7 @@ class ALITCodesObjective(RivalPreviews, CodebookObjective):
 
     model: ALIT
     config: ALITCodesTrainConfig
+    some_unused = True  # those of later roll-outs and of halting, where few roll-outs are drawn
 
     def __init__(self, config: ALITCodesTrainConfig, model: ALIT):
         super().__init__(model, NO_PIXELS, model.quantize.size, config.loss.restart_after)
@@ -151,12 +152,14 @@ class ALITPixelsObjective(RivalPreviews, CodebookObjective):
     """Stage two of ALIT: Eq. 2 on the image of one roll-out, drawn for every step, through everything but the VQGAN's codes."""
 
     model: ALIT
+    some_unused = True  # those of later roll-outs
 
     def __init__(self, config: ALITPixelsTrainConfig, model: ALIT):
         super().__init__(model, config.loss, model.quantize.size, config.loss.restart_after)
         self.config = config
         model.base_tokenizer.encoder.requires_grad_(False)
         model.base_tokenizer.quantize.requires_grad_(False)
+        model.encoder_mask_token.requires_grad_(False)
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]."""

@@ -48,6 +48,8 @@ class Restarts:
         pool = latents.detach().flatten(0, -2)
         stale = stale[: len(pool)]
         chosen = pool[torch.randperm(len(pool))[: len(stale)].to(pool.device)].to(entries)
+        # A bad batch, whose update the trainer may leave out, must not get into the codebook.
+        chosen = torch.where(chosen.isfinite().all(-1, keepdim=True), chosen, entries[stale.to(entries.device)])
         if together and len(stale):
             distributed.broadcast(chosen, 0)
         # Behind autograd's back: nobody chose these rows in this step, so their gradient is 0 whatever they hold.

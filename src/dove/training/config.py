@@ -45,7 +45,8 @@ class CodebookLossConfig:
     codebook: float = 1.0
     """Weight of the codebook and commitment loss."""
     restart_after: int = 20
-    """Steps without use after which a codebook entry moves to a latent of the batch; 0 never moves any."""
+    """Batches without use, each of ``run.accumulate`` counted, after which a codebook entry moves to a latent of the last one;
+    0 never moves any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,7 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    """Largest norm of the whole gradient."""
+    """Largest norm of the whole gradient, above 0."""
     discriminator_lr: float = 1e-4
     """Constant learning rate of the discriminator's own AdamW."""
     ema_decay: float = 0.999
@@ -186,6 +187,8 @@ class OptimConfig:
         for name in ("lr", "final_lr", "discriminator_lr", "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:  # NaN fails this, too
                 raise UserError(f"optim.{name}={getattr(self, name)} must be a number of at least 0")
+        if self.clip_norm == 0:
+            raise UserError("optim.clip_norm=0 lets no gradient through; pass a large number, such as 1e9, not to clip")
         for name, decays in (("betas", self.betas), ("ema_decay", (self.ema_decay,))):
             if not all(0 <= decay < 1 for decay in decays):
                 raise UserError(f"optim.{name}={getattr(self, name)} must be at least 0 and below 1")
@@ -240,7 +243,9 @@ class RunConfig:
     the batch is named in the output folder."""
 
     def __post_init__(self) -> None:
+        intervals = ("log_every", "sample_every", "checkpoint_every")
         least = {"batch_size": 1, "accumulate": 1, "keep_checkpoints": 1, "workers": 0, "shuffle_blocks": 0}
+        least |= dict.fromkeys(intervals, 1)
         for name, number in least.items():
             if (given := getattr(self, name)) is not None and given < number:
                 raise UserError(f"run.{name}={given} must be at least {number}")

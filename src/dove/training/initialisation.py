@@ -34,6 +34,10 @@ Sample = Callable[[], Float[Tensor, "M 3 S S"]] | None
 come from its checkpoint."""
 
 
+CODEBOOK_IMAGES = 256
+"""Images from whose latents a codebook is drawn."""
+
+
 def initialise_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
     """Make the whole tokenizer."""
     model = QDove(config.model) if isinstance(config.model, QDoveConfig) else Dove(config.model)
@@ -45,12 +49,12 @@ def initialise_dove(config: TokenizerTrainConfig, sample: Sample) -> Dove:
         require_pixel_range(config)
         import_backbones(model, config.pretrained_backbone)
         import_vqgan(require_vqgan(model), config.pretrained_vqgan)
-    if config.vqgan_checkpoint:
-        load_stage(require_vqgan(model), config.model.vqgan, config.vqgan_checkpoint)
     if isinstance(model, QDove) and (words := getattr(config, "pretrained_words", "")):
         import_words(model.generator.query_embedding.words, words)  # a checkpoint that has words brings its own
     if config.start == "checkpoint":
         initialise_from_checkpoint(model, config.checkpoint)
+    if config.vqgan_checkpoint:
+        load_stage(require_vqgan(model), config.model.vqgan, config.vqgan_checkpoint)
     return model
 
 
@@ -110,7 +114,8 @@ def initialise_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) ->
 def initialise_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
     """Set codebook entries to latents of images, so that each is near some latent."""
     entries = vqgan.quantize.embedding.weight
-    latents = vqgan.encode((images[: len(entries)] + 1) / 2).flatten(0, 1)
+    parts = ((images[:CODEBOOK_IMAGES] + 1) / 2).split(16)
+    latents = torch.cat([vqgan.encode(part).flatten(0, 1) for part in parts])
     entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
 
 

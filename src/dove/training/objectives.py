@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -81,6 +81,9 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         model: Model to train and save.
         loss: Weights and networks of the reconstruction loss.
     """
+
+    some_unused: ClassVar[bool] = False
+    """Whether some trained parameters have no part in some steps."""
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig):
         super().__init__()

@@ -37,7 +37,8 @@ def images_seen(model: Path) -> int | None:
     total = int(numbers["images"])
     config = yaml.safe_load(settings.read_text(encoding="utf-8"))
     for name in BUILT_ON:
-        if config.get(name):
+        unused = name == "checkpoint" and config.get("start") != "checkpoint"
+        if config.get(name) and not unused:
             more = images_seen(Path(config[name]))
             if more is None:
                 return None

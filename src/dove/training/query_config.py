@@ -88,3 +88,10 @@ class QueryPrefixTrainConfig(QueryTrainConfig, PrefixTrainConfig):
     """Random prefixes and a predicted quality with queries."""
 
     loss: QueryPrefixLossConfig = field(default_factory=QueryPrefixLossConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss.align.network != "none":
+            raise UserError(
+                f"a training with queries aligns nothing, and loss.align.network={self.loss.align.network}; pass none"
+            )

@@ -56,10 +56,11 @@ def run_training(config: TrainConfig) -> Path:
     examples = recipe.examples(config, dataset, model) if recipe.examples else None
     save = partial(save_model, loss_networks=objective.loss.networks)
     trainer = Trainer(config, objective, dataset, load_images(holdout, processor), save, examples=examples)
-    if PartialState().is_main_process:
-        write_files(output, {"config.yaml": written.encode()})
-    model_folder = trainer.train()
+    start = trainer.resume()
     process = PartialState()
+    if process.is_main_process:  # not before, as a refused run must leave the settings of the training that is there
+        write_files(output, {"config.yaml": written.encode()})
+    model_folder = trainer.train(start)
     left_out = int(reduce(torch.tensor(getattr(examples, "left_out", 0), device=process.device), "sum"))
     if left_out and process.is_main_process:
         print(f"{left_out} times a query was left out, of whose boxes the central square of its image holds nothing")
@@ -94,7 +95,7 @@ def load_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tenso
 
 def sample_images(dataset: ImageDataset, processor: ImageProcessor) -> Float[Tensor, "M 3 S S"]:
     """Load evenly spaced images to initialise a model from."""
-    spacing = max(1, len(dataset) // SAMPLE_IMAGES)
+    spacing = max(1, -(-len(dataset) // SAMPLE_IMAGES))
     return load_images(dataset.select(range(0, len(dataset), spacing)), processor)
 
 

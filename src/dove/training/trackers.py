@@ -16,7 +16,6 @@ PROJECT = "dove"
 
 
 @runtime_checkable
-@runtime_checkable
 class Tracker(Protocol):
     """Viewer of curves and sample pictures."""
 
@@ -36,7 +35,7 @@ class TensorBoard:
     def __init__(self, output: Path, start: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+        self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start + 1)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
         """Log numbers by name."""

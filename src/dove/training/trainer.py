@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -18,6 +18,7 @@ from dove.data.dataset import ImageDataset
 from dove.data.loader import loader_watched
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
+from dove.metrics import psnr
 from dove.training.batches import Batches
 from dove.training.config import OptimConfig, TrainConfig
 from dove.training.finite import FiniteGuard
@@ -57,7 +58,7 @@ class Trainer:
     ):
         self.config, self.save_model, self.holdout = config, save_model, holdout
         self.output = Path(config.output)
-        self.accelerator = make_accelerator(config)
+        self.accelerator = make_accelerator(config, some_unused=objective.some_unused)
         self.images_per_step = images_per_step(config.run, self.accelerator.num_processes)
         set_seed(config.run.seed)
         self.objective = objective
@@ -82,13 +83,12 @@ class Trainer:
         )
         self.guard = FiniteGuard(config.run.non_finite, self.output, self.batches.records, rank)
 
-    def train(self) -> Path:
-        """Train to the last step, from the last checkpoint if there is one. Returns the folder of the model.
+    def train(self, start: int) -> Path:
+        """Train from ``start`` steps on, which :meth:`resume` gives, to the last. Returns the folder of the model.
 
         Raises:
             UserError: if the loss is not finite, a loader process is lost, or nothing can be written.
         """
-        start = self._resume()
         main, tracker = self.accelerator.is_main_process, self.config.run.log
         log = TrainingLog(self.output, start=start, tracker=tracker) if main else None
         steps, silent = self.config.run.steps, not self.accelerator.is_local_main_process
@@ -222,8 +222,7 @@ class Trainer:
         sums: dict[str, float] = {}
         for part in torch.split(self.holdout.to(self.accelerator.device), self.config.run.batch_size):
             for label, images in self.objective.previews(model, part).items():
-                error = (images.clamp(-1, 1) - part).square().mean((1, 2, 3))
-                sums[label] = sums.get(label, 0.0) + float((10 * torch.log10(4 / error)).sum())
+                sums[label] = sums.get(label, 0.0) + float(psnr(images, part).sum())
         log.numbers(step, {f"psnr/{label}": round(value / len(self.holdout), 3) for label, value in sums.items()})
         shown = self.holdout[:PREVIEW_IMAGES].to(self.accelerator.device)
         log.pictures(step, shown, self.objective.previews(model, shown))
@@ -256,8 +255,12 @@ class Trainer:
             "objective": self.objective.extra_state(),
         }
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint and return the number of steps done."""
+    def resume(self) -> int:
+        """Load the newest checkpoint, if there is one, and return the number of steps done.
+
+        Raises:
+            UserError: if it must not or cannot go on from there.
+        """
         if self.accelerator.is_main_process:
             remove_scraps(self.output / "checkpoints")
         found = checkpoints(self.output / "checkpoints")
@@ -269,13 +272,19 @@ class Trainer:
             )
         state = load_state(found[-1])
         self._check_batch(found[-1], int(state["images_per_step"]))
-        for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
-            module.load_state_dict(own_weights(module, weights))
-        self.optimizer.load_state_dict(own_moments(self.optimizer, state["optimizer"]))
-        if self.adversary is not None and self.objective.discriminator is not None:
-            self.objective.discriminator.load_state_dict(state["discriminator"])
-            self.adversary.load_state_dict(state["adversary"])
-        self.objective.load_extra_state(state["objective"])
+        try:
+            for module, weights in ((self.objective.model, state["model"]), (self.average, state["average"])):
+                module.load_state_dict(own_weights(module, weights))
+            load_moments(self.optimizer, own_moments(self.optimizer, state["optimizer"]))
+            if self.adversary is not None and self.objective.discriminator is not None:
+                self.objective.discriminator.load_state_dict(state["discriminator"])
+                load_moments(self.adversary, state["adversary"])
+            self.objective.load_extra_state(state["objective"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{found[-1]} belongs to a model or to losses with other settings, those in {self.output / 'config.yaml'}; "
+                "repeat them, or pass another --output"
+            ) from error
         return int(state["step"])
 
     def _check_batch(self, checkpoint: Path, before: int) -> None:
@@ -313,11 +322,28 @@ def make_adamw(config: OptimConfig, parameters: list[nn.Parameter], lr: float) -
     return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True)
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Make the accelerator of this machine: GPUs if there are any, else CPU processes over gloo."""
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state, but not its settings, which are those of this run."""
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+
+
+def make_accelerator(config: TrainConfig, *, some_unused: bool) -> Accelerator:
+    """Make the accelerator of this machine: GPUs if there are any, else CPU processes over gloo.
+
+    Args:
+        config: settings of the training.
+        some_unused: whether some trained parameters have no part in some steps, which DDP has to be told.
+    """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    return Accelerator(mixed_precision=select_precision(config.run.precision), cpu=not torch.cuda.is_available())
+    return Accelerator(
+        mixed_precision=select_precision(config.run.precision),
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=some_unused)],
+    )
 
 
 def select_precision(name: str) -> str:

@@ -205,6 +205,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
             cache = fill_cache(tokenizer, images, glimpses, requests, config.views, config.run.seed)
     collator = Collator(config, model.writer, training, model.config, cache)
     trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
+    start = trainer.resume()
     if process.is_main_process:
         save_outputs({output / "config.yaml": written.encode()})
-    return trainer.train()
+    return trainer.train(start)
