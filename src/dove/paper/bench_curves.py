@@ -15,17 +15,20 @@ COLUMNS = 3
 
 
 def read_curves(rows: Sequence[Row], bench: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read images seen and PSNR at the greatest number of tokens of all trainings whose samples give it, by label."""
+    """Read images seen and PSNR at the greatest number of tokens of all rows whose samples give it, by label.
+
+    Rows without a label, the earlier stages of others, are left out.
+    """
     found = {}
     for row in rows:
         file = bench / row.name / METRICS
-        if not row.preset or not file.is_file():
+        if not row.preset or not row.label or not file.is_file():
             continue
         batch = get_preset(row.preset).run.batch_size
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         points = [(line["step"] * batch, at_most_tokens(line)) for line in lines]
         if curve := [(images, psnr) for images, psnr in points if psnr is not None]:
-            found[row.label or row.name] = curve
+            found[row.label] = curve
     return found
 
 
