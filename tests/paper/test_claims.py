@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dove.cli import main
-from dove.paper.claims import Claim, Side, claim_of, judge, load_claims
+from dove.paper.claims import Claim, Column, Side, claim_of, judge, load_claims
 from dove.paper.claims_page import SECOND, write_page
 from dove.paper.reports import Reports, read_reports
 
@@ -88,6 +88,13 @@ def test_one_seed_needs_twice_the_margin_and_seeds_must_agree(tmp_path: Path) ->
 def page_of(reports: Reports) -> str:
     """The page of all claims."""
     return write_page(CLAIMS, COLUMNS, [judge(claim, COLUMNS, reports) for claim in CLAIMS], reports)
+
+
+def test_the_spread_between_seeds_counts_beside_a_row_of_one_seed() -> None:
+    column = Column(better="lower", margin=0.03, relative=True)
+    assert column.noise([10.0], [20.0]) == column.noise([10.0], [20.0, 20.0]) == pytest.approx(0.06)
+    assert column.noise([10.0], [19.0, 21.0]) == pytest.approx(0.1)
+    assert column.noise([10.0, 10.0], [20.0, 20.0]) == pytest.approx(0.03)
 
 
 def test_a_row_as_good_as_a_flat_colour_takes_part_in_no_verdict(tmp_path: Path) -> None:

@@ -59,8 +59,12 @@ def run_bench(options: TrainOptions) -> int:
     """
     rows = load_rows(options.only, options.comparison)
     squeezenet = squeezenet_file(options.squeezenet)
-    if not options.data or not squeezenet:
-        raise UserError("a comparison needs --data with training images and --squeezenet with SqueezeNet 1.0 weights")
+    if not options.data:
+        raise UserError("a comparison needs --data with training images")
+    if not squeezenet:
+        raise UserError(
+            "a comparison needs SqueezeNet 1.0 weights; pass --squeezenet FILE, or name it in DOVE_SQUEEZENET"
+        )
     failed: dict[str, str] = {}
     for row in rows:
         if row.progress(options.folder, options.share).done:

@@ -1,7 +1,7 @@
 """The paper's claims and the rules that decide them from reports. Imports no torch.
 
-``claims.yaml`` lists the claims and the margin of every column. A difference counts where it exceeds the margin: of one seed
-twice the column's, of several seeds the column's or the spread between seeds, whichever is larger.
+``claims.yaml`` lists the claims and the margin of every column. A difference counts where it exceeds the margin: the
+column's, or twice that where a side has one seed, or the greatest spread between seeds of a side, whichever is larger.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,10 +37,8 @@ class Column:
 
     def noise(self, *groups: Sequence[float]) -> float:
         """Compute the margin for a comparison of means over the seeds of these groups."""
-        if min(map(len, groups)) < 2:
-            return 2 * self.margin
         spreads = [(max(group) - min(group)) / (abs(mean(group)) if self.relative else 1) for group in groups]
-        return max(self.margin, *spreads)
+        return max(self.margin if min(map(len, groups)) > 1 else 2 * self.margin, *spreads)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,10 +120,11 @@ def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], l
 
             qualities = [cell("reconstruction", column, where) for column in TABLE_COLUMNS]
             probes = [cell("probe", "top1", {**where, "layer": "tokens"})]
+            lengths = reports.values("reconstruction", model, "mean_length", where)
             whole = length == max((item for item in rows if isinstance(item, int)), default=None)
             probes.append(cell("probe", "top1", {}, "best_layers") if whole and has_layers(model, reports) else "")
             speeds = [cell("speed", f"{work}_images_per_second", where) for work in ("encode", "decode")]
-            lines.append([model, length_text(row), *facts_text(row), *qualities, *probes, *speeds])
+            lines.append([model, length_text(length, lengths), *facts_text(row), *qualities, *probes, *speeds])
     return heads, lines
 
 
@@ -132,10 +133,9 @@ def has_layers(model: str, reports: Reports) -> bool:
     return any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
 
 
-def length_text(row: Mapping[str, Any]) -> str:
-    """Write a row's number of tokens, with the mean of a policy."""
-    label = row["num_tokens"]
-    return str(label) if isinstance(label, int) else f"{label} ({row['mean_length']:.1f})"
+def length_text(label: int | str, lengths: Sequence[float]) -> str:
+    """Write a row's number of tokens, with the mean of a policy's mean lengths, one for each seed."""
+    return str(label) if isinstance(label, int) else f"{label} ({mean(lengths):.1f})"
 
 
 def facts_text(row: Mapping[str, Any]) -> list[str]:
