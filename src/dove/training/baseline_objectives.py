@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
+from dove.baselines.blocks import Codebook
 from dove.baselines.maskgit_vqgan import mix_codes
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.vqgan import MaskgitTokenizer
@@ -113,12 +114,9 @@ class ALITCodesObjective(RivalPreviews, CodebookObjective):
         count = None if self.config.roll_outs == "all" else draw_count(self.model, self.config.run.seed, step.number)
         roll_outs = list(self.model.roll_outs(batch, count))
         entropies = torch.stack([code_loss(roll_out.logits, roll_out.codes) for roll_out in roll_outs])
-        weights = entropies.new_ones(len(entropies))
-        weights[: len(ROLL_OUT_WEIGHTS)] = weights.new_tensor(ROLL_OUT_WEIGHTS)[: len(weights)]
-        entries = self.model.base_tokenizer.quantize.entries()
-        error = torch.stack(
-            [mean_code_error(roll_out.logits, roll_out.codes, entries) for roll_out in roll_outs]
-        ).mean()
+        weights = entropies.new_tensor([*ROLL_OUT_WEIGHTS, *[1.0] * len(roll_outs)][: len(roll_outs)])
+        codes = self.model.base_tokenizer.quantize
+        error = torch.stack([mean_code_error(roll_out.logits, roll_out.codes, codes) for roll_out in roll_outs]).mean()
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
         ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
@@ -173,11 +171,9 @@ class ALITPixelsObjective(RivalPreviews, CodebookObjective):
         return StepResult(loss, reconstruction, {**means(terms), "codebook": last.loss.detach(), **usage})
 
 
-def mean_code_error(
-    logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], entries: Float[Tensor, "V C"]
-) -> Float[Tensor, ""]:
+def mean_code_error(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], codebook: Codebook) -> Float[Tensor, ""]:
     """Compute the mean squared error of the mean code under the logits."""
-    return F.mse_loss(mix_codes(logits, entries).float(), F.embedding(codes, entries))
+    return F.mse_loss(mix_codes(logits, codebook.entries()).float(), codebook.lookup(codes))
 
 
 def draw_count(model: ALIT, seed: int, step: int) -> int:

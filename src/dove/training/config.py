@@ -243,9 +243,8 @@ class RunConfig:
     the batch is named in the output folder."""
 
     def __post_init__(self) -> None:
-        intervals = ("log_every", "sample_every", "checkpoint_every")
         least = {"batch_size": 1, "accumulate": 1, "keep_checkpoints": 1, "workers": 0, "shuffle_blocks": 0}
-        least |= dict.fromkeys(intervals, 1)
+        least |= {"log_every": 1, "sample_every": 1, "checkpoint_every": 1}
         for name, number in least.items():
             if (given := getattr(self, name)) is not None and given < number:
                 raise UserError(f"run.{name}={given} must be at least {number}")

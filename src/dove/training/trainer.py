@@ -280,7 +280,9 @@ class Trainer:
                 self.objective.discriminator.load_state_dict(state["discriminator"])
                 load_moments(self.adversary, state["adversary"])
             self.objective.load_extra_state(state["objective"])
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"{found[-1]} belongs to a model or to losses with other settings, those in {self.output / 'config.yaml'}; "
                 "repeat them, or pass another --output"
