@@ -23,6 +23,8 @@ from dove.registry import load_tokenizer
 from dove.runtime import select_device
 from dove.training.progress import images_seen
 
+FEW_LENGTHS = 8  # Greatest number of lengths that are all measured
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -73,6 +75,18 @@ def load_subject(name: str, device: torch.device) -> Subject:
     return Subject(
         label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
     )
+
+
+def default_lengths(token_counts: Sequence[int]) -> list[int]:
+    """Choose lengths of a model to measure at: all, or of many the powers of two and the last."""
+    if len(token_counts) <= FEW_LENGTHS:
+        return list(token_counts)
+    return [*(count for count in token_counts[:-1] if count.bit_count() == 1), token_counts[-1]]
+
+
+def default_requests(token_counts: Sequence[int]) -> list[str]:
+    """Choose what to ask of a model: some lengths, and auto, where there is a choice."""
+    return [*map(str, default_lengths(token_counts)), *(["auto"] if len(token_counts) > 1 else [])]
 
 
 class Images:

@@ -60,14 +60,9 @@ class LabelledImages:
     """Images with a class each."""
 
     name: str  # Name of the dataset
-    role: str  # "train" or "test"; for messages
     images: Images
     classes: Mapping[str, str]  # Class of each record, by the record's key
     drawn: bool  # True where the images are a random part of their source
-
-    def of(self, keys: Sequence[str]) -> list[str]:
-        """Look up the classes of records."""
-        return [self.classes[key] for key in keys]
 
 
 def locate(
@@ -137,7 +132,7 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
         ) from error
     classes = read_classes(images.dataset, location.label_column, ", ".join(location.sources))
     drawn = isinstance(images.dataset, ImageSubset)
-    return LabelledImages(name=location.name, role=role, images=images, classes=classes, drawn=drawn)
+    return LabelledImages(name=location.name, images=images, classes=classes, drawn=drawn)
 
 
 def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
@@ -177,11 +172,6 @@ def require_learnable(classes: Sequence[str]) -> None:
     counts = Counter(classes)
     if len(counts) < 2:
         raise UserError(f"train: all {len(classes)} images are of one class; a probe needs at least 2 classes")
-    if len(classes) < MIN_PER_CLASS * len(counts):
-        raise UserError(
-            f"train: {len(classes)} images are too few for {len(counts)} classes, which need {MIN_PER_CLASS} each; "
-            "pass more images or a larger --train-limit"
-        )
     rare = sorted(name for name, count in counts.items() if count < MIN_PER_CLASS)
     if rare:
         raise UserError(

@@ -13,7 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject
+from dove.evaluation.common import Images, Subject, default_lengths
 from dove.evaluation.metrics import mean_squared_error
 from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
@@ -49,11 +49,10 @@ def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
     return np.array([laplace(image).var() for image in levels])
 
 
-def study_lengths(
-    subject: Subject, images: Images, num_tokens: str, fixed: Sequence[int], batch_size: int
-) -> LengthStudy:
-    """Encode every image once; decode it at each of the fixed lengths."""
+def study_lengths(subject: Subject, images: Images, num_tokens: str, batch_size: int) -> LengthStudy:
+    """Encode every image once; decode it at some fixed lengths."""
     tokenizer = subject.tokenizer
+    fixed = default_lengths(tokenizer.token_counts)
     lengths: list[int] = []
     complexity: list[float] = []
     losses: dict[int, list[float]] = {k: [] for k in fixed}

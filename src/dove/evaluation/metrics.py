@@ -22,13 +22,6 @@ def mean_squared_error(
     return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
 
 
-def mean_absolute_error(
-    reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
-) -> Float[Tensor, " B"]:
-    """Compute the mean absolute error of each image, (B,), as in Figure 9; pixels in [0, 1] give values in [0, 1]."""
-    return (reconstruction.double() - images.double()).abs().mean(dim=(1, 2, 3))
-
-
 def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
     """Compute the structural similarity of each image, from -1 to 1, for pixels in [0, 1] (data range 1).
 
@@ -112,15 +105,6 @@ class FeatureStatistics:
         statistics.count = int(state["count"])
         statistics.mean, statistics._scatter = state["mean"], state["scatter"]
         return statistics
-
-
-def require_enough_images(count: int, width: int, name: str) -> None:
-    """Refuse a Frechet distance whose covariances would be singular."""
-    if count <= width:
-        raise UserError(
-            f"{name} of {count} images says little: its {width} features need at least {width + 1} images; "
-            "pass more images, leave this metric out, or insist with --allow-few-images"
-        )
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:

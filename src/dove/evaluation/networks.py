@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from yaml import YAMLError
 
 from dove.errors import UserError, one_line
-from dove.evaluation.metrics import require_enough_images
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
 
@@ -96,15 +95,13 @@ def fit_metric(
             f"images of {image_size} px are too small for {', '.join(sorted(columns))}, whose network needs "
             f"{metric.min_image_size} px; leave these metrics out"
         )
-    if metric.frechet_name is None or allow_few_images:
+    if metric.frechet_name is None or allow_few_images or images > metric.width:
         return
-    try:
-        require_enough_images(images, metric.width, metric.frechet_name)
-    except UserError as error:
-        if metric.frechet_name not in optional:
-            raise
-        print(f"left out: {str(error).partition(';')[0]}", file=sys.stderr)
-        metric.keep(columns - {metric.frechet_name})
+    few = f"{metric.frechet_name} of {images} images says little: its {metric.width} features need at least {metric.width + 1}"
+    if metric.frechet_name not in optional:
+        raise UserError(f"{few} images; pass more images, leave this metric out, or insist with --allow-few-images")
+    print(f"left out: {few} images", file=sys.stderr)
+    metric.keep(columns - {metric.frechet_name})
 
 
 def loss_networks(folder: Path) -> str | None:
@@ -209,22 +206,18 @@ def _inception(weights: Path | None) -> torch.nn.Module:
         from pytorch_fid import inception
     except ImportError as error:
         raise UserError("FID needs the pytorch-fid package; run: pip install pytorch-fid") from error
-    if weights is None:
-        try:
-            network: torch.nn.Module = inception.InceptionV3()
-            return network.eval()
-        except OSError as error:
-            raise UserError(
-                f"cannot download FID's Inception weights ({error}); get {inception.FID_WEIGHTS_URL} on a machine with "
-                "network and pass the file as --inception-weights"
-            ) from error
-    if not weights.is_file():
+    if weights is not None and not weights.is_file():
         raise UserError(f"no weights file at {weights}; check the path")
+    download = inception.load_state_dict_from_url  # the library knows only its own address
+    given = download if weights is None else lambda *_, **__: torch.load(weights, map_location="cpu", weights_only=True)
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        # The library knows only its own address; what it would have downloaded is handed to it.
-        with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state):
-            network = inception.InceptionV3()
-            return network.eval()
+        with patch.object(inception, "load_state_dict_from_url", given):
+            network: torch.nn.Module = inception.InceptionV3()
     except Exception as error:  # each kind of damage raises its own
-        raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
+        if weights is not None:
+            raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
+        raise UserError(
+            f"cannot download FID's Inception weights ({one_line(error)}); get {inception.FID_WEIGHTS_URL} on a machine "
+            "with network and pass the file as --inception-weights"
+        ) from error
+    return network.eval()

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.errors import UserError, writing
-from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_absolute_error, mean_squared_error, ssim
+from dove.evaluation.common import FEW_LENGTHS, Images, Subject, default_requests
+from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
@@ -138,7 +138,7 @@ class Recorder:
         if not error.isfinite().all():
             raise UserError(f"{self.subject.name}: some reconstructions are not finite; check the checkpoint")
         meter.add("mse", error)
-        meter.add("l1", mean_absolute_error(scaled, truth))
+        meter.add("l1", (scaled.double() - truth.double()).abs().mean(dim=(1, 2, 3)))
         meter.add("psnr", decibels(error))
         meter.add("ssim", ssim(scaled, truth))
         for metric, original in zip(self.metrics, features, strict=True):
@@ -173,18 +173,6 @@ def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
 def picture_name(number: int, key: str) -> str:
     """Make a file name from a record's key; the number keeps the order and distinguishes equal stems."""
     return f"{number:06d}-{Path(key).stem}.png"
-
-
-FEW_LENGTHS = 8  # Greatest number of lengths that are all measured; of more, the powers of two
-
-
-def default_requests(token_counts: Sequence[int]) -> list[str]:
-    """Choose lengths of a model: all, or of many the powers of two and the last; and auto, where there is a choice."""
-    if len(token_counts) == 1:
-        return [str(token_counts[0])]
-    powers = [count for count in token_counts if count.bit_count() == 1 and count < token_counts[-1]]
-    lengths = token_counts if len(token_counts) <= FEW_LENGTHS else [*powers, token_counts[-1]]
-    return [*map(str, lengths), "auto"]
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:

@@ -1,15 +1,12 @@
 """``dove evaluate calibration``: predicted against measured quality."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
-
-if TYPE_CHECKING:
-    from dove.evaluation.common import Images, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +36,21 @@ class CalibrationOptions(EvaluationOptions):
 def run(options: CalibrationOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.calibration import calibrate, plot_calibration, summarise
-    from dove.evaluation.report import evaluate, rows_to_text
+    from dove.evaluation.report import Evaluation, rows_to_text
 
-    def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        studies = [
-            calibrate(
-                subject,
-                images,
-                lengths=options.lengths,
-                psnr=options.psnr,
-                budgets=options.budgets,
-                batch_size=options.batch_size,
-            )
-            for subject in subjects
-        ]
-        rows = [row for study in studies for row in summarise(study)]
-        print(rows_to_text([{key: value for key, value in row.items() if key != "kind"} for row in rows]))
-        return {"rows": rows}, {"calibration.png": plot_calibration(studies)}
-
-    evaluate(options, measure)
+    evaluation = Evaluation(options)
+    subjects, images = evaluation.load()
+    studies = [
+        calibrate(
+            subject,
+            images,
+            lengths=options.lengths,
+            psnr=options.psnr,
+            budgets=options.budgets,
+            batch_size=options.batch_size,
+        )
+        for subject in subjects
+    ]
+    rows = [row for study in studies for row in summarise(study)]
+    print(rows_to_text([{key: value for key, value in row.items() if key != "kind"} for row in rows]))
+    evaluation.finish({"rows": rows}, {"calibration.png": plot_calibration(studies)})

@@ -1,15 +1,12 @@
 """``dove evaluate rate``: bits per image against quality, beside JPEG and WebP."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
-
-if TYPE_CHECKING:
-    from dove.evaluation.common import Images, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +43,23 @@ def run(options: RateOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.common import Images
     from dove.evaluation.rate import plot_rate, rate_of_files, rate_of_tokens
-    from dove.evaluation.report import evaluate, rows_to_text
+    from dove.evaluation.report import Evaluation, rows_to_text
 
-    def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        training = Images(options.train_data, limit=options.train_limit, seed=options.seed)
-        rows = []
-        for subject in subjects:
-            rows += rate_of_tokens(
-                subject,
-                training,
-                images,
-                lengths=options.num_tokens,
-                fineness=options.fineness,
-                batch_size=options.batch_size,
-                seed=options.seed,
-            )
-        for size in sorted({subject.tokenizer.image_size for subject in subjects}):
-            rows += rate_of_files(images, size, options.qualities, options.batch_size)
-        print(rows_to_text(rows))
-        return {"rows": rows, "fitted_to": training.origin()}, {"rate.png": plot_rate(rows)}
-
-    evaluate(options, measure)
+    evaluation = Evaluation(options)
+    subjects, images = evaluation.load()
+    training = Images(options.train_data, limit=options.train_limit, seed=options.seed)
+    rows = []
+    for subject in subjects:
+        rows += rate_of_tokens(
+            subject,
+            training,
+            images,
+            lengths=options.num_tokens,
+            fineness=options.fineness,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+    for size in sorted({subject.tokenizer.image_size for subject in subjects}):
+        rows += rate_of_files(images, size, options.qualities, options.batch_size)
+    print(rows_to_text(rows))
+    evaluation.finish({"rows": rows, "fitted_to": training.origin()}, {"rate.png": plot_rate(rows)})

@@ -57,18 +57,16 @@ class SpeedOptions(EvaluationOptions):
 
 def run(options: SpeedOptions) -> None:
     """Measure, count and write the report."""
-    import time
-
     import torch
 
     from dove.evaluation import speed
     from dove.evaluation.common import Images
     from dove.evaluation.language_operations import make_language_model
-    from dove.evaluation.report import finish
+    from dove.evaluation.report import Evaluation
     from dove.evaluation.speed_plot import plot_speed
     from dove.runtime import select_device
 
-    started = time.time()
+    evaluation = Evaluation(options)
     device = speed.META if options.count_only else select_device(options.device)
     subjects = speed.load_speed_subjects(options.model, device)
     entries = [entry for subject in subjects for entry in speed.make_entries(*subject, options.num_tokens)]
@@ -90,8 +88,8 @@ def run(options: SpeedOptions) -> None:
         "threads": torch.get_num_threads(),
         "remarks": remarks,
     }
-    data = {"data": images} if images else {}
-    finish(options, report, {"speed.png": plot_speed(rows)}, [subject for subject, _ in subjects], data, started)
+    evaluation.subjects, evaluation.data = [subject for subject, _ in subjects], {"data": images} if images else {}
+    evaluation.finish(report, {"speed.png": plot_speed(rows)})
 
 
 def printed_table(rows: Sequence[dict[str, Any]]) -> str:
