@@ -51,9 +51,7 @@ def test_streamed_statistics_are_those_of_the_whole_matrix():
     statistics = statistics_of(features)
     np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(statistics.covariance, np.cov(features, rowvar=False), rtol=1e-9, atol=1e-9)
-    again = FeatureStatistics.from_state(statistics.state())
-    assert again.count == 53
-    np.testing.assert_array_equal(again.covariance, statistics.covariance)
+    assert statistics.count == 53
 
 
 def test_frechet_distance_is_the_direct_scipy_computation_and_that_of_pytorch_fid():

@@ -3,17 +3,11 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dove.errors import UserError
 from dove.evaluation.operations import count_operations
 
-VICUNA_7B = LlamaConfig(
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=32,
-)  # Sizes of Vicuna-7B, which are those of the first Llama with seven thousand million parameters
+VICUNA_7B = (
+    LlamaConfig()
+)  # Its defaults are the sizes of the first Llama with 7 thousand million parameters, and of Vicuna-7B
 
 
 def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
@@ -24,8 +18,6 @@ def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
 
 def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
     """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them."""
-    if positions < 1:
-        raise UserError(f"a language model cannot read {positions} positions; pass at least 1")
     inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")
     # Given ready-made, or the library would look into the numbers for its shape.
     mask = torch.ones(1, 1, positions, positions, dtype=torch.bool, device="meta").tril()

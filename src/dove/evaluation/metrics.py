@@ -94,18 +94,6 @@ class FeatureStatistics:
             self._root = _symmetric_root(self.covariance)
         return self._root
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """Return all sums as arrays, to be saved."""
-        return {"count": np.array(float(self.count)), "mean": self.mean, "scatter": self._scatter}
-
-    @classmethod
-    def from_state(cls, state: dict[str, NDArray[np.float64]]) -> "FeatureStatistics":
-        """Restore statistics from arrays that ``state`` returned."""
-        statistics = cls(len(state["mean"]))
-        statistics.count = int(state["count"])
-        statistics.mean, statistics._scatter = state["mean"], state["scatter"]
-        return statistics
-
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
     """Compute the squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).

@@ -1,6 +1,5 @@
 """Metrics by frozen networks: distances between two images, and features for a Frechet distance of two sets."""
 
-import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -44,13 +43,6 @@ class NetworkMetric(ABC):
         """Offer only the columns in ``wanted``."""
         self.distance_name = self.distance_name if self.distance_name in wanted else None
         self.frechet_name = self.frechet_name if self.frechet_name in wanted else None
-
-    def sha256(self) -> str:
-        """Compute the SHA-256 of the network's weights."""
-        digest = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     @abstractmethod
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
