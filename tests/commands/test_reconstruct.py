@@ -78,7 +78,7 @@ def test_tiles(photos: Path, predictive: str, tmp_path: Path, capsys: pytest.Cap
 def test_the_picture_says_how_many_photos_it_shows(
     photos: Path, predictive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dove.commands.reconstruct_tiles.MOST_TILED_ROWS", 2)
+    monkeypatch.setattr("dove.commands.reconstruct.MOST_TILED_ROWS", 2)
     flags = ["--tile", "--num-tokens", "4", "--output", str(tmp_path / "x.png"), "--limit", "3"]
     assert main(["reconstruct", str(photos), "--model", predictive, *flags]) == 0
     assert "(the first 2 images)" in capsys.readouterr().out

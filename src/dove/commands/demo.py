@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import tyro
@@ -40,8 +42,6 @@ class DemoOptions:
 def run(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     require_gradio()
-    from tempfile import TemporaryDirectory
-
     from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, serve
     from dove.runtime import load_model
@@ -58,14 +58,8 @@ def run(options: DemoOptions) -> None:
 
 def require_gradio() -> None:
     """Check that the packages of the page are installed."""
-    from importlib.util import find_spec
-
-    missing = [
-        name.replace("skimage", "scikit-image")
-        for name in ("gradio", "matplotlib", "skimage")
-        if find_spec(name) is None
-    ]
-    if missing:
+    packages = {"gradio": "gradio", "matplotlib": "matplotlib", "skimage": "scikit-image"}
+    if missing := [package for name, package in packages.items() if find_spec(name) is None]:
         raise UserError(
             f"dove demo needs {' and '.join(missing)}; install with: pip install 'dove-encoder[demo]', or run: make web"
         )
