@@ -110,7 +110,7 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
         (["--max-side", "400"], "--max-side 400 has no effect without --tile"),
-        (["--num-tokens", "4", "--tile", "--max-side", "0"], "at least 1 pixel"),
+        (["--num-tokens", "4", "--tile", "--max-side", "0"], "--max-side 0 must be at least 1"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
         (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],

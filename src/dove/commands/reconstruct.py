@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dove.errors import UserError
+from dove.flags import require_least
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,8 +68,7 @@ class ReconstructOptions:
                 raise UserError(f"{path} is a folder; pass the name of a file to write")
         if self.max_side is not None and not self.tile:
             raise UserError(f"--max-side {self.max_side} has no effect without --tile; add it or leave both out")
-        if self.max_side is not None and self.max_side < 1:
-            raise UserError(f"--max-side {self.max_side} must be at least 1 pixel")
+        require_least("--max-side", self.max_side)
         if self.tile and find_spec("matplotlib") is None:
             raise UserError("--tile draws with matplotlib; install it with: pip install 'dove-encoder[eval]'")
 

@@ -14,7 +14,7 @@ from scipy.stats import pearsonr
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import mean_squared_error
+from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
@@ -168,9 +168,7 @@ def summarise(study: Calibration) -> list[dict[str, Any]]:
                 "predicted": float(predicted.mean()),
                 "psnr": float(measured.mean()),
                 "error": float(np.abs(predicted - measured).mean()),
-                "correlation": float(pearsonr(predicted, measured).statistic)
-                if np.ptp(measured) and np.ptp(predicted)
-                else None,
+                "correlation": correlate(pearsonr, predicted, measured),
                 "mse": float(study.measured[:, column].mean()),
             }
         )

@@ -38,6 +38,7 @@ class Subject:
     """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
     images_seen: int | None = None
     """Images that its training has shown it, repetitions included; None where no files of that training lie beside it."""
+    weights: str = "checkpoint"  # Origin of its weights
 
     @property
     def slug(self) -> str:
@@ -62,12 +63,7 @@ def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
 
 
 def load_subject(name: str, device: torch.device) -> Subject:
-    """Load one model; see `load_subjects`.
-
-    Args:
-        name: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report.
-        device: device of the model.
-    """
+    """Load one model: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report."""
     label, separator, source = name.partition("=")
     folder = resolve_checkpoint(source if separator else name)
     tokenizer = load_tokenizer(folder)

@@ -57,11 +57,10 @@ def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) ->
     unlearned = []
     for subject in subjects:
         own = [row for row in rows if row["model"] == subject.name]
-        learned = None if isinstance(subject.tokenizer, FlatColour) else has_learned(own, floors)
-        if learned is None:
+        learned = has_learned(own, floors)
+        if learned is None or isinstance(subject.tokenizer, FlatColour):
             continue
         for row in own:
             row["learned"] = learned
-        if not learned:
-            unlearned.append(subject.name)
+        unlearned += [] if learned else [subject.name]
     return unlearned

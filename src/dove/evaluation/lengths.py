@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, default_lengths
-from dove.evaluation.metrics import mean_squared_error
+from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
 from dove.evaluation.reconstruction import unit_range
 from dove.photos.picture import Cell, encode_picture, side_by_side
@@ -98,9 +98,9 @@ def summarise(study: LengthStudy) -> dict[str, Any]:
         "images": len(lengths),
         "mean": float(lengths.mean()),
         "quantiles": {f"p{round(100 * q)}": float(np.quantile(lengths, q)) for q in QUANTILES},
-        "pearson": _correlate(pearsonr, lengths, complexity),
-        "pearson_log": _correlate(pearsonr, lengths[textured], np.log(complexity[textured])),
-        "spearman": _correlate(spearmanr, lengths, complexity),
+        "pearson": correlate(pearsonr, lengths, complexity),
+        "pearson_log": correlate(pearsonr, lengths[textured], np.log(complexity[textured])),
+        "spearman": correlate(spearmanr, lengths, complexity),
         "constant_images": int((~textured).sum()),
         "loss_by_length": {
             str(k): {
@@ -111,12 +111,6 @@ def summarise(study: LengthStudy) -> dict[str, Any]:
             for k, values in study.losses.items()
         },
     }
-
-
-def _correlate(measure: Any, lengths: NDArray[np.float64], values: NDArray[np.float64]) -> float | None:
-    if len(lengths) < 2 or np.ptp(lengths) == 0 or np.ptp(values) == 0:
-        return None
-    return float(measure(lengths, values).statistic)
 
 
 def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:

@@ -1,5 +1,7 @@
 """Quality of reconstructions: pixel errors per image, and the Frechet distance between sets of images."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -55,6 +57,13 @@ def _window_matrix(size: int) -> Float[Tensor, "size size"]:
     padded = F.pad(torch.eye(size, dtype=torch.float64)[None], (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")[0]
     # Column p of ``padded`` says which pixel stands at padded position p.
     return (padded.unfold(1, len(window), 1) @ (window / window.sum())).T
+
+
+def correlate(measure: Any, values: NDArray[np.float64], others: NDArray[np.float64]) -> float | None:
+    """Correlate two variables by a measure of scipy; None where one of them is constant."""
+    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(others) == 0:
+        return None
+    return float(measure(values, others).statistic)
 
 
 class FeatureStatistics:

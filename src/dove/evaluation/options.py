@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from dove.errors import UserError
+from dove.flags import require_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,6 @@ class EvaluationOptions:
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size {self.batch_size} must be at least 1")
+        require_least("--batch-size", self.batch_size)
         if self.output.exists() and not self.output.is_dir():
             raise UserError(f"--output {self.output} is a file; pass a folder")

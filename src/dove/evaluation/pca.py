@@ -1,6 +1,5 @@
 """Figure 8: the first three principal components of features as the colours of a segmentation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,18 +117,6 @@ def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
     return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def picture_rows(
-    pixels: Float[Tensor, "B 3 S S"], segmentations: Sequence[Segmentation], shown: int
-) -> list[list[Cell]]:
-    """Arrange the first ``shown`` originals, each with its segmentations, in rows."""
-    side = min(pixels.shape[-1], MOST_PIXELS)
-    originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
-    return [
-        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
-        for row, original in enumerate(originals)
-    ]
-
-
 def evaluate_pca(
     subject: Subject, images: Images, *, batch_size: int, shown: int, side: int | None = None
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
@@ -147,4 +134,10 @@ def evaluate_pca(
         }
         for found in segmentations
     ]
-    return rows, picture_rows(pixels, segmentations, shown)
+    side = min(pixels.shape[-1], MOST_PIXELS)
+    originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
+    cells = [
+        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
+        for row, original in enumerate(originals)
+    ]
+    return rows, cells

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from dove.evaluation.feature_cache import LATENTS, PATCHES
-from dove.evaluation.plots import GREY, legend_below, looks, panels, short_name, star, style, to_png, token_axis
+from dove.evaluation.plots import GREY, legend_below, looks, panels, plot_model, short_name, style, to_png, token_axis
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -16,15 +16,9 @@ def plot_by_length(rows: Rows, majority: float) -> bytes:
     """Plot accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     with style():
         figure, (axes,) = panels(1, 1, width=6.4, height=4.0)
-        for model, own, look in _by_model(rows):
-            fixed = sorted((row["mean_length"], row["top1"], row["top1_stderr"]) for row in own if _is_fixed(row))
-            if fixed:
-                lengths, accuracies, errors = zip(*fixed, strict=True)
-                axes.errorbar(lengths, accuracies, errors, **look, capsize=2, label=model)
-            for row in own:
-                if not _is_fixed(row):
-                    star(axes, row["mean_length"], row["top1"], f"{model} {row['num_tokens']}", look)
-        token_axis(axes, sorted({row["num_tokens"] for row in rows if _is_fixed(row)}) or [1])
+        for _, own, look in _by_model(rows):
+            plot_model(axes, own, "top1", look, error="top1_stderr")
+        token_axis(axes, sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1])
         _finish(axes, rows, majority, "MLP on pooled tokens")
         legend_below(figure, [axes])
         return to_png(figure)
@@ -64,10 +58,6 @@ def _by_model(rows: Rows) -> list[tuple[str, Rows, dict[str, Any]]]:
     found = looks(row["model"] for row in rows)
     models = dict.fromkeys(row["model"] for row in rows)
     return [(short_name(name), [row for row in rows if row["model"] == name], found[name]) for name in models]
-
-
-def _is_fixed(row: Mapping[str, Any]) -> bool:
-    return isinstance(row["num_tokens"], int)
 
 
 def _layer(row: Mapping[str, Any]) -> str:

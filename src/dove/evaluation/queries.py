@@ -69,7 +69,10 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
     answered = inside.flatten(1).any(1)
     image_of = batch.image_of[answered]
     nulls = model.encode_each(batch.images, requests)
-    asked = model.encode_each(batch.images, requests, _by_image(batch))
+    queries: list[list[str]] = [[] for _ in range(len(batch))]
+    for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
+        queries[image].append(query)  # ``image_of`` rises, so their order stays
+    asked = model.encode_each(batch.images, requests, queries)
     wrong = wrong_queries(batch.image_of, answered)
     keep = wrong >= 0
     curves: list[dict[str, list[Tensor]]] = [{kind: [] for kind in KINDS} for _ in range(3)]
@@ -106,14 +109,6 @@ def psnr_in(
     """Compute the PSNR in dB over the pixels of a mask, (B,); NaN where it is empty."""
     error = masked_squared_error(images.clamp(-1, 1), others.clamp(-1, 1), mask) / 4
     return torch.where(mask.flatten(1).any(1), decibels(error), torch.nan)
-
-
-def _by_image(batch: QueryBatch) -> list[list[str]]:
-    """List the queries of each image; ``image_of`` rises, so their order stays."""
-    lists: list[list[str]] = [[] for _ in range(len(batch))]
-    for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
-        lists[image].append(query)
-    return lists
 
 
 def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: float) -> Float[Tensor, " Q"]:

@@ -96,13 +96,13 @@ def rate_of_tokens(
             f"--num-tokens {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens"
         )
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
-    known = torch.cat([_all_tokens(model, batch.pixels.to(subject.device)) for batch in batches])
+    known = torch.cat([model.encode(batch.pixels.to(subject.device), model.max_tokens).values for batch in batches])
     generator = torch.Generator().manual_seed(seed)
     quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
     sums: dict[tuple[int, float], NDArray[np.float64]] = {}
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
-        values = _all_tokens(model, pixels)
+        values = model.encode(pixels, model.max_tokens).values
         for size in fineness:
             levels = quantizer.levels(values, size)
             rounded, bits = quantizer.values(levels, size), quantizer.bits(levels, size)
@@ -140,10 +140,6 @@ def token_sensitivity(
     return (total / count).sqrt()
 
 
-def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-    return model.encode(pixels, model.max_tokens).values
-
-
 def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], batch_size: int) -> list[dict[str, Any]]:
     """Measure JPEG (with and without its header, which outweighs so small a picture) and WebP by quality setting."""
     processor = ImageProcessor(image_size)
@@ -152,12 +148,12 @@ def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], bat
         for picture, pixels in zip(processor.to_pil(batch.pixels), batch.pixels, strict=True):
             for quality in qualities:
                 for kind, options in (("JPEG", {"optimize": True}), ("WEBP", {"method": 6})):
-                    data = _encoded(picture, kind, quality, options)
-                    again = pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
-                    reached = float(psnr(again[None], pixels[None]))
-                    sizes = {kind: len(data)}
+                    file = io.BytesIO()
+                    picture.save(file, kind, quality=quality, **options)
+                    reached = float(psnr(pil_to_tensor(Image.open(file).convert("RGB"))[None], pixels[None]))
+                    sizes = {kind: len(file.getvalue())}
                     if kind == "JPEG":
-                        sizes["JPEG without header"] = len(data) - data.index(START_OF_SCAN)
+                        sizes["JPEG without header"] = sizes[kind] - file.getvalue().index(START_OF_SCAN)
                     for name, size in sizes.items():
                         found = np.array([1, 8 * size, reached])
                         sums[name, quality] = sums.get((name, quality), np.zeros(3)) + found
@@ -165,12 +161,6 @@ def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], bat
         _row(name, "", quality, bits / count, image_size**2, reached / count)
         for (name, quality), (count, bits, reached) in sums.items()
     ]
-
-
-def _encoded(picture: Image.Image, kind: str, quality: int, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=quality, **options)
-    return buffer.getvalue()
 
 
 def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
@@ -198,14 +188,10 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
                 *zip(*sorted(lines[name]), strict=True), **look | dashes, label=name.replace(", 1 tokens", ", 1 token")
             )
         panel.set_xscale("log", base=2)
-        ticks = [2**power for power in range(4, 14) if _within(2**power, rows)]
+        sizes = [row["bytes_per_image"] for row in rows]
+        ticks = [2**power for power in range(4, 14) if min(sizes) / 1.3 <= 2**power <= 1.3 * max(sizes)]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.minorticks_off()
         panel.set(xlabel="bytes per image", ylabel="PSNR (dB)")
         panel.legend()
         return to_png(figure)
-
-
-def _within(value: int, rows: Sequence[dict[str, Any]]) -> bool:
-    sizes = [row["bytes_per_image"] for row in rows]
-    return bool(min(sizes) / 1.3 <= value <= 1.3 * max(sizes))

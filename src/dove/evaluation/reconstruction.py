@@ -90,7 +90,8 @@ class Recorder:
             if first:
                 for metric, found in zip(self.metrics, features, strict=True):
                     self.originals.add_features(metric, found)
-            names = [picture_name(done + row, key) for row, key in enumerate(batch.keys)]
+            # Numbers keep the order and distinguish equal stems.
+            names = [f"{number:06d}-{Path(key).stem}.png" for number, key in enumerate(batch.keys, done)]
             self._save("original", names, originals)
             for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
                 rebuilt = tokenizer.decode(tokens)
@@ -134,11 +135,6 @@ class Recorder:
 def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Map pixels from [-1, 1], clamped, to [0, 1]."""
     return images.clamp(-1, 1).add(1).div(2)
-
-
-def picture_name(number: int, key: str) -> str:
-    """Make a file name from a record's key; the number keeps the order and distinguishes equal stems."""
-    return f"{number:06d}-{Path(key).stem}.png"
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:

@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from dove.errors import UserError
-from dove.paper.bench import IMAGES, Comparison, Row, load_rows, seconds_left, squeezenet_file
+from dove.flags import require_least
+from dove.paper.bench import IMAGES, Comparison, Progress, Row, load_rows, seconds_left, squeezenet_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,7 @@ class TrainOptions:
     """Print the commands without running them."""
 
     def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise UserError(f"--images {self.images} must be at least 1")
+        require_least("--images", self.images)
 
     @property
     def share(self) -> float:
@@ -65,35 +65,27 @@ def run_bench(options: TrainOptions) -> int:
         raise UserError(
             "a comparison needs SqueezeNet 1.0 weights; pass --squeezenet FILE, or name it in DOVE_SQUEEZENET"
         )
-    failed: dict[str, str] = {}
+    failed: list[str] = []
     for row in rows:
         if row.progress(options.folder, options.share).done:
             print(f"{row.name}: done")
             continue
         if not options.dry_run:
-            print(told_left(rows, options, set(failed)), flush=True)
-        if reason := missing_stage(row, options) or make_row(row, options, squeezenet):
-            failed[row.name] = reason
+            left = [one.progress(options.folder, options.share) for one in rows if one.name not in failed]
+            print(told_left(left, len(rows)), flush=True)
+        if reason := make_row(row, options, squeezenet):
+            failed.append(row.name)
             print(f"{row.name} failed: {reason}; the other rows go on", file=sys.stderr, flush=True)
     if failed:
         print(f"{len(failed)} of {len(rows)} rows failed: {', '.join(failed)}; the same command tries them again")
     return 1 if failed else 0
 
 
-def missing_stage(row: Row, options: TrainOptions) -> str | None:
-    """Say what a row lacks of the row that it builds on."""
-    if row.needs is None or options.dry_run:
-        return None
-    (needed,) = load_rows([row.needs], options.comparison)
-    return (
-        None
-        if needed.progress(options.folder, options.share).done
-        else f"it builds on {row.needs}, which is not finished"
-    )
-
-
 def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     """Train or fit a row, from its last checkpoint if there is one, and return the reason if that fails."""
+    for needed in load_rows([row.needs], options.comparison) if row.needs and not options.dry_run else ():
+        if not needed.progress(options.folder, options.share).done:
+            return f"it builds on {row.needs}, which is not finished"
     if row.fit:
         print(f"{row.name}: fitted to images of {options.data}", flush=True)
         if not options.dry_run:
@@ -110,18 +102,14 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     return f"dove train ended with status {status}" if status else None
 
 
-def told_left(rows: Sequence[Row], options: TrainOptions, failed: set[str]) -> str:
+def told_left(states: Sequence[Progress], rows: int) -> str:
     """Describe in a line how much of all rows is left."""
-    states = [row.progress(options.folder, options.share) for row in rows if row.name not in failed]
-    done = sum(state.done for state in states)
-    left = seconds_left(states)
-    if left is None:
-        return (
-            f"{done} of {len(rows)} rows done; how long is left can be told when the first training has been measured"
-        )
+    done = f"{sum(state.done for state in states)} of {rows} rows done"
+    if (left := seconds_left(states)) is None:
+        return f"{done}; how long is left can be told when the first training has been measured"
     unmeasured = sum(not state.done and state.images > 0 and not state.images_per_second for state in states)
     guessed = f", {unmeasured} of the rows guessed from the others' images a second" if unmeasured else ""
-    return f"{done} of {len(rows)} rows done; about {told_time(left)} left{guessed}"
+    return f"{done}; about {told_time(left)} left{guessed}"
 
 
 def told_time(seconds: float) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
+from dove.flags import require_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,8 @@ class PcaOptions(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.shown < 1:
-            raise UserError(f"--shown {self.shown} leaves an empty picture; pass at least 1")
-        if self.side is not None and self.side < 1:
-            raise UserError(f"--side {self.side} must be at least 1 pixel")
+        require_least("--shown", self.shown)
+        require_least("--side", self.side)
 
 
 def run(options: PcaOptions) -> None:
