@@ -53,8 +53,6 @@ def make_slug(name: str) -> str:
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
     """Load the models of an evaluation, each once."""
-    if not names:
-        raise UserError("no model is given; pass --model dove-tiny, checkpoint folders or hub ids")
     labels = [name.partition("=")[0] for name in dict.fromkeys(names)]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"several models are called {min(twice)}; label each, as in --model A=FOLDER B=FOLDER")

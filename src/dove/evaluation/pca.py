@@ -99,8 +99,6 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     flat = features.flatten(0, 1).double().numpy()
     if not np.isfinite(flat).all():
         raise UserError(f"{source}: some features are not finite; check the checkpoint")
-    if flat.shape[1] < COMPONENTS:
-        raise UserError(f"{source}: features of width {flat.shape[1]} have no {COMPONENTS} components")
     if np.ptp(flat, axis=0).max() == 0:
         raise UserError(f"{source}: the features are the same everywhere, so they have no components")
     pca = PCA(COMPONENTS, svd_solver="covariance_eigh")

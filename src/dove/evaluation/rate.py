@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
+from dove.evaluation.options import RateOptions
 from dove.evaluation.plots import looks, panels, style, to_png
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
@@ -77,33 +78,24 @@ class ScalarQuantizer:
 
 
 @torch.no_grad()
-def rate_of_tokens(
-    subject: Subject,
-    training: Images,
-    images: Images,
-    *,
-    lengths: Sequence[int],
-    fineness: Sequence[float],
-    batch_size: int,
-    seed: int,
-) -> list[dict[str, Any]]:
+def rate_of_tokens(subject: Subject, training: Images, images: Images, options: RateOptions) -> list[dict[str, Any]]:
     """Measure bits and PSNR of a model by number of tokens and by fineness of the levels."""
     model = subject.tokenizer
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no continuous tokens to round; pass a DOVE checkpoint")
+    lengths, batch_size = options.num_tokens, options.batch_size
     if not all(1 <= k <= model.max_tokens for k in lengths):
-        raise UserError(
-            f"--num-tokens {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens"
-        )
+        asked = " ".join(map(str, lengths))
+        raise UserError(f"--num-tokens {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
     known = torch.cat([model.encode(batch.pixels.to(subject.device), model.max_tokens).values for batch in batches])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
     sums: dict[tuple[int, float], NDArray[np.float64]] = {}
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
         values = model.encode(pixels, model.max_tokens).values
-        for size in fineness:
+        for size in options.fineness:
             levels = quantizer.levels(values, size)
             rounded, bits = quantizer.values(levels, size), quantizer.bits(levels, size)
             for k in lengths:

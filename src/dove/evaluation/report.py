@@ -176,7 +176,7 @@ def write_report(
     print(f"wrote {', '.join(contents)} to {folder}")
 
 
-class Evaluation:
+class EvaluationRun:
     """A run of an evaluation command, from its start to its files.
 
     Attributes:

@@ -81,8 +81,6 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[Subj
         names: checkpoints, or presets that are no checkpoints: those get random weights.
         device: device of the models; the meta device to count the operations of presets alone.
     """
-    if not names:
-        raise UserError("no model is given; pass --model with checkpoints or presets")
     found: list[Subject] = []
     for name in dict.fromkeys(names):
         if is_preset(name):

@@ -25,9 +25,9 @@ class LengthsOptions(EvaluationOptions):
 def run(options: LengthsOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.lengths import picture_extremes, plot_lengths, study_lengths, summarise
-    from dove.evaluation.report import Evaluation, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     subjects, images = evaluation.load()
     studies = [study_lengths(subject, images, options.num_tokens, options.batch_size) for subject in subjects]
     rows = [summarise(study) for study in studies]

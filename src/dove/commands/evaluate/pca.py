@@ -37,10 +37,10 @@ class PcaOptions(EvaluationOptions):
 def run(options: PcaOptions) -> None:
     """Compute the components and write the report."""
     from dove.evaluation.pca import evaluate_pca
-    from dove.evaluation.report import Evaluation, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.photos.picture import encode_picture, side_by_side
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     subjects, images = evaluation.load()
     rows, pictures = [], {}
     for subject in subjects:

@@ -53,9 +53,9 @@ def run(options: ProbeOptions) -> None:
     from dove.evaluation.feature_cache import TOKENS
     from dove.evaluation.probe import best_layers, evaluate_probe, feature_sources, majority_share
     from dove.evaluation.probe_plots import plot_by_layer, plot_by_length
-    from dove.evaluation.report import Evaluation, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     if options.kind == "mlp" and options.layer:
         raise UserError("--layer is for --kind linear; --kind mlp probes tokens, at the lengths of --num-tokens")
     evaluation.subjects = load_subjects(options.model, options.device)

@@ -45,10 +45,10 @@ def run(options: QueriesOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.common import Images, load_subjects
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
-    from dove.evaluation.report import Evaluation, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.query.tokenizer import QDove
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     evaluation.subjects = subjects = load_subjects(options.model, options.device)
     for subject in subjects:
         if not isinstance(subject.tokenizer, QDove):

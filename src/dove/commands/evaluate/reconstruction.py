@@ -71,10 +71,10 @@ def run(options: ReconstructionOptions) -> None:
     from dove.evaluation.facts import add_facts, mark_learned
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
-    from dove.evaluation.report import Evaluation, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.paper.reports import LEAST_GAIN
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     subjects, images = evaluation.load()
     metrics = make_metrics(options, len(images), subjects)
     rows: list[dict[str, Any]] = []

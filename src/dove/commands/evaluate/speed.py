@@ -59,10 +59,10 @@ def run(options: SpeedOptions) -> None:
     from dove.evaluation import speed
     from dove.evaluation.common import Images
     from dove.evaluation.plots import plot_speed
-    from dove.evaluation.report import Evaluation
+    from dove.evaluation.report import EvaluationRun
     from dove.runtime import select_device
 
-    evaluation = Evaluation(options)
+    evaluation = EvaluationRun(options)
     device = speed.META if options.count_only else select_device(options.device)
     subjects = speed.load_speed_subjects(options.model, device)
     entries = [entry for subject in subjects for entry in speed.make_entries(subject, options.num_tokens)]
