@@ -17,10 +17,9 @@ from dove.evaluation.common import Images, Subject
 from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.options import CalibrationOptions
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
-from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
-from dove.metrics import LEAST_ERROR
+from dove.metrics import LEAST_ERROR, unit_range
 from dove.models.eos import EosScores
 from dove.protocol import ScoresLengths
 from dove.tokens import Tokens

@@ -16,7 +16,7 @@ from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, default_lengths
 from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
-from dove.evaluation.reconstruction import unit_range
+from dove.metrics import unit_range
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from dove.errors import UserError, one_line
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
+from dove.metrics import unit_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ class DreamSimMetric(NetworkMetric):
     @torch.inference_mode()
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """See `NetworkMetric.features`."""
-        pixels = F.interpolate(images.clamp(-1, 1).add(1).div(2), size=(224, 224), mode="bicubic", antialias=True)
+        pixels = F.interpolate(unit_range(images), size=(224, 224), mode="bicubic", antialias=True)
         embed: Any = self.network.embed
         return ImageFeatures([embed(pixels.clamp(0, 1))])
 

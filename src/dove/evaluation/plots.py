@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+Row = Mapping[str, Any]
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, which colour-blind people tell apart, without their yellow, which is too pale for lines on white."""
 GREY = "#7f7f7f"
@@ -62,6 +64,12 @@ def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
         found[model] = {"color": COLOURS[number % len(COLOURS)], "marker": marker, "linestyle": "-"}
     trivial = [name for name in names if name in TRIVIAL]
     return found | {name: {"color": GREY, "marker": MARKERS[n], "linestyle": "--"} for n, name in enumerate(trivial)}
+
+
+def by_model(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
+    """Group rows by model, each with its name, shortened to its end where it is long, and its look."""
+    found = looks(row["model"] for row in rows)
+    return [(short_name(name), [row for row in rows if row["model"] == name], look) for name, look in found.items()]
 
 
 @contextmanager
@@ -125,7 +133,7 @@ def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
     axes.set_xlabel("tokens (mean over images)")
 
 
-def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def plot_rate_distortion(rows: Sequence[Row]) -> bytes:
     """Plot every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars.
 
     Rows above ``BEST_PSNR`` are left out. Arrows show where better values lie.
@@ -136,8 +144,8 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
     with style():
         figure, axes = panels(-(-len(names) // 3), min(len(names), 3))
         for name, panel in zip(names, axes, strict=False):
-            for model, look in looks(row["model"] for row in rows).items():
-                plot_model(panel, [row for row in rows if row["model"] == model], name, look)
+            for model, own, look in by_model(rows):
+                plot_model(panel, own, name, model, look)
             panel.set_title(f"{LABELS[name]} {'↑' if name in ('psnr', 'ssim') else '↓'}")
             panel.yaxis.set_major_formatter("{x:,g}")
             token_axis(panel, ticks)
@@ -148,10 +156,9 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def plot_model(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, look: Mapping[str, Any], error: str | None = None
+    axes: Axes, rows: Sequence[Row], name: str, label: str, look: Mapping[str, Any], error: str | None = None
 ) -> None:
     """Plot a column of a model's rows against the mean number of tokens, with its error: a line, stars for adaptive ones."""
-    label = short_name(rows[0]["model"])
     if fixed := sorted((row for row in rows if isinstance(row["num_tokens"], int)), key=lambda row: row["mean_length"]):
         errors = [row[error] for row in fixed] if error else None
         lengths, values = ([row[column] for row in fixed] for column in ("mean_length", name))
@@ -164,18 +171,14 @@ def plot_model(
             )
 
 
-def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def plot_speed(rows: Sequence[Row]) -> bytes:
     """Plot speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
     shown = [column for column in SPEEDS if any(row[column] is not None for row in rows)]
-    names = [short_name(row["model"]) for row in rows]
-    kinds = ["" if row["weights"] == "checkpoint" else f" ({row['weights']})" for row in rows]
-    rows = [{**row, "model": f"{name}{kind}"} for row, name, kind in zip(rows, names, kinds, strict=True)]
     with style():
         figure, axes = panels(1, len(shown))
         for column, panel in zip(shown, axes, strict=True):
-            for model, look in looks(row["model"] for row in rows).items():
-                mine = [row for row in rows if row["model"] == model and row[column] is not None]
-                _plot_speed(panel, mine, column, look)
+            for model, own, look in by_model(rows):
+                _plot_speed(panel, [row for row in own if row[column] is not None], column, model, look)
             title, label, _ = SPEEDS[column]
             panel.set_title(title)
             panel.set_ylabel(label)
@@ -186,12 +189,13 @@ def plot_speed(rows: Sequence[Mapping[str, Any]]) -> bytes:
         return to_png(figure)
 
 
-def _plot_speed(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, look: Mapping[str, Any]) -> None:
+def _plot_speed(axes: Axes, rows: Sequence[Row], column: str, model: str, look: Mapping[str, Any]) -> None:
     unit = SPEEDS[column][2]
     points = sorted((row["mean_length"], row[column] / unit) for row in rows)
     if points:
-        axes.plot(*zip(*points, strict=True), **look, label=rows[0]["model"])
+        kind = "" if rows[0]["weights"] == "checkpoint" else f" ({rows[0]['weights']})"
+        axes.plot(*zip(*points, strict=True), **look, label=f"{model}{kind}")
     printed = [(row["mean_length"], row["paper_tera"]) for row in rows if "paper_tera" in row]
     if column == "lm_multiply_adds" and printed:
-        name = f"{rows[0]['model']}, printed in the paper"
-        axes.plot(*zip(*printed, strict=True), "x", color=look["color"], markersize=8, label=name)
+        label = f"{model}, printed in the paper"
+        axes.plot(*zip(*printed, strict=True), "x", color=look["color"], markersize=8, label=label)

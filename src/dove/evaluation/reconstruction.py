@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from dove.errors import UserError, writing
@@ -15,7 +14,7 @@ from dove.evaluation.common import FEW_LENGTHS, Images, Subject, default_request
 from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
-from dove.metrics import LEAST_ERROR, decibels
+from dove.metrics import LEAST_ERROR, decibels, unit_range
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
 
@@ -130,11 +129,6 @@ class Recorder:
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in zip(names, ImageProcessor(pixels.shape[-1]).to_pil(pixels), strict=True):
                 picture.save(folder / name)
-
-
-def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Map pixels from [-1, 1], clamped, to [0, 1]."""
-    return images.clamp(-1, 1).add(1).div(2)
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:
