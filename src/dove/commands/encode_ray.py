@@ -41,12 +41,7 @@ def encode_on_cluster(
 ) -> None:
     """Write the missing shards on all machines of the cluster that ``RAY_ADDRESS`` names, or on this one.
 
-    Args:
-        make_encoder: makes a ``ShardEncoder`` on a device.
-        device: that the user asks for; "auto" and "cuda" take a GPU for each where the cluster has some.
-        store: whose shards are written.
-        missing: their numbers.
-        progress: a tqdm bar that counts images.
+    ``make_encoder`` makes a ``ShardEncoder`` on a device; "auto" and "cuda" take a GPU for each where the cluster has some.
     """
     try:
         import ray

@@ -100,12 +100,7 @@ def fit_metric(
 def loss_networks(folder: Path) -> str | None:
     """Find out which frozen networks a checkpoint's losses used, joined by "+": their distances flatter it.
 
-    Args:
-        folder: Checkpoint folder. Its card says so under ``loss_networks``, else its config.json where the model predicts
-            a perceptual distance.
-
-    Returns:
-        None where neither says so.
+    Its card says so under ``loss_networks``, else its config.json where it predicts a perceptual distance; None without.
     """
     card, config = folder / "README.md", folder / "config.json"
     try:
@@ -159,12 +154,7 @@ class InceptionMetric(NetworkMetric):
 class DreamSimMetric(NetworkMetric):
     """DreamSim, by the package ``dreamsim``: three networks tuned to human judgements, on images scaled to 224 px.
 
-    Args:
-        folder: folder of its weights, downloaded where they are not there.
-        device: device to compute on.
-
-    Raises:
-        UserError: If the package is missing, or the weights cannot be had.
+    Its weights are downloaded to a folder if they are not there.
     """
 
     distance_name = "dreamsim"

@@ -128,12 +128,8 @@ def feature_sources(
 ) -> list[FeatureSource]:
     """Choose the features of a model to probe.
 
-    Args:
-        subject: the model.
-        kind: "mlp" probes tokens, "linear" hidden layers, or tokens where there are none.
-        num_tokens: lengths; none for powers of two and auto ("mlp") or all tokens ("linear").
-        layers: for "linear": numbers from 1, "latents", "tokens", "patches" of raw pixels, "all" for all numbers; none
-            for "all".
+    Kind "mlp" probes tokens, by default at powers of two and auto. "linear" probes layers: numbers from 1, by default all,
+    "latents", "patches" of raw pixels, or "tokens", by default all of them; of models without layers, tokens alone.
     """
     model = subject.tokenizer
     lengths = num_tokens if num_tokens or kind == "mlp" else [str(model.max_tokens)]

@@ -29,28 +29,19 @@ PROBES = 4  # Number of random directions in image space that estimate a decoder
 
 @dataclass(frozen=True, eq=False)
 class ScalarQuantizer:
-    """Uniform quantizer of every number of every token, with its cost under a Laplace distribution (ideal arithmetic coding).
+    """Uniform quantizer of every number of every token; its cost is that of ideal coding under a Laplace distribution."""
 
-    Attributes:
-        location: medians of the numbers.
-        scale: mean absolute deviations from them, above 0.
-        step: distance of the levels at ``fineness`` 1, above 0.
-    """
-
-    location: Float[Tensor, "K D"]
-    scale: Float[Tensor, "K D"]
-    step: Float[Tensor, "K D"]
+    location: Float[Tensor, "K D"]  # Medians of the numbers
+    scale: Float[Tensor, "K D"]  # Mean absolute deviations from them, above 0
+    step: Float[Tensor, "K D"]  # Distance of the levels at ``fineness`` 1, above 0
 
     @classmethod
     def fit(cls, values: Float[Tensor, "M K D"], sensitivity: Float[Tensor, "K D"]) -> "ScalarQuantizer":
         """Fit distributions by position and dimension, with steps by the sensitivity of the picture.
 
         With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
-        error, which is the best division of it at high rates. Numbers that the decoder ignores get one level.
-
-        Args:
-            values: tokens of training images.
-            sensitivity: length of the picture's change for a unit change of a number.
+        error, which is the best division of it at high rates. Numbers that the decoder ignores get one level. Sensitivity
+        is the length of the picture's change for a unit change of a number.
         """
         location = values.median(0).values
         scale = (values - location).abs().mean(0)

@@ -18,10 +18,8 @@ from dove.training.setup import sample_images, split_holdout
 def fit_row(row: Row, data: str, folder: Path) -> None:
     """Write the checkpoint of a row, and beside it what it was fitted to.
 
-    Args:
-        row: flat-colour, or cosines with the numbers a token and the target of the preset that it is like.
-        data: source of training images, of which the trainings' held-out ones are left out here, too.
-        folder: the checkpoint's.
+    Cosines have the numbers a token and the target of the preset that the row is like. Images that trainings hold out are
+    left out here, too.
     """
     assert row.like
     preset: Any = get_preset(row.like)

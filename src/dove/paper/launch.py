@@ -64,12 +64,8 @@ def run_step(step: Step, processes: int, here: Callable[[list[str]], int]) -> in
 def run_forked(arguments: list[str], processes: int, main: Callable[[list[str]], int]) -> int:
     """Run a training on the CPU in copies of a process that has imported everything, and return its exit status.
 
-    When one of them fails, the others are ended.
-
-    Args:
-        arguments: of the command.
-        processes: that share it, with the environment that ``torchrun`` would give them.
-        main: runs a command and returns its exit status; an importable function.
+    Processes that share it have the environment that ``torchrun`` would give them; when one fails, the others are ended.
+    ``main`` has to be importable.
     """
     from torch.multiprocessing import ProcessExitedException, start_processes  # type: ignore[attr-defined]
 

@@ -75,12 +75,8 @@ class Reports:
 def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool | None:
     """Tell whether all rows of a model at its greatest fixed number of tokens are clearly above the flat colour.
 
-    Args:
-        rows: of one model's reconstructions.
-        floors: PSNR of the flat colour in dB by the side of the images.
-
-    Returns:
-        None where it is not known: there are no such rows, or no flat colour of their size.
+    ``floors`` are the flat colour's PSNR in dB by the side of the images. None without such rows, or a flat colour of their
+    size.
     """
     fixed = [row for row in rows if isinstance(row["num_tokens"], int) and "psnr" in row]
     longest = max((row["num_tokens"] for row in fixed), default=0)
