@@ -70,20 +70,19 @@ class ClaimsOptions:
     """Print the verdicts as JSON."""
 
 
-Options = ListOptions | RunOptions | TrainOptions | EvaluateOptions | ClaimsOptions
+Options = (
+    Annotated[ListOptions, tyro.conf.subcommand("list")]
+    | Annotated[RunOptions, tyro.conf.subcommand("run")]
+    | Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[ClaimsOptions, tyro.conf.subcommand("claims")]
+)
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Options of `dove paper list`, `run`, `train`, `evaluate` or `claims`."""
-    kinds = (
-        Annotated[ListOptions, tyro.conf.subcommand("list")]
-        | Annotated[RunOptions, tyro.conf.subcommand("run")]
-        | Annotated[TrainOptions, tyro.conf.subcommand("train")]
-        | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
-        | Annotated[ClaimsOptions, tyro.conf.subcommand("claims")]
-    )
     options: Options = parse_flags(
-        kinds,
+        Options,
         arguments=arguments,
         prog="dove paper",
         description="The paper's tables and figures, one command each.",

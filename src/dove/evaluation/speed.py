@@ -30,9 +30,8 @@ from dove.training.presets import PRESETS
 META = torch.device("meta")
 PAPER_TOLERANCE = 0.03  # Relative difference from the paper's operations up to which a row counts as equal
 VQGAN_SUFFIX = " VQGAN"  # Suffix of a model's name for its VQGAN alone
-VICUNA_7B = (
-    LlamaConfig()
-)  # Its defaults are the sizes of the first Llama with 7 thousand million parameters, and of Vicuna-7B
+VICUNA_7B = LlamaConfig()
+"""The library's defaults are the sizes of the first Llama with 7 thousand million parameters, which Vicuna-7B has, too."""
 TIMED = ("encode_images_per_second", "encode_spread", "decode_images_per_second", "decode_spread")
 """Columns that are empty where nothing was run."""
 
