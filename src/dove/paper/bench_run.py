@@ -6,13 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+import yaml
 
 from dove.errors import UserError
 from dove.flags import require_least
 from dove.paper.bench import IMAGES, Comparison, Progress, Row, load_rows, seconds_left, squeezenet_file
+from dove.training.presets import get_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,6 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     if row.fit:
         print(f"{row.name}: fitted to images of {options.data}", flush=True)
         if not options.dry_run:
-            from dove.paper.bench_fits import fit_row
-
             fit_row(row, options.data, row.model(options.folder))
         return None
     command = row.command(options.folder, options.data, squeezenet, share=options.share, seed=options.seed)
@@ -100,6 +100,33 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     # A process each: a training leaves its threads, its seeds and its accelerator settings behind.
     status = subprocess.run([sys.executable, "-m", "dove", *command], check=False).returncode
     return f"dove train ended with status {status}" if status else None
+
+
+def fit_row(row: Row, data: str, folder: Path) -> None:
+    """Write the checkpoint of a row that nothing is trained for, and beside it what it was fitted to.
+
+    Cosines have the numbers a token and the target of the preset that the row is like. Images that trainings hold out are
+    left out here, too.
+    """
+    from dove.baselines.cosines import Cosines, CosinesConfig
+    from dove.baselines.flat_colour import FlatColour, FlatColourConfig
+    from dove.checkpoint import write_files
+    from dove.data.images import open_images
+    from dove.processor import ImageProcessor
+    from dove.training.setup import sample_images, split_holdout
+
+    assert row.like
+    preset: Any = get_preset(row.like)
+    model, size = preset.model, preset.model.vqgan.image_size
+    if row.fit == "flat-colour":
+        FlatColour(FlatColourConfig(image_size=size)).save_pretrained(folder)
+        return
+    kept = split_holdout(open_images(data, on_error="skip"), preset.run.holdout)[0]
+    config = CosinesConfig(
+        image_size=size, max_tokens=model.max_tokens, token_dim=model.token_dim, quality_target=model.quality_target
+    )
+    Cosines.fit(config, sample_images(kept, ImageProcessor(size))).save_pretrained(folder)
+    write_files(folder.parent, {"config.yaml": yaml.safe_dump({"data": data}).encode()})
 
 
 def told_left(states: Sequence[Progress], rows: int) -> str:
