@@ -39,6 +39,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def require_least(flag: str, value: int | None, least: int = 1) -> None:
+    """Refuse a number that is too small; None stands for a flag that was not given."""
+    if value is not None and value < least:
+        raise UserError(f"{flag} {value} must be at least {least}")
+
+
+def parse_pairs(entries: Sequence[str], flag: str, form: str) -> dict[str, str]:
+    """Split the entries of a flag at their first "=".
+
+    Raises:
+        UserError: for an entry that is not of this form, and for a left side that is given twice.
+    """
+    pairs: dict[str, str] = {}
+    for entry in entries:
+        left, _, right = entry.partition("=")
+        if not (left and right):
+            raise UserError(f"{flag} {entry!r} is not understood; pass {form}")
+        if left in pairs:
+            raise UserError(f"{flag} has {left!r} twice; pass it once")
+        pairs[left] = right
+    return pairs
+
+
 def _help_text(options: Any, prog: str, arguments: Sequence[str], settings: dict[str, Any]) -> str:
     """Get the help text, behind that of a subcommand where the first argument names one."""
     text = io.StringIO()

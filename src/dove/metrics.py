@@ -13,9 +13,13 @@ def psnr(images: Float[Tensor, "B 3 H W"], others: Float[Tensor, "B 3 H W"]) -> 
 
     Pixels in [-1, 1] are clamped and mapped to [0, 1] first; the peak is 1.
     """
-    scaled, others = (pixels.float().clamp(-1, 1).add(1).div(2) for pixels in (images, others))
-    error = (scaled - others).square().flatten(1).mean(1)
-    return decibels(error)
+    scaled, others = (unit_range(pixels.float()) for pixels in (images, others))
+    return decibels((scaled - others).square().flatten(1).mean(1))
+
+
+def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Map pixels from [-1, 1], clamped, to [0, 1]."""
+    return images.clamp(-1, 1).add(1).div(2)
 
 
 def decibels(error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

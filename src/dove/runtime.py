@@ -1,6 +1,7 @@
 """Devices, models and output files of commands and evaluations."""
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -34,6 +35,14 @@ def load_model(name: str | Path, device: str) -> Tokenizer:
     model = load_tokenizer(name)
     assert isinstance(model, nn.Module)
     return model.to(target)
+
+
+def installed_version(package: str) -> str | None:
+    """Look up the version of a package; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def save_outputs(contents: Mapping[Path, bytes]) -> None:

@@ -78,7 +78,7 @@ def test_tiles(photos: Path, predictive: str, tmp_path: Path, capsys: pytest.Cap
 def test_the_picture_says_how_many_photos_it_shows(
     photos: Path, predictive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dove.commands.reconstruct_tiles.MOST_TILED_ROWS", 2)
+    monkeypatch.setattr("dove.commands.reconstruct.MOST_TILED_ROWS", 2)
     flags = ["--tile", "--num-tokens", "4", "--output", str(tmp_path / "x.png"), "--limit", "3"]
     assert main(["reconstruct", str(photos), "--model", predictive, *flags]) == 0
     assert "(the first 2 images)" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--output", "picture.txt"], "picture.txt"),
         (["--device", "quantum"], "quantum"),
         (["--max-side", "400"], "--max-side 400 has no effect without --tile"),
-        (["--num-tokens", "4", "--tile", "--max-side", "0"], "at least 1 pixel"),
+        (["--num-tokens", "4", "--tile", "--max-side", "0"], "--max-side 0 must be at least 1"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
         (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from dove.cli import main
-from dove.commands.demo import parse_compared
 from dove.demo.encoded import cut, encode_photo, rebuild
 from dove.demo.files import read_photo, write_examples, write_tokens
 from dove.errors import UserError
+from dove.flags import parse_pairs
 from dove.tokenizer import Dove
 
 
@@ -58,7 +58,7 @@ def test_examples_are_pictures_that_need_no_network(tmp_path: Path) -> None:
 
 
 def test_labels_of_compared_models() -> None:
-    assert parse_compared(["A=x", "B=y=z"]) == {"A": "x", "B": "y=z"}
+    assert parse_pairs(["A=x", "B=y=z"], "--compare", "LABEL=CHECKPOINT") == {"A": "x", "B": "y=z"}
     for wrong in (["x"], ["=x"], ["A="], ["A=x", "A=y"]):
         with pytest.raises(UserError, match="--compare"):
-            parse_compared(wrong)
+            parse_pairs(wrong, "--compare", "LABEL=CHECKPOINT")

@@ -163,7 +163,7 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     ("classes", "message"),
     [
         (["a", "a"], "of one class"),
-        (["a", "b", "c"], "3 images are too few for 3 classes"),
+        (["a", "b", "c"], "class 'a', 'b', 'c' has one image"),
         (["a", "a", "a", "b"], "class 'b' has one image"),
     ],
 )

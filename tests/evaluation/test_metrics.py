@@ -7,14 +7,7 @@ from scipy import linalg
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from dove.errors import UserError
-from dove.evaluation.metrics import (
-    FeatureStatistics,
-    frechet_distance,
-    mean_absolute_error,
-    mean_squared_error,
-    require_enough_images,
-    ssim,
-)
+from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.metrics import decibels
 
 
@@ -32,12 +25,6 @@ def statistics_of(features: np.ndarray, batch: int = 7) -> FeatureStatistics:
     for start in range(0, len(features), batch):
         statistics.update(torch.from_numpy(features[start : start + batch]))
     return statistics
-
-
-def test_l1_is_the_mean_of_absolute_differences(pair):
-    reconstruction, images = pair
-    expected = [torch.nn.functional.l1_loss(one, other) for one, other in zip(reconstruction, images, strict=True)]
-    torch.testing.assert_close(mean_absolute_error(*pair).float(), torch.stack(expected))
 
 
 def test_psnr_is_that_of_torchmetrics(pair):
@@ -64,9 +51,7 @@ def test_streamed_statistics_are_those_of_the_whole_matrix():
     statistics = statistics_of(features)
     np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(statistics.covariance, np.cov(features, rowvar=False), rtol=1e-9, atol=1e-9)
-    again = FeatureStatistics.from_state(statistics.state())
-    assert again.count == 53
-    np.testing.assert_array_equal(again.covariance, statistics.covariance)
+    assert statistics.count == 53
 
 
 def test_frechet_distance_is_the_direct_scipy_computation_and_that_of_pytorch_fid():
@@ -92,9 +77,6 @@ def test_frechet_distance_of_a_set_to_itself_is_zero_also_with_singular_covarian
 
 
 def test_too_few_images_are_refused():
-    require_enough_images(513, 512, "fd_squeezenet")
-    with pytest.raises(UserError, match="at least 513 images.*--allow-few-images"):
-        require_enough_images(512, 512, "fd_squeezenet")
     with pytest.raises(UserError, match="at least 2 images"):
         _ = statistics_of(np.ones((1, 3))).covariance
 

@@ -126,6 +126,13 @@ def test_too_small_images_are_refused():
         fit_metric(metric, 3, 100, set(), allow_few_images=True)
 
 
+def test_too_few_images_are_refused():
+    metric = FeatureMetric(Colours(), torch.device("cpu"))
+    fit_metric(metric, 8, 4, set(), allow_few_images=False)
+    with pytest.raises(UserError, match="fd_colours of 3 images .* at least 4 images.*--allow-few-images"):
+        fit_metric(metric, 8, 3, set(), allow_few_images=False)
+
+
 def test_features_are_compared_and_averaged():
     metric = FeatureMetric(Colours(), torch.device("cpu"))
     images = torch.zeros(2, 3, 4, 4)

@@ -47,9 +47,11 @@ def rows(desk: Path) -> dict[object, dict[str, float]]:
 def test_numbers_agree_with_a_direct_computation(desk: Path, tiny_dove: Dove) -> None:
     assert evaluate(desk, "--num-tokens", "3") == 0
     images = ImageProcessor(16)([desk / "photos" / f"{number}.png" for number in range(6)])
-    errors = ((tiny_dove.decode(tiny_dove.encode(images, 3)) - images) / 2).square().mean((1, 2, 3)).double().numpy()
+    difference = (tiny_dove.decode(tiny_dove.encode(images, 3)) - images) / 2
+    errors = difference.square().mean((1, 2, 3)).double().numpy()
     row = rows(desk)[3]
     assert row["mse"] == pytest.approx(errors.mean(), rel=1e-4)
+    assert row["l1"] == pytest.approx(difference.abs().mean().item(), rel=1e-4)
     assert row["psnr"] == pytest.approx((-10 * np.log10(errors)).mean(), abs=1e-3)
     assert row["psnr_std"] == pytest.approx((-10 * np.log10(errors)).std(), abs=1e-3)
     assert row["mse_worst10"] == pytest.approx(errors.max(), rel=1e-4)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dove.paper.forks import IMPORTED, run_forked
+from dove.paper.launch import IMPORTED, run_forked
 
 
 def note_environment(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dove.errors import UserError
+from dove.flags import parse_pairs
 
 if TYPE_CHECKING:
     from dove.integrations.convert import Conversion
@@ -60,7 +61,7 @@ def run(options: ConvertOptions) -> None:
     from dove.integrations.convert import convert
     from dove.weight_files import read_published
 
-    mapping = dict(_split(entry) for entry in options.map)
+    mapping = parse_pairs(options.map, "--map", "OUR_NAME=NAME_IN_THE_FILE")
     config = read_config(options.config) if options.config else None
     conversion = convert(
         read_published(options.file, options.prefix), config, mapping, options.generator, options.pixel_range
@@ -92,10 +93,3 @@ def describe(conversion: "Conversion") -> str:
 def _listed(title: str, names: tuple[str, ...]) -> list[str]:
     rest = [f"  and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return [f"{title}: {len(names)}", *(f"  {name}" for name in names[:MOST_NAMES]), *rest]
-
-
-def _split(entry: str) -> tuple[str, str]:
-    ours, equals, theirs = entry.partition("=")
-    if not (ours and equals and theirs):
-        raise UserError(f"--map {entry!r} is not understood; pass OUR_NAME=NAME_IN_THE_FILE")
-    return ours, theirs

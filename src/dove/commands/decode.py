@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from dove.data.names import shorten
-from dove.errors import UserError
+from dove.flags import require_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,7 @@ class DecodeOptions:
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size {self.batch_size} must be at least 1")
+        require_least("--batch-size", self.batch_size)
 
 
 def run(options: DecodeOptions) -> None:

@@ -1,13 +1,15 @@
 """The command ``dove demo``: a web page to try a tokenizer on one's own photos."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import tyro
 
 from dove.errors import UserError
+from dove.flags import parse_pairs, require_least
 
 SLIDING = ("Dove", "QDove", "Cosines")
 """Types of tokenizers whose images may have any number of tokens; of the shipped ones the page's slider takes these alone."""
@@ -33,20 +35,17 @@ class DemoOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port {self.port} is no port; pass 0 to 65535")
-        if self.max_megabytes < 1:
-            raise UserError(f"--max-megabytes {self.max_megabytes} lets nothing in; pass at least 1")
+        require_least("--max-megabytes", self.max_megabytes)
 
 
 def run(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     require_gradio()
-    from tempfile import TemporaryDirectory
-
     from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, serve
     from dove.runtime import load_model
 
-    compared = parse_compared(options.compare)
+    compared = parse_pairs(options.compare, "--compare", "LABEL=CHECKPOINT, such as TiTok=runs/titok")
     # The first is what the page begins with; a label of the user's own replaces a shipped name.
     tokenizers = [name for name, folder in shipped_checkpoints().items() if read_model_type(folder) in SLIDING]
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
@@ -58,27 +57,8 @@ def run(options: DemoOptions) -> None:
 
 def require_gradio() -> None:
     """Check that the packages of the page are installed."""
-    from importlib.util import find_spec
-
-    missing = [
-        name.replace("skimage", "scikit-image")
-        for name in ("gradio", "matplotlib", "skimage")
-        if find_spec(name) is None
-    ]
-    if missing:
+    packages = {"gradio": "gradio", "matplotlib": "matplotlib", "skimage": "scikit-image"}
+    if missing := [package for name, package in packages.items() if find_spec(name) is None]:
         raise UserError(
             f"dove demo needs {' and '.join(missing)}; install with: pip install 'dove-encoder[demo]', or run: make web"
         )
-
-
-def parse_compared(entries: Sequence[str]) -> dict[str, str]:
-    """Parse entries LABEL=CHECKPOINT to checkpoints by label."""
-    compared: dict[str, str] = {}
-    for entry in entries:
-        label, separator, source = entry.partition("=")
-        if not (separator and label and source):
-            raise UserError(f"--compare {entry!r} is not LABEL=CHECKPOINT; pass for example --compare TiTok=runs/titok")
-        if label in compared:
-            raise UserError(f"--compare has the label {label!r} twice; pass another one")
-        compared[label] = source
-    return compared

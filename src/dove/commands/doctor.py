@@ -1,6 +1,8 @@
 """The command ``dove doctor``: checks of packages, devices and weights on this machine."""
 
 import json
+import os
+import platform
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,7 +39,7 @@ class Finding(NamedTuple):
 
 def run(options: DoctorOptions) -> int:
     """Print the report."""
-    found = examine(offline=options.offline)
+    found = [*versions(), *devices(), *extras(), hub(options.offline), *weights()]
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
@@ -47,27 +49,18 @@ def run(options: DoctorOptions) -> int:
     return 1 if any(finding.ok is False for finding in found) else 0
 
 
-def examine(*, offline: bool) -> list[Finding]:
-    """Collect versions, devices, extras, hub and weights, in this order."""
-    return [*versions(), *devices(), *extras(), hub(offline), *weights()]
-
-
 def versions() -> list[Finding]:
     """List the versions of Python, this package and the libraries it computes with."""
-    import platform
-
     from dove import __version__
+    from dove.runtime import installed_version
 
-    packages = ", ".join(
-        f"{name} {installed_version(name) or 'missing'}" for name in ("torch", "transformers", "diffusers")
-    )
+    libraries = ("torch", "transformers", "diffusers")
+    packages = ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in libraries)
     return [Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")]
 
 
 def devices() -> list[Finding]:
     """List processor and GPUs."""
-    import os
-
     import torch
 
     found = [Finding("cpu", True, f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")]
@@ -81,6 +74,8 @@ def devices() -> list[Finding]:
 
 def extras() -> list[Finding]:
     """List the optional dependencies, by the extra that installs them."""
+    from dove.runtime import installed_version
+
     found = []
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if installed_version(package) is None]
@@ -141,13 +136,3 @@ def try_tokenizer(name: str) -> float:
     model = load_tokenizer(name)
     ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
     return float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
-
-
-def installed_version(package: str) -> str | None:
-    """Look up the version of a package; None where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

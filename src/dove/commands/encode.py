@@ -1,12 +1,123 @@
 """``dove encode``: a source of images to a folder of tokens."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from dove.commands.encode_shards import EncodeOptions, ShardEncoder
+import tyro
+
 from dove.errors import UserError
+from dove.flags import require_least
 
 if TYPE_CHECKING:
-    from dove.store import TokenStore
+    from dove.data.dataset import ImageDataset
+    from dove.lengths import LengthPolicy
+    from dove.protocol import Tokenizer
+    from dove.store import Shard, TokenStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Turn images into tokens, as parquet shards with ragged values. Run again after a kill, it goes on where it was."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    """Image files, folders, patterns, parquet files, .tar shards or hub datasets."""
+    output: Path
+    """Folder for the tokens."""
+    model: str = "dove-tiny"
+    """A shipped checkpoint, a checkpoint folder or a hub id."""
+    num_tokens: str = "auto"
+    """A number, auto, auto+2 (2 dB less on dove-tiny), "max 32", ..."""
+    query: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """Subject that a Q-DOVE's tokens of every image describe first; null asks for the whole image."""
+    batch_size: int = 64
+    """Images at a time."""
+    shard_size: int = 4096
+    """Images of one file."""
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    """Precision of the stored values."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the computation; bf16 is several times faster on GPUs and on CPUs with bf16 matrix units."""
+    image_column: str = "image"
+    """Column of parquet files and hub datasets that holds the images."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Only the first so many images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    engine: Literal["local", "ray"] = "local"
+    """This process, or Ray Data with a model for every GPU of a cluster, or for every CPU core without any; all its machines
+    must see the same paths."""
+
+    def __post_init__(self) -> None:
+        require_least("--batch-size", self.batch_size)
+        require_least("--shard-size", self.shard_size)
+
+
+class ShardEncoder:
+    """A model and the images it turns into shards."""
+
+    def __init__(self, options: EncodeOptions):
+        from dove.data.images import open_images
+        from dove.lengths import parse_length_policy
+        from dove.query.tokenizer import QDove, require_queries
+        from dove.query.words import is_null
+        from dove.runtime import load_model
+
+        self.dataset: ImageDataset = open_images(
+            options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
+        )
+        self.model: Tokenizer = load_model(options.model, options.device)
+        require_queries(self.model, options.query)
+        self.query = None if is_null(options.query) else options.query
+        asked = self.model if isinstance(self.model, QDove) and self.query else None
+        self.encode = partial(asked.encode, query=self.query) if asked else self.model.encode
+        if options.precision != "fp32":
+            from dove.models.optimize import optimize
+            from dove.tokenizer import Dove
+
+            if not isinstance(self.model, Dove):
+                raise UserError(
+                    f"--precision {options.precision} is for DOVE and Q-DOVE; leave it out for other models"
+                )
+            optimize(self.model, options.precision)
+        self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.max_tokens)
+        self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
+
+    @property
+    def token_dim(self) -> int:
+        """Width D of the model's tokens."""
+        import torch
+
+        side = self.model.image_size
+        return self.model.encode(torch.zeros(1, 3, side, side), self.model.max_tokens).values.shape[2]
+
+    def shard(self, positions: range, progress: Any = None) -> "Shard":
+        """Encode a part of the source; ``progress`` is a tqdm bar that counts images."""
+        import torch
+
+        from dove.data.loader import ImageLoader
+        from dove.processor import ImageProcessor
+        from dove.protocol import device_of
+        from dove.store import Shard
+
+        part = self.dataset.select(positions)
+        loader = ImageLoader(part, ImageProcessor(self.model.image_size), batch_size=self.batch_size)
+        device = device_of(self.model)
+        keys: list[str] = []
+        values: list[torch.Tensor] = []
+        for batch in loader:
+            tokens = self.encode(batch.pixels.to(device), self.policy)
+            # Without their padding and in the precision of the store: a shard is what a run holds in memory.
+            values += [
+                row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()
+            ]
+            keys += batch.keys
+            if progress is not None:
+                progress.update(len(batch))
+        if progress is not None:
+            progress.update(len(loader.unreadable))
+        return Shard(keys, values, loader.unreadable)
 
 
 def run(options: EncodeOptions) -> None:
@@ -22,7 +133,9 @@ def run(options: EncodeOptions) -> None:
         if options.engine == "ray":
             from dove.commands.encode_ray import encode_on_cluster
 
-            encode_on_cluster(options, store, missing, progress)
+            encode_on_cluster(
+                lambda device: ShardEncoder(replace(options, device=device)), options.device, store, missing, progress
+            )
         else:
             for index in missing:
                 store.write(index, encoder.shard(store.positions(index), progress))

@@ -6,12 +6,10 @@ or token travels between machines, and the store is the same as one process woul
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dove.commands.encode_shards import EncodeOptions, ShardEncoder
 from dove.errors import UserError
 from dove.store import TokenStore
 
@@ -19,12 +17,12 @@ from dove.store import TokenStore
 class ShardActor:
     """A model on one device of the cluster; Ray makes as many as there is room for."""
 
-    def __init__(self, options: EncodeOptions, folder: str):
+    def __init__(self, make_encoder: Callable[[str], Any], device: str, output: Path, folder: str):
         import torch
 
         os.chdir(folder)
         torch.set_num_threads(1)
-        self.encoder, self.store = ShardEncoder(options), TokenStore.open(options.output)
+        self.encoder, self.store = make_encoder(device), TokenStore.open(output)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encode and write the shards of a batch; returns how many records each covers, or what went wrong."""
@@ -38,8 +36,13 @@ class ShardActor:
         return {"index": batch["index"], "error": results}
 
 
-def encode_on_cluster(options: EncodeOptions, store: TokenStore, missing: Sequence[int], progress: Any) -> None:
-    """Write the missing shards on all machines of the cluster that ``RAY_ADDRESS`` names, or on this one."""
+def encode_on_cluster(
+    make_encoder: Callable[[str], Any], device: str, store: TokenStore, missing: Sequence[int], progress: Any
+) -> None:
+    """Write the missing shards on all machines of the cluster that ``RAY_ADDRESS`` names, or on this one.
+
+    ``make_encoder`` makes a ``ShardEncoder`` on a device; "auto" and "cuda" take a GPU for each where the cluster has some.
+    """
     try:
         import ray
         import ray.data
@@ -52,12 +55,12 @@ def encode_on_cluster(options: EncodeOptions, store: TokenStore, missing: Sequen
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
+    gpus = int(resources.get("GPU", 0)) if device in ("auto", "cuda") else 0
     workers = min(gpus or int(resources.get("CPU", 1)), len(missing))
     rows = ray.data.from_items([{"index": index} for index in missing], override_num_blocks=len(missing))
     done = rows.map_batches(
         ShardActor,
-        fn_constructor_args=(replace(options, device="cuda" if gpus else "cpu"), str(Path.cwd())),
+        fn_constructor_args=(make_encoder, "cuda" if gpus else "cpu", store.folder, str(Path.cwd())),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if gpus else 0,

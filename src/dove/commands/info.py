@@ -1,6 +1,7 @@
 """The command ``dove info``: description of a checkpoint or of the installation."""
 
 import json
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,13 +56,11 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
 
 def describe_installation() -> dict[str, Any]:
     """Collect shipped checkpoints, versions and devices."""
-    import platform
-
     import torch
 
     from dove import __version__
     from dove.checkpoint import shipped_checkpoints
-    from dove.commands.doctor import installed_version
+    from dove.runtime import installed_version
 
     packages = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow", "accelerate")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

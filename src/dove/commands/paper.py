@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from dove.errors import UserError
-from dove.flags import parse_flags
+from dove.flags import parse_flags, require_least
 from dove.paper import REMARKS, Experiment, load_experiment, load_experiments, rehearsal
 from dove.paper.bench import load_rows, trained_models
 from dove.paper.bench_reports import EvaluateOptions, measure_bench
 from dove.paper.bench_run import TrainOptions, run_bench
 from dove.paper.checks import check_data, refuse_training_images
 from dove.paper.filling import BENCH_MODELS, Places, evaluation_steps, training_steps
-from dove.paper.launch import command_line, count_gpus, run_step
-from dove.paper.models import Step, needed_data, published_weights, with_needs
+from dove.paper.launch import command_line, run_step
+from dove.paper.models import Step, needed_data, with_needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +70,19 @@ class ClaimsOptions:
     """Print the verdicts as JSON."""
 
 
-Options = ListOptions | RunOptions | TrainOptions | EvaluateOptions | ClaimsOptions
+Options = (
+    Annotated[ListOptions, tyro.conf.subcommand("list")]
+    | Annotated[RunOptions, tyro.conf.subcommand("run")]
+    | Annotated[TrainOptions, tyro.conf.subcommand("train")]
+    | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[ClaimsOptions, tyro.conf.subcommand("claims")]
+)
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Options of `dove paper list`, `run`, `train`, `evaluate` or `claims`."""
-    kinds = (
-        Annotated[ListOptions, tyro.conf.subcommand("list")]
-        | Annotated[RunOptions, tyro.conf.subcommand("run")]
-        | Annotated[TrainOptions, tyro.conf.subcommand("train")]
-        | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
-        | Annotated[ClaimsOptions, tyro.conf.subcommand("claims")]
-    )
     options: Options = parse_flags(
-        kinds,
+        Options,
         arguments=arguments,
         prog="dove paper",
         description="The paper's tables and figures, one command each.",
@@ -99,24 +98,28 @@ def run(options: Options) -> int:
     if isinstance(options, TrainOptions):
         return run_bench(options)
     if isinstance(options, EvaluateOptions):
-        return evaluate_bench(options)
+        from dove.cli import main
+        from dove.paper.bench_curves import write_curves
+
+        status = measure_bench(options, main)
+        write_curves(load_rows(comparison=options.comparison), options.trainings, options.folder)
+        return status
     if isinstance(options, ClaimsOptions):
         return write_claims(options)
-    experiments = load_experiments()
-    print(json.dumps(list(map(describe, experiments)), indent=2) if options.json else table(experiments))
+    listed = json.dumps([describe(item) for item in load_experiments()], indent=2) if options.json else table()
+    print(listed)
     return 0
 
 
-def table(experiments: Sequence[Experiment]) -> str:
-    """Two lines for each experiment, what it is and what the paper found, and one for each part that is not there yet."""
+def table() -> str:
+    """Write two lines for each experiment, what it is and what the paper found, and one for each part that is not there yet."""
+    experiments = load_experiments()
     width = max(len(experiment.name) for experiment in experiments)
     lines = []
     for experiment in experiments:
         lines.append(f"{experiment.name:{width}}  {experiment.title}")
         lines.append(f"{'':{width}}  {experiment.source.removeprefix('the ')}: {experiment.paper_line}")
-        lines += [
-            f"{'':{width}}  not yet: {part}" for part in [*experiment.not_yet, *missing_rows(experiment, "paper")]
-        ]
+        lines += [f"{'':{width}}  not yet: {part}" for part in missing_parts(experiment, "paper")]
     lines += [f"{name:{width}}  measures nothing: {remark}" for name, remark in REMARKS.items()]
     lines += [f"{'rehearsal':{width}}  not yet: {part}" for part in rehearsal.NOT_REHEARSED]
     return "\n".join(lines)
@@ -129,23 +132,14 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "title": experiment.title,
         "source": experiment.source,
         "finding": experiment.paper_line,
-        "not_yet": [*experiment.not_yet, *missing_rows(experiment, "paper")],
+        "not_yet": missing_parts(experiment, "paper"),
     }
 
 
-def missing_rows(experiment: Experiment, scale: str) -> list[str]:
-    """Rows that a plan does not give, each with the reason."""
-    return [f"{row}, {reason}" for row, reason in experiment.scales[scale].not_yet.items()]
-
-
-def evaluate_bench(options: EvaluateOptions) -> int:
-    """Make the reports that the bench lacks and return 1 if one fails, else 0."""
-    from dove.cli import main
-    from dove.paper.bench_curves import write_curves
-
-    status = measure_bench(options, main)
-    write_curves(load_rows(comparison=options.comparison), options.trainings, options.folder)
-    return status
+def missing_parts(experiment: Experiment, scale: str) -> list[str]:
+    """List what an experiment and its plan do not give, each with the reason."""
+    rows = [f"{row}, {reason}" for row, reason in experiment.scales[scale].not_yet.items()]
+    return [*experiment.not_yet, *rows]
 
 
 def write_claims(options: ClaimsOptions) -> int:
@@ -177,8 +171,7 @@ def run_experiments(options: RunOptions) -> int:
         raise UserError(
             "--rehearse is for --scale paper, with data, models and weights of its own; leave other flags out"
         )
-    if options.processes is not None and options.processes < 1:
-        raise UserError(f"--processes {options.processes} must be at least 1")
+    require_least("--processes", options.processes)
     experiments = [load_experiment(options.name)] if options.name else load_experiments()
     if not options.rehearse:
         return run_plans(experiments, options)
@@ -196,7 +189,10 @@ def run_plans(experiments: Sequence[Experiment], options: RunOptions) -> int:
         names = [name for experiment in experiments for name in needed_by(experiment, options)]
         rehearsal.prepare(options.output, names, [step for steps in plans.values() for step in steps])
     for experiment in experiments:
-        check(experiment, plans[experiment.name], options)
+        refuse_training_images(plans[experiment.name])
+        if not options.dry_run:
+            what = f"{experiment.name} at --scale {options.scale}"
+            check_data(what, needed_by(experiment, options), options.data)
     if not (options.model or options.rehearse):
         print_published(experiments, options)
     done: list[Step] = []
@@ -227,27 +223,24 @@ def needed_by(experiment: Experiment, options: RunOptions) -> dict[str, str]:
     return needed_data([] if options.model else with_needs(plan.models, options.data), options.data) | plan.data
 
 
-def check(experiment: Experiment, steps: Sequence[Step], options: RunOptions) -> None:
-    """Refuse what cannot work."""
-    refuse_training_images(steps)
-    if not options.dry_run:
-        check_data(f"{experiment.name} at --scale {options.scale}", needed_by(experiment, options), options.data)
-
-
 def print_published(experiments: Sequence[Experiment], options: RunOptions) -> None:
     """Say which weights could be had instead of trained."""
     names = [name for experiment in experiments for name in experiment.scales[options.scale].models]
-    for label, file in published_weights(with_needs(names, options.data)).items():
-        if options.data is None or not (options.data / file).exists():
-            print(f"{label}: its published weights would be taken from {file} in --data; without them it is trained")
+    for model in with_needs(names, options.data):
+        if model.weights and not model.published(options.data):
+            told = f"its published weights would be taken from {model.weights} in --data; without them it is trained"
+            print(f"{model.label}: {told}")
 
 
 def run_steps(steps: Sequence[Step], options: RunOptions) -> int:
     """Print and run commands up to the first that fails, and return its exit status, or 0."""
     from dove.cli import main
 
-    on_gpus = any(step.images for step in steps) and not options.rehearse
-    processes = options.processes or (max(1, count_gpus()) if on_gpus else rehearsal.PROCESSES)
+    processes = options.processes or rehearsal.PROCESSES
+    if not (options.processes or options.rehearse) and any(step.images for step in steps):
+        import torch
+
+        processes = max(1, torch.cuda.device_count())
     for step in steps:
         print(f"$ {command_line(step, processes)}", flush=True)
         status = 0 if options.dry_run else run_step(step, processes, main)
@@ -264,7 +257,7 @@ def values_and_gaps(experiment: Experiment, options: RunOptions) -> list[str]:
         if other.paper_values:
             lines.append(f"{other.source}'s values ({other.paper.get('unit', 'as there')}):")
             lines.append(textwrap.indent(other.paper_values, "  "))
-    lines += [f"not yet: {part}" for part in [*experiment.not_yet, *missing_rows(experiment, options.scale)]]
+    lines += [f"not yet: {part}" for part in missing_parts(experiment, options.scale)]
     missing = trained_models(options.bench)[1]
     if BENCH_MODELS in [item for command in plan.commands for item in command] and missing:
         lines.append(f"not trained in {options.bench}: {', '.join(missing)}; see dove paper train --help")

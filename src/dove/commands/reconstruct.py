@@ -2,27 +2,30 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from dove.commands.reconstruct_outcome import Outcome, describe
 from dove.errors import UserError
+from dove.flags import require_least
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dove.data.dataset import ImageDataset
+    from dove.data.dataset import ImageDataset, Record, Unreadable
     from dove.lengths import LengthPolicy
     from dove.photos.picture import Cell
+    from dove.photos.tile_picture import TiledRow
     from dove.protocol import Tokenizer
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 DEFAULT_LENGTHS = (4, 16, 64)
-MOST_ROWS = 64  # Largest number of images in the picture; the table and the JSON file have all
+MOST_ROWS, MOST_TILED_ROWS = 64, 8
+"""Most images in the picture, and most photos in tiles, which are larger there; the table and the JSON file have all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +60,36 @@ class ReconstructOptions:
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() not in PICTURE_SUFFIXES:
+            raise UserError(f"--output {self.output}: a picture's name ends in {', '.join(PICTURE_SUFFIXES)}")
+        for path in (self.output, self.json):
+            if path is not None and path.is_dir():
+                raise UserError(f"{path} is a folder; pass the name of a file to write")
+        if self.max_side is not None and not self.tile:
+            raise UserError(f"--max-side {self.max_side} has no effect without --tile; add it or leave both out")
+        require_least("--max-side", self.max_side)
+        if self.tile and find_spec("matplotlib") is None:
+            raise UserError("--tile draws with matplotlib; install it with: pip install 'dove-encoder[eval]'")
+
+
+@dataclass
+class Outcome:
+    """Results for the images of a source."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)  # Objects of the JSON file
+    rows: "list[list[Cell]]" = field(default_factory=list)  # First ``MOST_ROWS`` rows of the picture
+    tiled_rows: "list[TiledRow]" = field(default_factory=list)  # Rows of the picture for photos in tiles
+    unreadable: "list[Unreadable]" = field(default_factory=list)
+
 
 def run(options: ReconstructOptions) -> None:
     """Rebuild every readable image and write what was asked for."""
-    from dove.commands.reconstruct_tiles import reconstruct_tiles
     from dove.data.images import open_images, summarise_unreadable
     from dove.lengths import parse_length_policy
     from dove.query.tokenizer import require_queries
     from dove.runtime import load_model, save_outputs
 
-    check_options(options)
     dataset = open_images(
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
@@ -86,28 +109,11 @@ def run(options: ReconstructOptions) -> None:
         save_outputs(outputs)
         print(table(outcome.results))
         for path in outputs:
-            hidden = path == options.output and outcome.shown < len(outcome.results)
-            shown = f" (the first {outcome.shown} images)" if hidden else ""
-            print(f"wrote {path}{shown}")
+            shown = len(outcome.rows) + len(outcome.tiled_rows)
+            hidden = path == options.output and shown < len(outcome.results)
+            print(f"wrote {path}{f' (the first {shown} images)' if hidden else ''}")
     if outcome.unreadable:
         raise UserError(summarise_unreadable(outcome.unreadable, len(dataset)))
-
-
-def check_options(options: ReconstructOptions) -> None:
-    """Refuse options that cannot work, before the model is loaded."""
-    from dove.commands.reconstruct_tiles import require_plots
-
-    if options.output.suffix.lower() not in PICTURE_SUFFIXES:
-        raise UserError(f"--output {options.output}: a picture's name ends in {', '.join(PICTURE_SUFFIXES)}")
-    for path in (options.output, options.json):
-        if path is not None and path.is_dir():
-            raise UserError(f"{path} is a folder; pass the name of a file to write")
-    if options.max_side is not None and not options.tile:
-        raise UserError(f"--max-side {options.max_side} has no effect without --tile; add it or leave both out")
-    if options.max_side is not None and options.max_side < 1:
-        raise UserError(f"--max-side {options.max_side} must be at least 1 pixel")
-    if options.tile:
-        require_plots()
 
 
 def reconstruct_all(
@@ -141,6 +147,55 @@ def reconstruct_all(
     return outcome
 
 
+def describe(
+    record: "Record",
+    policies: Sequence["LengthPolicy"],
+    lengths: Sequence[int],
+    qualities: Sequence[float],
+    query: str | None,
+) -> dict[str, Any]:
+    """Make the JSON object of one image. Its path is that of the file, or in other sources the record's key."""
+    file = record.metadata.get("path") or ""
+    return {
+        "path": file if file.endswith(record.key) else record.key,
+        "query": query,
+        "rows": [
+            {"num_tokens": int(text) if (text := str(policy)).isdigit() else text, "length": length, "psnr": quality}
+            for policy, length, quality in zip(policies, lengths, qualities, strict=True)
+        ],
+    }
+
+
+def reconstruct_tiles(
+    model: "Tokenizer",
+    dataset: "ImageDataset",
+    policies: Sequence["LengthPolicy"],
+    query: str | None,
+    max_side: int | None,
+) -> Outcome:
+    """Rebuild every photo of a source from its tiles at every length."""
+    from dove.commands.reconstruct_tiles import reconstruct_photo, tiled_row
+    from dove.data.dataset import Unreadable
+
+    outcome = Outcome()
+    for record in dataset:
+        if isinstance(record, Unreadable):
+            outcome.unreadable.append(record)
+            continue
+        photo, tiling, rebuilt = reconstruct_photo(model, record, policies, query, max_side)
+        totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
+        result = describe(record, policies, totals, rebuilt.psnr, query)
+        if photo is not record.image:
+            result["scaled_to"] = list(photo.size)
+        result["tiles"] = len(tiling)
+        for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
+            row["tile_lengths"] = lengths.tolist()
+        outcome.results.append(result)
+        if len(outcome.tiled_rows) < MOST_TILED_ROWS:
+            outcome.tiled_rows.append(tiled_row(photo, tiling, rebuilt, result))
+    return outcome
+
+
 def picture_row(images: Sequence["Image"], result: dict[str, Any]) -> "list[Cell]":
     """Make the row of an original and its reconstructions with captions."""
     from dove.photos.picture import Cell
@@ -148,7 +203,7 @@ def picture_row(images: Sequence["Image"], result: dict[str, Any]) -> "list[Cell
     captions = [Path(result["path"]).name]
     for row in result["rows"]:
         prefix = "" if row["num_tokens"] == row["length"] else f"{row['num_tokens']}: "
-        captions.append(f"{prefix}{count_tokens(row['length'])}, {row['psnr']:.1f} dB")
+        captions.append(f"{prefix}{row['length']} token{'s' * (row['length'] != 1)}, {row['psnr']:.1f} dB")
     return [Cell(image, caption) for image, caption in zip(images, captions, strict=True)]
 
 
@@ -172,10 +227,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """Format one line for each image and number of tokens; for several images also their means."""
     lines = [("image", "num_tokens", "tokens", "PSNR")]
     for result in results:
-        lines += [
-            (result["path"], str(row["num_tokens"]), table_tokens(row["length"], result), f"{row['psnr']:.2f} dB")
-            for row in result["rows"]
-        ]
+        for row in result["rows"]:
+            mean = f" ({row['length'] / result['tiles']:.1f} a tile)" if "tiles" in result else ""
+            lines.append((result["path"], str(row["num_tokens"]), f"{row['length']}{mean}", f"{row['psnr']:.2f} dB"))
     if len(results) > 1:
         for column in zip(*(result["rows"] for result in results), strict=True):
             length, quality = (fmean(row[name] for row in column) for name in ("length", "psnr"))
@@ -187,13 +241,3 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         f"{line[0]:<{widths[0]}}  {line[1]:>{widths[1]}}  {line[2]:>{widths[2]}}  {line[3]:>{widths[3]}}"
         for line in lines
     )
-
-
-def table_tokens(length: int, result: dict[str, Any]) -> str:
-    """Format a number of tokens; for a photo in tiles also the mean of its tiles."""
-    return f"{length} ({length / result['tiles']:.1f} a tile)" if "tiles" in result else str(length)
-
-
-def count_tokens(number: int) -> str:
-    """Format a number of tokens, as in "1 token" and "2 tokens"."""
-    return f"{number} token{'' if number == 1 else 's'}"

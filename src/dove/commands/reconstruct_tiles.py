@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from dove.commands.reconstruct_outcome import Outcome, describe
-from dove.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from dove.data.dataset import ImageDataset
+    from dove.data.dataset import Record
     from dove.lengths import LengthPolicy
     from dove.photos.tile_picture import TiledRow
     from dove.photos.tiled import TiledReconstructions
@@ -19,49 +17,21 @@ if TYPE_CHECKING:
 
 OVERLAP = 8  # Least overlap of neighbouring tiles, in pixels, which are blended
 MANY_TILES = 1000  # Number of tiles from which a photo's plan is printed before its reconstruction
-MOST_TILED_ROWS = 8  # Largest number of photos in the picture; they are larger there than whole images are
 
 
-def require_plots() -> None:
-    """Check that the picture can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError("--tile draws with matplotlib; install it with: pip install 'dove-encoder[eval]'") from error
-
-
-def reconstruct_tiles(
-    model: "Tokenizer",
-    dataset: "ImageDataset",
-    policies: Sequence["LengthPolicy"],
-    query: str | None,
-    max_side: int | None = None,
-) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr."""
-    from dove.data.dataset import Unreadable
+def reconstruct_photo(
+    model: "Tokenizer", record: "Record", policies: Sequence["LengthPolicy"], query: str | None, max_side: int | None
+) -> "tuple[Image, Tiling, TiledReconstructions]":
+    """Rebuild a photo, scaled down if asked, from its tiles at every length; the plan of a large one is printed first."""
     from dove.data.progress_bar import ProgressBar
     from dove.photos.tiled import passes, reconstruct_tiled, scale_down, tile_photo
 
-    outcome = Outcome()
-    for record in dataset:
-        if isinstance(record, Unreadable):
-            outcome.unreadable.append(record)
-            continue
-        photo = record.image if max_side is None else scale_down(record.image, max_side)
-        tiling = tile_photo(photo, model.image_size, OVERLAP)
-        if len(tiling) >= MANY_TILES:
-            print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
-        total = passes(policies) * len(tiling)
-        with ProgressBar(total=total, desc=record.key, unit="tile") as bar:
-            rebuilt = reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
-        totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
-        result = describe(record, policies, totals, rebuilt.psnr, query)
-        if photo is not record.image:
-            result["scaled_to"] = list(photo.size)
-        outcome.results.append(add_tiles(result, tiling, rebuilt))
-        if len(outcome.tiled_rows) < MOST_TILED_ROWS:
-            outcome.tiled_rows.append(tiled_row(photo, tiling, rebuilt, result))
-    return outcome
+    photo = record.image if max_side is None else scale_down(record.image, max_side)
+    tiling = tile_photo(photo, model.image_size, OVERLAP)
+    if len(tiling) >= MANY_TILES:
+        print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
+    with ProgressBar(total=passes(policies) * len(tiling), desc=record.key, unit="tile") as bar:
+        return photo, tiling, reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
 
 
 def plan(
@@ -92,18 +62,8 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
 
 
-def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstructions") -> dict[str, Any]:
-    """Add the number of tiles and, row by row, their lengths to the JSON object of a photo."""
-    result["tiles"] = len(tiling)
-    for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
-        row["tile_lengths"] = lengths.tolist()
-    return result
-
-
 def tiled_row(photo: "Image", tiling: "Tiling", rebuilt: "TiledReconstructions", result: dict[str, Any]) -> "TiledRow":
     """Make the row of a photo and its reconstructions with captions."""
-    from pathlib import Path
-
     from dove.photos.tile_picture import TiledRow, shrink
 
     captions = [(Path(result["path"]).name, f"{photo.width} × {photo.height} px, {len(tiling)} tiles")]

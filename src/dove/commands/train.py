@@ -26,15 +26,13 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], command: str) -> Settings:
     """Parse settings from the preset, then ``--config`` files, then flags; the last value given wins."""
     preset, flags = _take(list(arguments), "--preset")
-    files: list[str] = []
-    while "--config" in flags or any(flag.startswith("--config=") for flag in flags):
-        file, flags = _take(flags, "--config")
-        assert file is not None
-        files.append(file)
-    saved = [_read(file) for file in files]
-    for values in saved:
-        named = values.pop("preset", None)
+    saved: list[dict[str, Any]] = []
+    file, flags = _take(flags, "--config")
+    while file is not None:
+        saved.append(_read(file))
+        named = saved[-1].pop("preset", None)
         preset = preset or named
+        file, flags = _take(flags, "--config")
     if preset is None:
         if {"-h", "--help"} & set(flags):
             preset = "dove-tiny" if "dove-tiny" in presets else next(iter(presets))

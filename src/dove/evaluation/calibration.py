@@ -14,12 +14,12 @@ from scipy.stats import pearsonr
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import mean_squared_error
+from dove.evaluation.metrics import correlate, mean_squared_error
+from dove.evaluation.options import CalibrationOptions
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
-from dove.evaluation.reconstruction import unit_range
 from dove.lengths import Trial, parse_length_policy
 from dove.lengths.budget import Budget, spend
-from dove.metrics import LEAST_ERROR
+from dove.metrics import LEAST_ERROR, unit_range
 from dove.models.eos import EosScores
 from dove.protocol import ScoresLengths
 from dove.tokens import Tokens
@@ -48,24 +48,17 @@ class Outcome:
     seconds: float  # Seconds of choosing, without the encoding and the final decoding
 
 
-def calibrate(
-    subject: Subject,
-    images: Images,
-    *,
-    lengths: Sequence[int],
-    psnr: Sequence[float],
-    budgets: Sequence[float],
-    batch_size: int,
-) -> Calibration:
+def calibrate(subject: Subject, images: Images, options: CalibrationOptions) -> Calibration:
     """Encode every image once; decode it at fixed lengths and at those that each policy chooses."""
     model = subject.tokenizer
     if not isinstance(model, ScoresLengths) or not model.predicts_quality:
         raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
-    grid = sorted({1, *lengths, model.max_tokens})
+    grid = sorted({1, *options.lengths, model.max_tokens})
     if grid[0] < 1 or grid[-1] > model.max_tokens:
-        raise UserError(f"--lengths {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens")
-    requests = [f"{kind}psnr>={x:g}" for x in psnr for kind in ("", "search ")]
-    encoded = Encoded(subject, model, images, batch_size)
+        asked = " ".join(map(str, options.lengths))
+        raise UserError(f"--lengths {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
+    requests = [f"{kind}psnr>={x:g}" for x in options.psnr for kind in ("", "search ")]
+    encoded = Encoded(subject, model, images, options.batch_size)
     count = len(encoded.predicted)
     if count < 2:
         raise UserError("a calibration needs at least 2 images")
@@ -74,7 +67,7 @@ def calibrate(
     told = ProgressBar(requests, desc=f"{subject.name}: requests", unit="request")
     outcomes = [encoded.follow(request) for request in told]
     scores = scores_of(encoded.predicted)
-    for mean in ProgressBar(budgets, desc=f"{subject.name}: budgets", unit="budget"):
+    for mean in ProgressBar(options.budgets, desc=f"{subject.name}: budgets", unit="budget"):
         started = time.perf_counter()
         spent = Budget(mean).lengths(scores)
         seconds = time.perf_counter() - started
@@ -168,9 +161,7 @@ def summarise(study: Calibration) -> list[dict[str, Any]]:
                 "predicted": float(predicted.mean()),
                 "psnr": float(measured.mean()),
                 "error": float(np.abs(predicted - measured).mean()),
-                "correlation": float(pearsonr(predicted, measured).statistic)
-                if np.ptp(measured) and np.ptp(predicted)
-                else None,
+                "correlation": correlate(pearsonr, predicted, measured),
                 "mse": float(study.measured[:, column].mean()),
             }
         )

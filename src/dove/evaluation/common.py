@@ -23,6 +23,8 @@ from dove.registry import load_tokenizer
 from dove.runtime import select_device
 from dove.training.progress import images_seen
 
+FEW_LENGTHS = 8  # Greatest number of lengths that are all measured
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -36,6 +38,7 @@ class Subject:
     """Frozen networks that its losses used, joined by "+"; None where its checkpoint does not say."""
     images_seen: int | None = None
     """Images that its training has shown it, repetitions included; None where no files of that training lie beside it."""
+    weights: str = "checkpoint"  # Origin of its weights
 
     @property
     def slug(self) -> str:
@@ -50,8 +53,6 @@ def make_slug(name: str) -> str:
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
     """Load the models of an evaluation, each once."""
-    if not names:
-        raise UserError("no model is given; pass --model dove-tiny, checkpoint folders or hub ids")
     labels = [name.partition("=")[0] for name in dict.fromkeys(names)]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"several models are called {min(twice)}; label each, as in --model A=FOLDER B=FOLDER")
@@ -60,12 +61,7 @@ def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
 
 
 def load_subject(name: str, device: torch.device) -> Subject:
-    """Load one model; see `load_subjects`.
-
-    Args:
-        name: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report.
-        device: device of the model.
-    """
+    """Load one model: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report."""
     label, separator, source = name.partition("=")
     folder = resolve_checkpoint(source if separator else name)
     tokenizer = load_tokenizer(folder)
@@ -73,6 +69,18 @@ def load_subject(name: str, device: torch.device) -> Subject:
     return Subject(
         label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
     )
+
+
+def default_lengths(token_counts: Sequence[int]) -> list[int]:
+    """Choose lengths of a model to measure at: all, or of many the powers of two and the last."""
+    if len(token_counts) <= FEW_LENGTHS:
+        return list(token_counts)
+    return [*(count for count in token_counts[:-1] if count.bit_count() == 1), token_counts[-1]]
+
+
+def default_requests(token_counts: Sequence[int]) -> list[str]:
+    """Choose what to ask of a model: some lengths, and auto, where there is a choice."""
+    return [*map(str, default_lengths(token_counts)), *(["auto"] if len(token_counts) > 1 else [])]
 
 
 class Images:

@@ -60,14 +60,13 @@ class LabelledImages:
     """Images with a class each."""
 
     name: str  # Name of the dataset
-    role: str  # "train" or "test"; for messages
     images: Images
     classes: Mapping[str, str]  # Class of each record, by the record's key
-    drawn: bool  # True where the images are a random part of their source
 
-    def of(self, keys: Sequence[str]) -> list[str]:
-        """Look up the classes of records."""
-        return [self.classes[key] for key in keys]
+    @property
+    def drawn(self) -> bool:
+        """Tell whether the images are a random part of their source."""
+        return isinstance(self.images.dataset, ImageSubset)
 
 
 def locate(
@@ -136,8 +135,7 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
             f"file with the columns image and label, or put it at {file}"
         ) from error
     classes = read_classes(images.dataset, location.label_column, ", ".join(location.sources))
-    drawn = isinstance(images.dataset, ImageSubset)
-    return LabelledImages(name=location.name, role=role, images=images, classes=classes, drawn=drawn)
+    return LabelledImages(name=location.name, images=images, classes=classes)
 
 
 def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
@@ -151,17 +149,17 @@ def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, s
         except (OSError, UserError):  # reported when the images themselves are read
             continue
         column = "name" if folders else column
+        if column not in record.metadata and folders:
+            raise UserError(
+                f"{source}: some images lie in no class folder; a labelled folder is like {source}/CLASS/photo.jpg"
+            )
         if column not in record.metadata:
-            raise UserError(_no_label(source, column, record.metadata, folders))
+            there = ", ".join(name for name in record.metadata if name != "path") or "none beside the images"
+            raise UserError(
+                f"{source}: has no labels: no column '{column}', its columns are {there}; pass --label-column"
+            )
         classes[record.key] = _class(record.metadata[column], f"{record.name}, column '{column}'")
     return classes
-
-
-def _no_label(source: str, column: str, metadata: Mapping[str, Any], folders: bool) -> str:
-    if folders:
-        return f"{source}: some images lie in no class folder; a labelled folder is like {source}/CLASS/photo.jpg"
-    there = ", ".join(name for name in metadata if name != "path") or "none beside the images"
-    return f"{source}: has no labels: no column '{column}', its columns are {there}; pass --label-column"
 
 
 def _class(value: Any, where: str) -> str:
@@ -177,11 +175,6 @@ def require_learnable(classes: Sequence[str]) -> None:
     counts = Counter(classes)
     if len(counts) < 2:
         raise UserError(f"train: all {len(classes)} images are of one class; a probe needs at least 2 classes")
-    if len(classes) < MIN_PER_CLASS * len(counts):
-        raise UserError(
-            f"train: {len(classes)} images are too few for {len(counts)} classes, which need {MIN_PER_CLASS} each; "
-            "pass more images or a larger --train-limit"
-        )
     rare = sorted(name for name, count in counts.items() if count < MIN_PER_CLASS)
     if rare:
         raise UserError(

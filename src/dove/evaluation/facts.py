@@ -42,11 +42,7 @@ def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
 
 
 def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) -> list[str]:
-    """Mark the rows of every model that has a flat colour of its size beside it by ``learned``, as `has_learned` tells.
-
-    Returns:
-        Names of the models that have not.
-    """
+    """Mark rows by ``learned`` where a flat colour of the model's size is beside it, and name the models that have not."""
     floors = {
         row["image_size"]: row["psnr"]
         for subject in subjects
@@ -57,11 +53,10 @@ def mark_learned(rows: Sequence[dict[str, Any]], subjects: Sequence[Subject]) ->
     unlearned = []
     for subject in subjects:
         own = [row for row in rows if row["model"] == subject.name]
-        learned = None if isinstance(subject.tokenizer, FlatColour) else has_learned(own, floors)
-        if learned is None:
+        learned = has_learned(own, floors)
+        if learned is None or isinstance(subject.tokenizer, FlatColour):
             continue
         for row in own:
             row["learned"] = learned
-        if not learned:
-            unlearned.append(subject.name)
+        unlearned += [] if learned else [subject.name]
     return unlearned

@@ -92,9 +92,7 @@ def extract(
 class FeatureCache:
     """Features of one model and one set of images, in files of ``SHARD`` images.
 
-    A file's path follows from the checkpoint's hash, the images' hash (which limit and seed decide together with the
-    source), the model's image size and the source of the features. An interrupted run continues behind its last file, and
-    a run with one more length extracts that one alone.
+    An interrupted run continues behind its last file, and a run with one more length extracts that one alone.
     """
 
     def __init__(self, subject: Subject, images: Images, batch_size: int):
@@ -127,7 +125,7 @@ class FeatureCache:
     ) -> dict[FeatureSource, PooledFeatures | None]:
         processor = ImageProcessor(self.subject.tokenizer.image_size)
         loader = ImageLoader(self.images.dataset.select(range(start, stop)), processor, batch_size=self.batch_size)
-        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [_nothing()] for source in sources}
+        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
         for batch in loader:
             for source, (values, lengths) in extract(self.subject, sources, batch.pixels).items():
                 parts[source].append(PooledFeatures(batch.keys, values.numpy(), lengths.numpy()))
@@ -136,7 +134,14 @@ class FeatureCache:
         self.images.unreadable |= {item.key: item for item in loader.unreadable}
         joined = {source: _join(part) for source, part in parts.items()}
         for source, features in joined.items():
-            self._save(source, start, features, loader.unreadable)
+            arrays = {
+                "keys": np.array(features.keys, dtype=str),
+                "values": features.values,
+                "lengths": features.lengths,
+                "unreadable": np.array([item.key for item in loader.unreadable], dtype=str),
+                "reasons": np.array([item.reason for item in loader.unreadable], dtype=str),
+            }
+            save_arrays(self._file(source, start), arrays)
         return dict(joined)
 
     def _file(self, source: FeatureSource, start: int) -> Path:
@@ -154,28 +159,11 @@ class FeatureCache:
         self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}
         return PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
 
-    def _save(
-        self, source: FeatureSource, start: int, features: PooledFeatures, unreadable: Sequence[Unreadable]
-    ) -> None:
-        arrays = {
-            "keys": np.array(features.keys, dtype=str),
-            "values": features.values,
-            "lengths": features.lengths,
-            "unreadable": np.array([item.key for item in unreadable], dtype=str),
-            "reasons": np.array([item.reason for item in unreadable], dtype=str),
-        }
-        save_arrays(self._file(source, start), arrays)
-
-
-def _nothing() -> PooledFeatures:
-    """Make the features of no image, so that a shard without any readable image is a shard too."""
-    return PooledFeatures([], np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
-
 
 def _join(parts: Sequence[PooledFeatures]) -> PooledFeatures:
     full = [part for part in parts if part.keys]
-    if not full:
-        return _nothing()
+    if not full:  # a shard without any readable image is a shard, too
+        return PooledFeatures([], np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     return PooledFeatures(
         [key for part in full for key in part.keys],
         np.concatenate([part.values for part in full]),

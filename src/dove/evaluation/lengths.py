@@ -13,10 +13,10 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import mean_squared_error
+from dove.evaluation.common import Images, Subject, default_lengths
+from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
-from dove.evaluation.reconstruction import unit_range
+from dove.metrics import unit_range
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
@@ -49,11 +49,10 @@ def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
     return np.array([laplace(image).var() for image in levels])
 
 
-def study_lengths(
-    subject: Subject, images: Images, num_tokens: str, fixed: Sequence[int], batch_size: int
-) -> LengthStudy:
-    """Encode every image once; decode it at each of the fixed lengths."""
+def study_lengths(subject: Subject, images: Images, num_tokens: str, batch_size: int) -> LengthStudy:
+    """Encode every image once; decode it at some fixed lengths."""
     tokenizer = subject.tokenizer
+    fixed = default_lengths(tokenizer.token_counts)
     lengths: list[int] = []
     complexity: list[float] = []
     losses: dict[int, list[float]] = {k: [] for k in fixed}
@@ -99,9 +98,9 @@ def summarise(study: LengthStudy) -> dict[str, Any]:
         "images": len(lengths),
         "mean": float(lengths.mean()),
         "quantiles": {f"p{round(100 * q)}": float(np.quantile(lengths, q)) for q in QUANTILES},
-        "pearson": _correlate(pearsonr, lengths, complexity),
-        "pearson_log": _correlate(pearsonr, lengths[textured], np.log(complexity[textured])),
-        "spearman": _correlate(spearmanr, lengths, complexity),
+        "pearson": correlate(pearsonr, lengths, complexity),
+        "pearson_log": correlate(pearsonr, lengths[textured], np.log(complexity[textured])),
+        "spearman": correlate(spearmanr, lengths, complexity),
         "constant_images": int((~textured).sum()),
         "loss_by_length": {
             str(k): {
@@ -112,12 +111,6 @@ def summarise(study: LengthStudy) -> dict[str, Any]:
             for k, values in study.losses.items()
         },
     }
-
-
-def _correlate(measure: Any, lengths: NDArray[np.float64], values: NDArray[np.float64]) -> float | None:
-    if len(lengths) < 2 or np.ptp(lengths) == 0 or np.ptp(values) == 0:
-        return None
-    return float(measure(lengths, values).statistic)
 
 
 def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:

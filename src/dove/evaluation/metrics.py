@@ -1,5 +1,7 @@
 """Quality of reconstructions: pixel errors per image, and the Frechet distance between sets of images."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -20,13 +22,6 @@ def mean_squared_error(
 ) -> Float[Tensor, " B"]:
     """Compute the mean squared error of each image, (B,); pixels in [0, 1] give values in [0, 1]."""
     return (reconstruction.double() - images.double()).square().mean(dim=(1, 2, 3))
-
-
-def mean_absolute_error(
-    reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]
-) -> Float[Tensor, " B"]:
-    """Compute the mean absolute error of each image, (B,), as in Figure 9; pixels in [0, 1] give values in [0, 1]."""
-    return (reconstruction.double() - images.double()).abs().mean(dim=(1, 2, 3))
 
 
 def ssim(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
@@ -62,6 +57,13 @@ def _window_matrix(size: int) -> Float[Tensor, "size size"]:
     padded = F.pad(torch.eye(size, dtype=torch.float64)[None], (SSIM_RADIUS, SSIM_RADIUS), mode="reflect")[0]
     # Column p of ``padded`` says which pixel stands at padded position p.
     return (padded.unfold(1, len(window), 1) @ (window / window.sum())).T
+
+
+def correlate(measure: Any, values: NDArray[np.float64], others: NDArray[np.float64]) -> float | None:
+    """Correlate two variables by a measure of scipy; None where one of them is constant."""
+    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(others) == 0:
+        return None
+    return float(measure(values, others).statistic)
 
 
 class FeatureStatistics:
@@ -100,27 +102,6 @@ class FeatureStatistics:
         if self._root is None:
             self._root = _symmetric_root(self.covariance)
         return self._root
-
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """Return all sums as arrays, to be saved."""
-        return {"count": np.array(float(self.count)), "mean": self.mean, "scatter": self._scatter}
-
-    @classmethod
-    def from_state(cls, state: dict[str, NDArray[np.float64]]) -> "FeatureStatistics":
-        """Restore statistics from arrays that ``state`` returned."""
-        statistics = cls(len(state["mean"]))
-        statistics.count = int(state["count"])
-        statistics.mean, statistics._scatter = state["mean"], state["scatter"]
-        return statistics
-
-
-def require_enough_images(count: int, width: int, name: str) -> None:
-    """Refuse a Frechet distance whose covariances would be singular."""
-    if count <= width:
-        raise UserError(
-            f"{name} of {count} images says little: its {width} features need at least {width + 1} images; "
-            "pass more images, leave this metric out, or insist with --allow-few-images"
-        )
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:

@@ -1,6 +1,5 @@
 """Metrics by frozen networks: distances between two images, and features for a Frechet distance of two sets."""
 
-import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -18,9 +17,9 @@ from torch.nn import functional as F
 from yaml import YAMLError
 
 from dove.errors import UserError, one_line
-from dove.evaluation.metrics import require_enough_images
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
+from dove.metrics import unit_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +45,13 @@ class NetworkMetric(ABC):
         self.distance_name = self.distance_name if self.distance_name in wanted else None
         self.frechet_name = self.frechet_name if self.frechet_name in wanted else None
 
-    def sha256(self) -> str:
-        """Compute the SHA-256 of the network's weights."""
-        digest = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     @abstractmethod
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """Compute the features of images in [-1, 1]."""
 
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """Compute the distance of each image to its original; 0 for equal ones."""
-        raise NotImplementedError(f"{type(self).__name__} has no distance")
+        return map_distance(reconstruction.maps, images.maps)
 
 
 class FeatureMetric(NetworkMetric):
@@ -81,10 +73,6 @@ class FeatureMetric(NetworkMetric):
         maps = self.network.maps(images.contiguous(memory_format=torch.channels_last))
         return ImageFeatures(maps, self.network.pooled(maps))
 
-    def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
-        """See `NetworkMetric.distance`."""
-        return map_distance(reconstruction.maps, images.maps)
-
 
 def fit_metric(
     metric: NetworkMetric, image_size: int, images: int, optional: set[str], *, allow_few_images: bool
@@ -96,26 +84,19 @@ def fit_metric(
             f"images of {image_size} px are too small for {', '.join(sorted(columns))}, whose network needs "
             f"{metric.min_image_size} px; leave these metrics out"
         )
-    if metric.frechet_name is None or allow_few_images:
+    if metric.frechet_name is None or allow_few_images or images > metric.width:
         return
-    try:
-        require_enough_images(images, metric.width, metric.frechet_name)
-    except UserError as error:
-        if metric.frechet_name not in optional:
-            raise
-        print(f"left out: {str(error).partition(';')[0]}", file=sys.stderr)
-        metric.keep(columns - {metric.frechet_name})
+    few = f"{metric.frechet_name} of {images} images says little: its {metric.width} features need at least {metric.width + 1}"
+    if metric.frechet_name not in optional:
+        raise UserError(f"{few} images; pass more images, leave this metric out, or insist with --allow-few-images")
+    print(f"left out: {few} images", file=sys.stderr)
+    metric.keep(columns - {metric.frechet_name})
 
 
 def loss_networks(folder: Path) -> str | None:
     """Find out which frozen networks a checkpoint's losses used, joined by "+": their distances flatter it.
 
-    Args:
-        folder: Checkpoint folder. Its card says so under ``loss_networks``, else its config.json where the model predicts
-            a perceptual distance.
-
-    Returns:
-        None where neither says so.
+    Its card says so under ``loss_networks``, else its config.json where it predicts a perceptual distance; None without.
     """
     card, config = folder / "README.md", folder / "config.json"
     try:
@@ -169,12 +150,7 @@ class InceptionMetric(NetworkMetric):
 class DreamSimMetric(NetworkMetric):
     """DreamSim, by the package ``dreamsim``: three networks tuned to human judgements, on images scaled to 224 px.
 
-    Args:
-        folder: folder of its weights, downloaded where they are not there.
-        device: device to compute on.
-
-    Raises:
-        UserError: If the package is missing, or the weights cannot be had.
+    Its weights are downloaded to a folder if they are not there.
     """
 
     distance_name = "dreamsim"
@@ -195,7 +171,7 @@ class DreamSimMetric(NetworkMetric):
     @torch.inference_mode()
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """See `NetworkMetric.features`."""
-        pixels = F.interpolate(images.clamp(-1, 1).add(1).div(2), size=(224, 224), mode="bicubic", antialias=True)
+        pixels = F.interpolate(unit_range(images), size=(224, 224), mode="bicubic", antialias=True)
         embed: Any = self.network.embed
         return ImageFeatures([embed(pixels.clamp(0, 1))])
 
@@ -209,22 +185,18 @@ def _inception(weights: Path | None) -> torch.nn.Module:
         from pytorch_fid import inception
     except ImportError as error:
         raise UserError("FID needs the pytorch-fid package; run: pip install pytorch-fid") from error
-    if weights is None:
-        try:
-            network: torch.nn.Module = inception.InceptionV3()
-            return network.eval()
-        except OSError as error:
-            raise UserError(
-                f"cannot download FID's Inception weights ({error}); get {inception.FID_WEIGHTS_URL} on a machine with "
-                "network and pass the file as --inception-weights"
-            ) from error
-    if not weights.is_file():
+    if weights is not None and not weights.is_file():
         raise UserError(f"no weights file at {weights}; check the path")
+    download = inception.load_state_dict_from_url  # the library knows only its own address
+    given = download if weights is None else lambda *_, **__: torch.load(weights, map_location="cpu", weights_only=True)
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        # The library knows only its own address; what it would have downloaded is handed to it.
-        with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state):
-            network = inception.InceptionV3()
-            return network.eval()
+        with patch.object(inception, "load_state_dict_from_url", given):
+            network: torch.nn.Module = inception.InceptionV3()
     except Exception as error:  # each kind of damage raises its own
-        raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
+        if weights is not None:
+            raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
+        raise UserError(
+            f"cannot download FID's Inception weights ({one_line(error)}); get {inception.FID_WEIGHTS_URL} on a machine "
+            "with network and pass the file as --inception-weights"
+        ) from error
+    return network.eval()

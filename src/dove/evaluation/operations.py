@@ -42,12 +42,9 @@ def on_meta(module: Module) -> Module:
 
 
 def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Count the operations that convert one image to tokens.
+    """Count the operations that convert one image to as many tokens, whether or not all are kept.
 
-    Args:
-        tokenizer: tokenizer on any device, also meta. One that is neither a ``Dove`` nor of fixed length is run on an
-            image of noise, because its operations may depend on the numbers.
-        positions: number of tokens that are generated, whether or not all are kept.
+    A tokenizer that is neither a ``Dove`` nor of fixed length is run on noise: its operations may depend on the numbers.
     """
     images = _image(tokenizer.image_size, "meta")
     if isinstance(tokenizer, Dove):

@@ -1,6 +1,5 @@
 """Figure 8: the first three principal components of features as the colours of a segmentation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +99,6 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     flat = features.flatten(0, 1).double().numpy()
     if not np.isfinite(flat).all():
         raise UserError(f"{source}: some features are not finite; check the checkpoint")
-    if flat.shape[1] < COMPONENTS:
-        raise UserError(f"{source}: features of width {flat.shape[1]} have no {COMPONENTS} components")
     if np.ptp(flat, axis=0).max() == 0:
         raise UserError(f"{source}: the features are the same everywhere, so they have no components")
     pca = PCA(COMPONENTS, svd_solver="covariance_eigh")
@@ -116,18 +113,6 @@ def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
     """Enlarge colours in [0, 1] to a picture of ``size`` pixels a side."""
     small: NDArray[np.uint8] = np.round(colours * 255).astype(np.uint8)
     return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
-
-
-def picture_rows(
-    pixels: Float[Tensor, "B 3 S S"], segmentations: Sequence[Segmentation], shown: int
-) -> list[list[Cell]]:
-    """Arrange the first ``shown`` originals, each with its segmentations, in rows."""
-    side = min(pixels.shape[-1], MOST_PIXELS)
-    originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
-    return [
-        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
-        for row, original in enumerate(originals)
-    ]
 
 
 def evaluate_pca(
@@ -147,4 +132,10 @@ def evaluate_pca(
         }
         for found in segmentations
     ]
-    return rows, picture_rows(pixels, segmentations, shown)
+    side = min(pixels.shape[-1], MOST_PIXELS)
+    originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
+    cells = [
+        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
+        for row, original in enumerate(originals)
+    ]
+    return rows, cells

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+Row = Mapping[str, Any]
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours, which colour-blind people tell apart, without their yellow, which is too pale for lines on white."""
 GREY = "#7f7f7f"
@@ -45,6 +47,11 @@ LABELS = {
     "fid": "FID",
     **{f"fd_{name}": f"Frechet distance\nby {network}" for name, network in NETWORKS.items()},
 }  # Measures by name; PSNR and SSIM are better the higher they are, all others the lower
+SPEEDS = {
+    "encode_images_per_second": ("Encoding", "images per second", 1.0),
+    "decode_images_per_second": ("Decoding", "images per second", 1.0),
+    "lm_multiply_adds": ("Encoder and language model", "multiply-adds (10¹²)", 1e12),
+}  # Column: title, axis label and unit
 BEST_PSNR = 60.0  # PSNR in dB above which differences are rounding and curves end
 
 
@@ -57,6 +64,12 @@ def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
         found[model] = {"color": COLOURS[number % len(COLOURS)], "marker": marker, "linestyle": "-"}
     trivial = [name for name in names if name in TRIVIAL]
     return found | {name: {"color": GREY, "marker": MARKERS[n], "linestyle": "--"} for n, name in enumerate(trivial)}
+
+
+def by_model(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
+    """Group rows by model, each with its name, shortened to its end where it is long, and its look."""
+    found = looks(row["model"] for row in rows)
+    return [(short_name(name), [row for row in rows if row["model"] == name], look) for name, look in found.items()]
 
 
 @contextmanager
@@ -120,7 +133,7 @@ def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
     axes.set_xlabel("tokens (mean over images)")
 
 
-def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def plot_rate_distortion(rows: Sequence[Row]) -> bytes:
     """Plot every quality in ``rows`` against the mean number of tokens: fixed lengths as a line, adaptive ones as stars.
 
     Rows above ``BEST_PSNR`` are left out. Arrows show where better values lie.
@@ -131,8 +144,8 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
     with style():
         figure, axes = panels(-(-len(names) // 3), min(len(names), 3))
         for name, panel in zip(names, axes, strict=False):
-            for model, look in looks(row["model"] for row in rows).items():
-                _plot_model(panel, [row for row in rows if row["model"] == model], name, look)
+            for model, own, look in by_model(rows):
+                plot_model(panel, own, name, model, look)
             panel.set_title(f"{LABELS[name]} {'↑' if name in ('psnr', 'ssim') else '↓'}")
             panel.yaxis.set_major_formatter("{x:,g}")
             token_axis(panel, ticks)
@@ -142,15 +155,47 @@ def plot_rate_distortion(rows: Sequence[Mapping[str, Any]]) -> bytes:
         return to_png(figure)
 
 
-def _plot_model(axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, look: Mapping[str, Any]) -> None:
-    fixed = sorted((row["mean_length"], row[name]) for row in rows if isinstance(row["num_tokens"], int))
-    if fixed:
-        axes.plot(*zip(*fixed, strict=True), **look, label=rows[0]["model"])
+def plot_model(
+    axes: Axes, rows: Sequence[Row], name: str, label: str, look: Mapping[str, Any], error: str | None = None
+) -> None:
+    """Plot a column of a model's rows against the mean number of tokens, with its error: a line, stars for adaptive ones."""
+    if fixed := sorted((row for row in rows if isinstance(row["num_tokens"], int)), key=lambda row: row["mean_length"]):
+        errors = [row[error] for row in fixed] if error else None
+        lengths, values = ([row[column] for row in fixed] for column in ("mean_length", name))
+        axes.errorbar(lengths, values, errors, **look, capsize=2, label=label)
     for row in rows:
         if isinstance(row["num_tokens"], str) and not row["num_tokens"].startswith("fixed@"):
-            star(axes, row["mean_length"], row[name], f"{row['model']} {row['num_tokens']}", look)
+            told = f"{label} {row['num_tokens']}"
+            axes.plot(
+                row["mean_length"], row[name], "*", color=look["color"], ms=14, markeredgecolor="white", label=told
+            )
 
 
-def star(axes: Axes, x: float, y: float, label: str, look: Mapping[str, Any]) -> None:
-    """Plot the point of a length that each image gets for itself."""
-    axes.plot(x, y, "*", color=look["color"], markersize=14, markeredgecolor="white", label=label)
+def plot_speed(rows: Sequence[Row]) -> bytes:
+    """Plot speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
+    shown = [column for column in SPEEDS if any(row[column] is not None for row in rows)]
+    with style():
+        figure, axes = panels(1, len(shown))
+        for column, panel in zip(shown, axes, strict=True):
+            for model, own, look in by_model(rows):
+                _plot_speed(panel, [row for row in own if row[column] is not None], column, model, look)
+            title, label, _ = SPEEDS[column]
+            panel.set_title(title)
+            panel.set_ylabel(label)
+            panel.set_xlabel("tokens (mean over images)")
+            panel.set_xlim(0, panel.dataLim.x1 * 1.06)
+            panel.set_ylim(0, panel.dataLim.y1 * 1.08)
+        legend_below(figure, axes)
+        return to_png(figure)
+
+
+def _plot_speed(axes: Axes, rows: Sequence[Row], column: str, model: str, look: Mapping[str, Any]) -> None:
+    unit = SPEEDS[column][2]
+    points = sorted((row["mean_length"], row[column] / unit) for row in rows)
+    if points:
+        kind = "" if rows[0]["weights"] == "checkpoint" else f" ({rows[0]['weights']})"
+        axes.plot(*zip(*points, strict=True), **look, label=f"{model}{kind}")
+    printed = [(row["mean_length"], row["paper_tera"]) for row in rows if "paper_tera" in row]
+    if column == "lm_multiply_adds" and printed:
+        label = f"{model}, printed in the paper"
+        axes.plot(*zip(*printed, strict=True), "x", color=look["color"], markersize=8, label=label)

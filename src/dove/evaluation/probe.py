@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Subject
+from dove.evaluation.common import Subject, default_requests
 from dove.evaluation.datasets import LabelledImages, require_learnable
 from dove.evaluation.feature_cache import (
     LATENTS,
@@ -128,20 +128,13 @@ def feature_sources(
 ) -> list[FeatureSource]:
     """Choose the features of a model to probe.
 
-    Args:
-        subject: the model.
-        kind: "mlp" probes tokens, "linear" hidden layers, or tokens where there are none.
-        num_tokens: lengths; none for powers of two and auto ("mlp") or all tokens ("linear").
-        layers: for "linear": numbers from 1, "latents", "tokens", "patches" of raw pixels, "all" for all numbers; none
-            for "all".
+    Kind "mlp" probes tokens, by default at powers of two and auto. "linear" probes layers: numbers from 1, by default all,
+    "latents", "patches" of raw pixels, or "tokens", by default all of them; of models without layers, tokens alone.
     """
     model = subject.tokenizer
-    if kind == "mlp":
-        return [FeatureSource(TOKENS, length) for length in possible_lengths(model, num_tokens)]
-    tokens = [
-        FeatureSource(TOKENS, length) for length in possible_lengths(model, num_tokens or [str(model.max_tokens)])
-    ]
-    if not isinstance(model, Layered):
+    lengths = num_tokens if num_tokens or kind == "mlp" else [str(model.max_tokens)]
+    tokens = [FeatureSource(TOKENS, length) for length in possible_lengths(model, lengths)]
+    if kind == "mlp" or not isinstance(model, Layered):
         return tokens
     depth = model.num_layers
     found: list[FeatureSource] = []
@@ -163,21 +156,21 @@ def feature_sources(
 
 def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
     """Select the lengths among ``requests`` that a model can give; by default those that show its range."""
-    capacity, counts = model.max_tokens, model.token_counts
-    if len(counts) == 1 or len(counts) < capacity:
+    counts = model.token_counts
+    if len(counts) == 1 or len(counts) < model.max_tokens:
         requests = [length for length in requests if not length.isdecimal() or int(length) in counts]
-        requests = requests or [*map(str, counts), *(["auto"] if len(counts) > 1 else [])]
-    elif not requests:
-        powers = [2**power for power in range(capacity.bit_length()) if 2**power < capacity]
-        requests = [*map(str, powers), str(capacity), "auto"]
-    return list(dict.fromkeys(str(parse_length_policy(request, capacity)) for request in requests))
+    requests = requests or default_requests(counts)
+    return list(dict.fromkeys(str(parse_length_policy(request, model.max_tokens)) for request in requests))
 
 
 def make_problem(
     train: LabelledImages, test: LabelledImages, train_features: PooledFeatures, test_features: PooledFeatures
 ) -> Problem:
     """Join features with classes."""
-    learned, asked = train.of(train_features.keys), test.of(test_features.keys)
+    learned, asked = (
+        [train.classes[key] for key in train_features.keys],
+        [test.classes[key] for key in test_features.keys],
+    )
     require_learnable(learned)
     names, numbers = np.unique(learned, return_inverse=True)
     if lost := sorted(set(asked) - set(names.tolist())):
@@ -187,36 +180,35 @@ def make_problem(
 
 def evaluate_probe(
     subject: Subject,
+    sources: Sequence[FeatureSource],
     train: LabelledImages,
     test: LabelledImages,
     *,
     kind: str,
-    num_tokens: Sequence[str] = (),
-    layers: Sequence[str] = (),
-    batch_size: int = 64,
-    seed: int = 0,
+    batch_size: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Probe each length (kind "mlp") or layer (kind "linear") of a model; one row for each."""
-    sources = feature_sources(subject, kind, num_tokens, layers)
+    """Probe each of some features of a model by the classifier of that kind; one row for each."""
     train_features = FeatureCache(subject, train.images, batch_size).collect(sources, "train")
     test_features = FeatureCache(subject, test.images, batch_size).collect(sources, "test")
     rows = []
     for source in ProgressBar(sources, desc=f"{subject.name}: {kind} probes", unit="probe"):
         problem = make_problem(train, test, train_features[source], test_features[source])
         length = source.num_tokens
-        row = {
-            "model": subject.name,
-            "dataset": test.name,
-            "num_tokens": int(length) if length is not None and length.isdecimal() else length,
-            "layer": source.layer,
-            **FITS[kind](problem, seed),
-            "mean_length": None if length is None else float(test_features[source].lengths.mean()),
-            "n_train": len(problem.train),
-            "n_test": len(problem.test),
-            "classes": len(np.unique(problem.train_classes)),
-            "features": problem.train.shape[1],
-        }
-        rows.append(row)
+        rows.append(
+            {
+                "model": subject.name,
+                "dataset": test.name,
+                "num_tokens": int(length) if length is not None and length.isdecimal() else length,
+                "layer": source.layer,
+                **FITS[kind](problem, seed),
+                "mean_length": None if length is None else float(test_features[source].lengths.mean()),
+                "n_train": len(problem.train),
+                "n_test": len(problem.test),
+                "classes": len(np.unique(problem.train_classes)),
+                "features": problem.train.shape[1],
+            }
+        )
     return rows
 
 

@@ -1,39 +1,30 @@
 """Diagrams of the probes."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
 from dove.evaluation.feature_cache import LATENTS, PATCHES
-from dove.evaluation.plots import GREY, legend_below, looks, panels, short_name, star, style, to_png, token_axis
-
-Rows = Sequence[Mapping[str, Any]]
+from dove.evaluation.plots import GREY, Row, by_model, legend_below, panels, plot_model, style, to_png, token_axis
 
 
-def plot_by_length(rows: Rows, majority: float) -> bytes:
+def plot_by_length(rows: Sequence[Row], majority: float) -> bytes:
     """Plot accuracy against the mean number of tokens: fixed lengths as a line, adaptive ones as stars."""
     with style():
         figure, (axes,) = panels(1, 1, width=6.4, height=4.0)
-        for model, own, look in _by_model(rows):
-            fixed = sorted((row["mean_length"], row["top1"], row["top1_stderr"]) for row in own if _is_fixed(row))
-            if fixed:
-                lengths, accuracies, errors = zip(*fixed, strict=True)
-                axes.errorbar(lengths, accuracies, errors, **look, capsize=2, label=model)
-            for row in own:
-                if not _is_fixed(row):
-                    star(axes, row["mean_length"], row["top1"], f"{model} {row['num_tokens']}", look)
-        token_axis(axes, sorted({row["num_tokens"] for row in rows if _is_fixed(row)}) or [1])
+        for model, own, look in by_model(rows):
+            plot_model(axes, own, "top1", model, look, error="top1_stderr")
+        token_axis(axes, sorted({row["num_tokens"] for row in rows if isinstance(row["num_tokens"], int)}) or [1])
         _finish(axes, rows, majority, "MLP on pooled tokens")
         legend_below(figure, [axes])
         return to_png(figure)
 
 
-def plot_by_layer(rows: Rows, majority: float) -> bytes:
+def plot_by_layer(rows: Sequence[Row], majority: float) -> bytes:
     """Plot accuracy by layer, on the test images (bars) and on the validation images that choose the layer (rings)."""
     layers = sorted(dict.fromkeys(_layer(row) for row in rows), key=_order)
-    models = _by_model(rows)
+    models = by_model(rows)
     step = 0.8 / len(models)
     with style():
         figure, (axes,) = panels(1, 1, width=max(6.4, 1.1 * len(layers) + 2), height=4.0)
@@ -59,18 +50,7 @@ def plot_by_layer(rows: Rows, majority: float) -> bytes:
         return to_png(figure)
 
 
-def _by_model(rows: Rows) -> list[tuple[str, Rows, dict[str, Any]]]:
-    """Group rows by model, each with its short name and its look."""
-    found = looks(row["model"] for row in rows)
-    models = dict.fromkeys(row["model"] for row in rows)
-    return [(short_name(name), [row for row in rows if row["model"] == name], found[name]) for name in models]
-
-
-def _is_fixed(row: Mapping[str, Any]) -> bool:
-    return isinstance(row["num_tokens"], int)
-
-
-def _layer(row: Mapping[str, Any]) -> str:
+def _layer(row: Row) -> str:
     if isinstance(row["layer"], int):
         return f"layer {row['layer']}"
     return row["layer"] if row["num_tokens"] is None else f"{row['layer']}@{row['num_tokens']}"
@@ -86,7 +66,7 @@ def _order(layer: str) -> tuple[int, str, int, str]:
     return sys.maxsize, name, int(request) if request.isdecimal() else sys.maxsize, request
 
 
-def _finish(axes: Axes, rows: Rows, majority: float, title: str) -> None:
+def _finish(axes: Axes, rows: Sequence[Row], majority: float, title: str) -> None:
     axes.axhline(majority, color=GREY, linestyle="--", linewidth=1, label="largest class")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("top-1 accuracy (%)")

@@ -31,20 +31,13 @@ class Scores:
 
     The wrong one is for something that is not in the image where there is such a query, else for another of its objects;
     NaN where there is neither.
-
-    Attributes:
-        lengths: numbers of tokens, rising; the last entry of the curves' second axis is ``auto``.
-        inside: by kind, (Q, L + 1), over the pixels of the query's boxes.
-        outside: the same over all other pixels.
-        auto: by kind, (Q,), the number of tokens that ``auto`` gave.
-        whole: (B, L + 1), null over the whole image.
     """
 
-    lengths: tuple[int, ...]
-    inside: dict[str, Tensor]
-    outside: dict[str, Tensor]
-    auto: dict[str, Tensor]
-    whole: Tensor
+    lengths: tuple[int, ...]  # Numbers of tokens, rising; the last entry of the curves' second axis is ``auto``
+    inside: dict[str, Tensor]  # (Q, L + 1), over the pixels of the query's boxes
+    outside: dict[str, Tensor]  # (Q, L + 1), over all other pixels
+    auto: dict[str, Tensor]  # (Q,), the number of tokens that ``auto`` gave
+    whole: Tensor  # (B, L + 1), null over the whole image
 
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
@@ -69,7 +62,10 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> t
     answered = inside.flatten(1).any(1)
     image_of = batch.image_of[answered]
     nulls = model.encode_each(batch.images, requests)
-    asked = model.encode_each(batch.images, requests, _by_image(batch))
+    queries: list[list[str]] = [[] for _ in range(len(batch))]
+    for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
+        queries[image].append(query)  # ``image_of`` rises, so their order stays
+    asked = model.encode_each(batch.images, requests, queries)
     wrong = wrong_queries(batch.image_of, answered)
     keep = wrong >= 0
     curves: list[dict[str, list[Tensor]]] = [{kind: [] for kind in KINDS} for _ in range(3)]
@@ -108,14 +104,6 @@ def psnr_in(
     return torch.where(mask.flatten(1).any(1), decibels(error), torch.nan)
 
 
-def _by_image(batch: QueryBatch) -> list[list[str]]:
-    """List the queries of each image; ``image_of`` rises, so their order stays."""
-    lists: list[list[str]] = [[] for _ in range(len(batch))]
-    for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
-        lists[image].append(query)
-    return lists
-
-
 def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: float) -> Float[Tensor, " Q"]:
     """Find the least of ``lengths`` whose PSNR is at least ``target``; the greatest where none is."""
     reached = curves >= target
@@ -126,8 +114,7 @@ def tokens_needed(curves: Float[Tensor, "Q L"], lengths: Sequence[int], target: 
 def tokens_for(curve: Float[Tensor, " L"], lengths: Sequence[int], target: float) -> float:
     """Find where a rising mean PSNR passes ``target``, in tokens, between its points by their logarithms.
 
-    Returns:
-        The first length where even that is enough, and the last one where none is.
+    The first length where even that is enough, and the last one where none is.
     """
     values = curve.cummax(0).values.tolist()
     place = next((place for place, value in enumerate(values) if value >= target), len(values) - 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
+from dove.evaluation.options import RateOptions
 from dove.evaluation.plots import looks, panels, style, to_png
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
@@ -28,28 +29,19 @@ PROBES = 4  # Number of random directions in image space that estimate a decoder
 
 @dataclass(frozen=True, eq=False)
 class ScalarQuantizer:
-    """Uniform quantizer of every number of every token, with its cost under a Laplace distribution (ideal arithmetic coding).
+    """Uniform quantizer of every number of every token; its cost is that of ideal coding under a Laplace distribution."""
 
-    Attributes:
-        location: medians of the numbers.
-        scale: mean absolute deviations from them, above 0.
-        step: distance of the levels at ``fineness`` 1, above 0.
-    """
-
-    location: Float[Tensor, "K D"]
-    scale: Float[Tensor, "K D"]
-    step: Float[Tensor, "K D"]
+    location: Float[Tensor, "K D"]  # Medians of the numbers
+    scale: Float[Tensor, "K D"]  # Mean absolute deviations from them, above 0
+    step: Float[Tensor, "K D"]  # Distance of the levels at ``fineness`` 1, above 0
 
     @classmethod
     def fit(cls, values: Float[Tensor, "M K D"], sensitivity: Float[Tensor, "K D"]) -> "ScalarQuantizer":
         """Fit distributions by position and dimension, with steps by the sensitivity of the picture.
 
         With steps of one size in the picture (d x / d token times step is constant), every number adds the same squared
-        error, which is the best division of it at high rates. Numbers that the decoder ignores get one level.
-
-        Args:
-            values: tokens of training images.
-            sensitivity: length of the picture's change for a unit change of a number.
+        error, which is the best division of it at high rates. Numbers that the decoder ignores get one level. Sensitivity
+        is the length of the picture's change for a unit change of a number.
         """
         location = values.median(0).values
         scale = (values - location).abs().mean(0)
@@ -77,33 +69,24 @@ class ScalarQuantizer:
 
 
 @torch.no_grad()
-def rate_of_tokens(
-    subject: Subject,
-    training: Images,
-    images: Images,
-    *,
-    lengths: Sequence[int],
-    fineness: Sequence[float],
-    batch_size: int,
-    seed: int,
-) -> list[dict[str, Any]]:
+def rate_of_tokens(subject: Subject, training: Images, images: Images, options: RateOptions) -> list[dict[str, Any]]:
     """Measure bits and PSNR of a model by number of tokens and by fineness of the levels."""
     model = subject.tokenizer
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no continuous tokens to round; pass a DOVE checkpoint")
+    lengths, batch_size = options.num_tokens, options.batch_size
     if not all(1 <= k <= model.max_tokens for k in lengths):
-        raise UserError(
-            f"--num-tokens {' '.join(map(str, lengths))}: {subject.name} has 1 to {model.max_tokens} tokens"
-        )
+        asked = " ".join(map(str, lengths))
+        raise UserError(f"--num-tokens {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
-    known = torch.cat([_all_tokens(model, batch.pixels.to(subject.device)) for batch in batches])
-    generator = torch.Generator().manual_seed(seed)
+    known = torch.cat([model.encode(batch.pixels.to(subject.device), model.max_tokens).values for batch in batches])
+    generator = torch.Generator().manual_seed(options.seed)
     quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
     sums: dict[tuple[int, float], NDArray[np.float64]] = {}
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
-        values = _all_tokens(model, pixels)
-        for size in fineness:
+        values = model.encode(pixels, model.max_tokens).values
+        for size in options.fineness:
             levels = quantizer.levels(values, size)
             rounded, bits = quantizer.values(levels, size), quantizer.bits(levels, size)
             for k in lengths:
@@ -140,10 +123,6 @@ def token_sensitivity(
     return (total / count).sqrt()
 
 
-def _all_tokens(model: Dove, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-    return model.encode(pixels, model.max_tokens).values
-
-
 def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], batch_size: int) -> list[dict[str, Any]]:
     """Measure JPEG (with and without its header, which outweighs so small a picture) and WebP by quality setting."""
     processor = ImageProcessor(image_size)
@@ -152,12 +131,12 @@ def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], bat
         for picture, pixels in zip(processor.to_pil(batch.pixels), batch.pixels, strict=True):
             for quality in qualities:
                 for kind, options in (("JPEG", {"optimize": True}), ("WEBP", {"method": 6})):
-                    data = _encoded(picture, kind, quality, options)
-                    again = pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
-                    reached = float(psnr(again[None], pixels[None]))
-                    sizes = {kind: len(data)}
+                    file = io.BytesIO()
+                    picture.save(file, kind, quality=quality, **options)
+                    reached = float(psnr(pil_to_tensor(Image.open(file).convert("RGB"))[None], pixels[None]))
+                    sizes = {kind: len(file.getvalue())}
                     if kind == "JPEG":
-                        sizes["JPEG without header"] = len(data) - data.index(START_OF_SCAN)
+                        sizes["JPEG without header"] = sizes[kind] - file.getvalue().index(START_OF_SCAN)
                     for name, size in sizes.items():
                         found = np.array([1, 8 * size, reached])
                         sums[name, quality] = sums.get((name, quality), np.zeros(3)) + found
@@ -165,12 +144,6 @@ def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], bat
         _row(name, "", quality, bits / count, image_size**2, reached / count)
         for (name, quality), (count, bits, reached) in sums.items()
     ]
-
-
-def _encoded(picture: Image.Image, kind: str, quality: int, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=quality, **options)
-    return buffer.getvalue()
 
 
 def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
@@ -198,14 +171,10 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
                 *zip(*sorted(lines[name]), strict=True), **look | dashes, label=name.replace(", 1 tokens", ", 1 token")
             )
         panel.set_xscale("log", base=2)
-        ticks = [2**power for power in range(4, 14) if _within(2**power, rows)]
+        sizes = [row["bytes_per_image"] for row in rows]
+        ticks = [2**power for power in range(4, 14) if min(sizes) / 1.3 <= 2**power <= 1.3 * max(sizes)]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.minorticks_off()
         panel.set(xlabel="bytes per image", ylabel="PSNR (dB)")
         panel.legend()
         return to_png(figure)
-
-
-def _within(value: int, rows: Sequence[dict[str, Any]]) -> bool:
-    sizes = [row["bytes_per_image"] for row in rows]
-    return bool(min(sizes) / 1.3 <= value <= 1.3 * max(sizes))

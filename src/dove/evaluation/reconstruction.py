@@ -1,62 +1,24 @@
 """Quality of reconstructions by number of tokens."""
 
-import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from dove.errors import UserError, writing
-from dove.evaluation.common import Images, Subject
-from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_absolute_error, mean_squared_error, ssim
+from dove.evaluation.common import FEW_LENGTHS, Images, Subject, default_requests
+from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
-from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.lengths import Fixed, LengthPolicy, parse_length_policy
-from dove.metrics import LEAST_ERROR, decibels
+from dove.metrics import LEAST_ERROR, decibels, unit_range
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
 
 WORST_SHARE = 0.1
-
-
-class ReferenceCache:
-    """Feature statistics of the originals, cached on disk by dataset, image size and network."""
-
-    def __init__(self, data_sha256: str, image_size: int, metrics: Sequence[NetworkMetric]):
-        self.metrics = metrics
-        self.statistics: dict[str, FeatureStatistics] = {}
-        folder = cache_folder("statistics")
-        self._files: dict[str, Path] = {}
-        for metric in metrics:
-            if metric.frechet_name:
-                key = f"{data_sha256} {image_size} {metric.frechet_name} {metric.sha256()}"
-                self._files[metric.frechet_name] = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
-        for name, file in self._files.items():
-            if (found := load_arrays(file)) is not None:
-                self.statistics[name] = FeatureStatistics.from_state(found)
-        self._growing = {name for name in self._files if name not in self.statistics}
-
-    def features(self, originals: Float[Tensor, "B 3 H W"]) -> list[ImageFeatures]:
-        """Compute each metric's features of a batch of originals, unless neither distance nor statistics need them."""
-        features = []
-        for metric in self.metrics:
-            growing = metric.frechet_name in self._growing
-            found = metric.features(originals) if growing or metric.distance_name else ImageFeatures()
-            if growing and metric.frechet_name and found.pooled is not None:
-                self.statistics.setdefault(metric.frechet_name, FeatureStatistics(metric.width)).update(found.pooled)
-            features.append(found)
-        return features
-
-    def finish(self) -> None:
-        """Save the statistics after a complete pass."""
-        for name in self._growing:
-            save_arrays(self._files[name], self.statistics[name].state())
-        self._growing = set()
 
 
 @dataclass
@@ -73,8 +35,13 @@ class Meter:
         """Add one value for each image of a batch."""
         self.per_image.setdefault(name, []).extend(values.tolist())
 
-    def row(self, model: str) -> dict[str, Any]:
-        """Make the row without its Frechet distances."""
+    def add_features(self, metric: NetworkMetric, features: ImageFeatures) -> None:
+        """Add the features of a batch to the statistics of a Frechet distance, if the metric offers one."""
+        if metric.frechet_name and features.pooled is not None:
+            self.statistics.setdefault(metric.frechet_name, FeatureStatistics(metric.width)).update(features.pooled)
+
+    def row(self, model: str, originals: Mapping[str, FeatureStatistics]) -> dict[str, Any]:
+        """Make the row, with the Frechet distances to the originals."""
         mse, quality = (np.array(self.per_image[name]) for name in ("mse", "psnr"))
         worst = np.sort(mse)[-max(1, round(WORST_SHARE * len(mse))) :]
         row = {
@@ -88,7 +55,8 @@ class Meter:
             "mse_worst10": float(worst.mean()),
         }
         others = {name: float(np.mean(values)) for name, values in self.per_image.items() if name not in row}
-        return row | others | {"numbers_a_token": self.numbers}
+        frechet = {name: frechet_distance(own, originals[name]) for name, own in self.statistics.items()}
+        return row | others | {"numbers_a_token": self.numbers} | frechet
 
 
 class Recorder:
@@ -104,18 +72,25 @@ class Recorder:
     ):
         self.subject, self.images, self.metrics, self.batch_size = subject, images, metrics, batch_size
         self.pictures = None if pictures is None else pictures / subject.slug
-        self.originals = ReferenceCache(images.sha256, subject.tokenizer.image_size, metrics)
+        self.originals = Meter("original")
 
     def record(self, requests: dict[int | str, LengthPolicy]) -> list[Meter]:
         """Fill one meter per labelled policy in one pass, in which the encoder runs once for all."""
         tokenizer = self.subject.tokenizer
         meters = [Meter(label) for label in requests]
-        done = 0
+        done, first = 0, not self.originals.statistics
         description = f"{self.subject.name} at {', '.join(map(str, requests))}"
         for batch in self.images.batches(tokenizer.image_size, self.batch_size, description):
             originals = batch.pixels.to(self.subject.device)
-            features = self.originals.features(originals)
-            names = [picture_name(done + row, key) for row, key in enumerate(batch.keys)]
+            features = [
+                metric.features(originals) if first or metric.distance_name else ImageFeatures()
+                for metric in self.metrics
+            ]
+            if first:
+                for metric, found in zip(self.metrics, features, strict=True):
+                    self.originals.add_features(metric, found)
+            # Numbers keep the order and distinguish equal stems.
+            names = [f"{number:06d}-{Path(key).stem}.png" for number, key in enumerate(batch.keys, done)]
             self._save("original", names, originals)
             for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
                 rebuilt = tokenizer.decode(tokens)
@@ -124,13 +99,12 @@ class Recorder:
                 self._measure(meter, rebuilt, originals, features)
                 self._save(str(meter.label), names, rebuilt)
             done += len(batch)
-        self.originals.finish()
         return meters
 
     def rows(self, meters: Iterable[Meter]) -> list[dict[str, Any]]:
         """Finish the rows, in the order of the meters."""
         known = {"loss_networks": self.subject.loss_networks} if self.subject.loss_networks else {}
-        return [meter.row(self.subject.name) | self._frechet(meter) | known for meter in meters]
+        return [meter.row(self.subject.name, self.originals.statistics) | known for meter in meters]
 
     def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, features: Sequence[ImageFeatures]) -> None:
         scaled, truth = unit_range(rebuilt), unit_range(originals)
@@ -138,22 +112,14 @@ class Recorder:
         if not error.isfinite().all():
             raise UserError(f"{self.subject.name}: some reconstructions are not finite; check the checkpoint")
         meter.add("mse", error)
-        meter.add("l1", mean_absolute_error(scaled, truth))
+        meter.add("l1", (scaled.double() - truth.double()).abs().mean(dim=(1, 2, 3)))
         meter.add("psnr", decibels(error))
         meter.add("ssim", ssim(scaled, truth))
         for metric, original in zip(self.metrics, features, strict=True):
             found = metric.features(rebuilt)
             if metric.distance_name:
                 meter.add(metric.distance_name, metric.distance(found, original))
-            if metric.frechet_name and found.pooled is not None:
-                statistics = meter.statistics.setdefault(metric.frechet_name, FeatureStatistics(metric.width))
-                statistics.update(found.pooled)
-
-    def _frechet(self, meter: Meter) -> dict[str, float]:
-        return {
-            name: frechet_distance(statistics, self.originals.statistics[name])
-            for name, statistics in meter.statistics.items()
-        }
+            meter.add_features(metric, found)
 
     def _save(self, label: str, names: Sequence[str], pixels: Tensor) -> None:
         if self.pictures is None:
@@ -163,28 +129,6 @@ class Recorder:
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in zip(names, ImageProcessor(pixels.shape[-1]).to_pil(pixels), strict=True):
                 picture.save(folder / name)
-
-
-def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Map pixels from [-1, 1], clamped, to [0, 1]."""
-    return images.clamp(-1, 1).add(1).div(2)
-
-
-def picture_name(number: int, key: str) -> str:
-    """Make a file name from a record's key; the number keeps the order and distinguishes equal stems."""
-    return f"{number:06d}-{Path(key).stem}.png"
-
-
-FEW_LENGTHS = 8  # Greatest number of lengths that are all measured; of more, the powers of two
-
-
-def default_requests(token_counts: Sequence[int]) -> list[str]:
-    """Choose lengths of a model: all, or of many the powers of two and the last; and auto, where there is a choice."""
-    if len(token_counts) == 1:
-        return [str(token_counts[0])]
-    powers = [count for count in token_counts if count.bit_count() == 1 and count < token_counts[-1]]
-    lengths = token_counts if len(token_counts) <= FEW_LENGTHS else [*powers, token_counts[-1]]
-    return [*map(str, lengths), "auto"]
 
 
 def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:

@@ -12,9 +12,8 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import dove
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subjects
 from dove.evaluation.options import EvaluationOptions
-from dove.runtime import save_outputs
+from dove.runtime import installed_version, save_outputs
 
 VERSIONED = ("torch", "torchvision", "transformers", "diffusers", "numpy", "scipy", "scikit-learn", "pillow")
 
@@ -101,13 +100,9 @@ def git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """List the versions of Python, this package and the libraries that it computes with."""
-    found = {"python": platform.python_version(), "dove": dove.__version__}
-    for package in VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in VERSIONED}
+    own = {"python": platform.python_version(), "dove": dove.__version__}
+    return own | {package: number for package, number in found.items() if number}
 
 
 def hardware() -> dict[str, Any]:
@@ -181,27 +176,28 @@ def write_report(
     print(f"wrote {', '.join(contents)} to {folder}")
 
 
-def evaluate(
-    options: EvaluationOptions, measure: Callable[[list[Subject], Images], tuple[dict[str, Any], dict[str, bytes]]]
-) -> None:
-    """Run an evaluation command with one image source: load, measure, write, and report images that were left out."""
-    started = time.time()
-    subjects = load_subjects(options.model, options.device)
-    images = Images(options.data, limit=options.limit, seed=options.seed)
-    report, pictures = measure(subjects, images)
-    finish(options, report, pictures, subjects, {"data": images}, started)
+class EvaluationRun:
+    """A run of an evaluation command, from its start to its files.
 
+    Attributes:
+        subjects: models that the report names.
+        data: images by their role in the report.
+    """
 
-def finish(
-    options: EvaluationOptions,
-    report: Mapping[str, Any],
-    pictures: Mapping[str, bytes],
-    subjects: Sequence[Subject],
-    data: Mapping[str, Images],
-    started: float,
-) -> None:
-    """Write an evaluation's report with its provenance, then report images that were left out."""
-    origin = provenance(subjects, data, options.seed, started)
-    write_report(options.output, options.name, {**report, "provenance": origin}, pictures)
-    for images in data.values():
-        images.complain()
+    def __init__(self, options: EvaluationOptions):
+        self.options, self.started = options, time.time()
+        self.subjects: list[Subject] = []
+        self.data: dict[str, Images] = {}
+
+    def load(self) -> tuple[list[Subject], Images]:
+        """Load the models and open the images that the options name."""
+        self.subjects = load_subjects(self.options.model, self.options.device)
+        self.data = {"data": Images(self.options.data, limit=self.options.limit, seed=self.options.seed)}
+        return self.subjects, self.data["data"]
+
+    def finish(self, report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
+        """Write the report with its provenance, then report images that were left out."""
+        origin = provenance(self.subjects, self.data, self.options.seed, self.started)
+        write_report(self.options.output, self.options.name, {**report, "provenance": origin}, pictures)
+        for images in self.data.values():
+            images.complain()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from dove.baselines.vqgan import VQGANTokenizer
 from dove.checkpoint import shipped_checkpoints
@@ -19,8 +19,7 @@ from dove.config import DoveConfig, VQGANConfig
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subject
-from dove.evaluation.language_operations import language_model_operations
-from dove.evaluation.operations import decode_operations, encode_operations
+from dove.evaluation.operations import count_operations, decode_operations, encode_operations
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
 from dove.models.vqgan import VQGAN
 from dove.paper import load_experiment
@@ -28,10 +27,11 @@ from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
 from dove.training.presets import PRESETS
 
-RANDOM, CHECKPOINT = "random weights", "checkpoint"
 META = torch.device("meta")
 PAPER_TOLERANCE = 0.03  # Relative difference from the paper's operations up to which a row counts as equal
 VQGAN_SUFFIX = " VQGAN"  # Suffix of a model's name for its VQGAN alone
+VICUNA_7B = LlamaConfig()
+"""The library's defaults are the sizes of the first Llama with 7 thousand million parameters, which Vicuna-7B has, too."""
 TIMED = ("encode_images_per_second", "encode_spread", "decode_images_per_second", "decode_spread")
 """Columns that are empty where nothing was run."""
 
@@ -41,7 +41,6 @@ class Entry:
     """A tokenizer at one length, which becomes one row."""
 
     subject: Subject
-    weights: str
     policy: LengthPolicy
 
     @property
@@ -74,27 +73,24 @@ class Timing:
         return found
 
 
-def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[tuple[Subject, str]]:
-    """Load models and tell the origin of their weights; each ``Dove`` with a VQGAN is followed by that VQGAN alone.
+def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[Subject]:
+    """Load models; each ``Dove`` with a VQGAN is followed by that VQGAN alone.
 
     Args:
         names: checkpoints, or presets that are no checkpoints: those get random weights.
         device: device of the models; the meta device to count the operations of presets alone.
     """
-    if not names:
-        raise UserError("no model is given; pass --model with checkpoints or presets")
-    found: list[tuple[Subject, str]] = []
+    found: list[Subject] = []
     for name in dict.fromkeys(names):
         if is_preset(name):
-            subject, weights = Subject(name, random_tokenizer(name, device), device, RANDOM), RANDOM
+            subject = Subject(name, random_tokenizer(name, device), device, "random weights", weights="random weights")
         else:
-            target = torch.device("cpu") if device == META else device
-            subject, weights = load_subject(name, target), CHECKPOINT
-        found.append((subject, weights))
+            subject = load_subject(name, torch.device("cpu") if device == META else device)
+        found.append(subject)
         # Patches in the place of a VQGAN have no codebook, so they are no tokenizer by themselves.
         if isinstance(subject.tokenizer, Dove) and isinstance(subject.tokenizer.vqgan, VQGAN):
             vqgan = VQGANTokenizer(subject.tokenizer.vqgan).eval()
-            found.append((replace(subject, name=f"{subject.name}{VQGAN_SUFFIX}", tokenizer=vqgan), weights))
+            found.append(replace(subject, name=f"{subject.name}{VQGAN_SUFFIX}", tokenizer=vqgan))
     return found
 
 
@@ -114,14 +110,10 @@ def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
     raise UserError(f"the speed of preset {preset!r} cannot be measured from random weights; pass a checkpoint of it")
 
 
-def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> list[Entry]:
-    """Make the entries of a model.
+def make_entries(subject: Subject, num_tokens: Sequence[str]) -> list[Entry]:
+    """Make the entries of a model for numbers of tokens and forms of ``auto``, by default for four shares of its capacity.
 
-    Args:
-        subject: the model.
-        weights: origin of its weights.
-        num_tokens: numbers of tokens and forms of ``auto``; none for an eighth, a quarter, a half and all of its capacity.
-            A model that has one number of tokens for every image has a row of that one whatever is asked.
+    A model that has one number of tokens for every image has a row of that one whatever is asked.
     """
     tokenizer = subject.tokenizer
     capacity = tokenizer.max_tokens
@@ -138,7 +130,7 @@ def make_entries(subject: Subject, weights: str, num_tokens: Sequence[str]) -> l
         if isinstance(policy, Fixed) and policy.num_tokens not in possible:
             counts = ", ".join(map(str, possible))
             raise UserError(f"{subject.name} cannot have {policy.num_tokens} tokens; pass some of {counts}")
-        entries.append(Entry(subject=subject, weights=weights, policy=policy))
+        entries.append(Entry(subject=subject, policy=policy))
     return entries
 
 
@@ -199,6 +191,20 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
+    """Make a Llama on the meta device: its sizes without its memory."""
+    with torch.device("meta"):
+        return LlamaForCausalLM(config).eval()
+
+
+def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
+    """Count the operations of one forward of a Llama over ``positions`` vectors, with its output layer at all of them."""
+    inputs = torch.empty(1, positions, model.config.hidden_size, device="meta")
+    # Given ready-made, or the library would look into the numbers for its shape.
+    mask = torch.ones(1, 1, positions, positions, dtype=torch.bool, device="meta").tril()
+    return count_operations(lambda: model(inputs_embeds=inputs, attention_mask=mask, use_cache=False))
+
+
 def evaluate_speed(
     entries: Sequence[Entry], timings: Sequence[Timing | None], *, language_model: LlamaForCausalLM, text_tokens: int
 ) -> list[dict[str, Any]]:
@@ -214,7 +220,7 @@ def evaluate_speed(
         read = encode + language_model_operations(language_model, round(mean_length) + text_tokens)
         row = {
             "model": entry.subject.name,
-            "weights": entry.weights,
+            "weights": entry.subject.weights,
             "num_tokens": entry.label,
             "mean_length": mean_length,
             **(timing.columns() if timing else dict.fromkeys(TIMED)),

@@ -1,6 +1,5 @@
 """The paper's tables and figures as data: one file each, with the paper's values and the commands that rerun them."""
 
-import difflib
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import yaml
 
 from dove.errors import UserError
+from dove.flags import nearest
 
 KINDS = ("table", "figure", "anchors")  # First parts of the names of experiments
 REMARKS = {
@@ -86,15 +86,14 @@ def load_experiments() -> list[Experiment]:
 
 
 def load_experiment(name: str) -> Experiment:
-    """The table or figure of that name."""
+    """Read the table or figure of that name."""
     names = experiment_names()
     wanted = name.lower().replace(" ", "").replace("-", "")
     if wanted in REMARKS:
         raise UserError(f"{wanted} measures nothing; it is {REMARKS[wanted]}")
     if wanted not in names:
-        close = difflib.get_close_matches(wanted, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"no table or figure {name!r}; {hint}there are {', '.join(names)}")
+        hint = nearest(wanted, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"no table or figure {name!r}{hint}")
     values = load_yaml(f"{wanted}.yaml")
     scales = {scale: Plan(**plan) for scale, plan in values.pop("scales").items()}
     return Experiment(name=wanted, scales=scales, **values)

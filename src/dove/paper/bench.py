@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from dove.errors import UserError
@@ -22,17 +23,11 @@ IMAGES: dict[Comparison, int] = {"bench": 200_000, "ablation": 100_000}
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """State of a row.
+    """State of a row."""
 
-    Attributes:
-        images: that it sees in all; 0 where nothing is trained.
-        seen: of them, those up to the last line of its metrics.
-        images_per_second: as last measured; None where nothing has been.
-    """
-
-    images: int
-    seen: int
-    images_per_second: float | None
+    images: int  # Images that it sees in all; 0 where nothing is trained
+    seen: int  # Of them, those up to the last line of its metrics
+    images_per_second: float | None  # As last measured
     done: bool
 
 
@@ -62,16 +57,13 @@ class Row:
         """Arguments of ``dove`` that train it, or go on where that was stopped."""
         assert self.preset
         flags = [flag.format(bench=bench, squeezenet=squeezenet) for flag in self.flags]
-        if "squeezenet" in self._perceptual_network():
+        given = dict(zip(self.flags, self.flags[1:], strict=False)).get("--loss.perceptual-network")
+        loss = getattr(get_preset(self.preset), "loss", None)
+        network = given or getattr(loss, "perceptual_network", "")  # none where targets are codes, not pixels
+        if "squeezenet" in str(network):
             flags += ["--loss.perceptual-weights", str(squeezenet)]
         flags += ["--run.steps", str(self.steps(share)), "--run.seed", str(seed)]
         return ["train", "--preset", self.preset, "--data", data, "--output", str(bench / self.name), *flags]
-
-    def _perceptual_network(self) -> str:
-        """Name of the network of its perceptual loss; empty where targets are codes, not pixels."""
-        asked = dict(zip(self.flags, self.flags[1:], strict=False)).get("--loss.perceptual-network")
-        loss = getattr(get_preset(self.preset), "loss", None) if self.preset else None
-        return asked or str(getattr(loss, "perceptual_network", ""))
 
     def model(self, bench: Path) -> Path:
         """Folder of its model."""
@@ -125,8 +117,7 @@ def seconds_left(states: Sequence[Progress]) -> float | None:
     """
     measured = [1 / state.images_per_second for state in states if state.images_per_second]
     rest = [state for state in states if not state.done and state.images]
-    if not measured:
-        return None if rest else 0.0
-    mean = sum(measured) / len(measured)
-    each = [1 / state.images_per_second if state.images_per_second else mean for state in rest]
+    if rest and not measured:
+        return None
+    each = [1 / state.images_per_second if state.images_per_second else fmean(measured) for state in rest]
     return float(sum((state.images - state.seen) * seconds for state, seconds in zip(rest, each, strict=True)))

@@ -65,17 +65,11 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A ``dove evaluate`` of some rows.
+    """A ``dove evaluate`` of some rows."""
 
-    Attributes:
-        name: folder below that of all reports.
-        rows: whose models are measured.
-        arguments: of ``dove``, without the models and the folder.
-    """
-
-    name: str
+    name: str  # Folder below that of all reports
     rows: list[Row]
-    arguments: list[str]
+    arguments: list[str]  # Arguments of ``dove``, without the models and the folder
 
     def command(self, reports: EvaluateOptions) -> list[str]:
         """Complete arguments of ``dove``."""

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+import yaml
 
 from dove.errors import UserError
-from dove.paper.bench import IMAGES, Comparison, Row, load_rows, seconds_left, squeezenet_file
+from dove.flags import require_least
+from dove.paper.bench import IMAGES, Comparison, Progress, Row, load_rows, seconds_left, squeezenet_file
+from dove.training.presets import get_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,7 @@ class TrainOptions:
     """Print the commands without running them."""
 
     def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise UserError(f"--images {self.images} must be at least 1")
+        require_least("--images", self.images)
 
     @property
     def share(self) -> float:
@@ -65,40 +67,30 @@ def run_bench(options: TrainOptions) -> int:
         raise UserError(
             "a comparison needs SqueezeNet 1.0 weights; pass --squeezenet FILE, or name it in DOVE_SQUEEZENET"
         )
-    failed: dict[str, str] = {}
+    failed: list[str] = []
     for row in rows:
         if row.progress(options.folder, options.share).done:
             print(f"{row.name}: done")
             continue
         if not options.dry_run:
-            print(told_left(rows, options, set(failed)), flush=True)
-        if reason := missing_stage(row, options) or make_row(row, options, squeezenet):
-            failed[row.name] = reason
+            left = [one.progress(options.folder, options.share) for one in rows if one.name not in failed]
+            print(told_left(left, len(rows)), flush=True)
+        if reason := make_row(row, options, squeezenet):
+            failed.append(row.name)
             print(f"{row.name} failed: {reason}; the other rows go on", file=sys.stderr, flush=True)
     if failed:
         print(f"{len(failed)} of {len(rows)} rows failed: {', '.join(failed)}; the same command tries them again")
     return 1 if failed else 0
 
 
-def missing_stage(row: Row, options: TrainOptions) -> str | None:
-    """Say what a row lacks of the row that it builds on."""
-    if row.needs is None or options.dry_run:
-        return None
-    (needed,) = load_rows([row.needs], options.comparison)
-    return (
-        None
-        if needed.progress(options.folder, options.share).done
-        else f"it builds on {row.needs}, which is not finished"
-    )
-
-
 def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     """Train or fit a row, from its last checkpoint if there is one, and return the reason if that fails."""
+    for needed in load_rows([row.needs], options.comparison) if row.needs and not options.dry_run else ():
+        if not needed.progress(options.folder, options.share).done:
+            return f"it builds on {row.needs}, which is not finished"
     if row.fit:
         print(f"{row.name}: fitted to images of {options.data}", flush=True)
         if not options.dry_run:
-            from dove.paper.bench_fits import fit_row
-
             fit_row(row, options.data, row.model(options.folder))
         return None
     command = row.command(options.folder, options.data, squeezenet, share=options.share, seed=options.seed)
@@ -110,18 +102,41 @@ def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     return f"dove train ended with status {status}" if status else None
 
 
-def told_left(rows: Sequence[Row], options: TrainOptions, failed: set[str]) -> str:
+def fit_row(row: Row, data: str, folder: Path) -> None:
+    """Write the checkpoint of a row that nothing is trained for, and beside it what it was fitted to.
+
+    Cosines have the numbers a token and the target of the preset that the row is like. Images that trainings hold out are
+    left out here, too.
+    """
+    from dove.baselines.cosines import Cosines, CosinesConfig
+    from dove.baselines.flat_colour import FlatColour, FlatColourConfig
+    from dove.checkpoint import write_files
+    from dove.data.images import open_images
+    from dove.processor import ImageProcessor
+    from dove.training.setup import sample_images, split_holdout
+
+    assert row.like
+    preset: Any = get_preset(row.like)
+    model, size = preset.model, preset.model.vqgan.image_size
+    if row.fit == "flat-colour":
+        FlatColour(FlatColourConfig(image_size=size)).save_pretrained(folder)
+        return
+    kept = split_holdout(open_images(data, on_error="skip"), preset.run.holdout)[0]
+    config = CosinesConfig(
+        image_size=size, max_tokens=model.max_tokens, token_dim=model.token_dim, quality_target=model.quality_target
+    )
+    Cosines.fit(config, sample_images(kept, ImageProcessor(size))).save_pretrained(folder)
+    write_files(folder.parent, {"config.yaml": yaml.safe_dump({"data": data}).encode()})
+
+
+def told_left(states: Sequence[Progress], rows: int) -> str:
     """Describe in a line how much of all rows is left."""
-    states = [row.progress(options.folder, options.share) for row in rows if row.name not in failed]
-    done = sum(state.done for state in states)
-    left = seconds_left(states)
-    if left is None:
-        return (
-            f"{done} of {len(rows)} rows done; how long is left can be told when the first training has been measured"
-        )
+    done = f"{sum(state.done for state in states)} of {rows} rows done"
+    if (left := seconds_left(states)) is None:
+        return f"{done}; how long is left can be told when the first training has been measured"
     unmeasured = sum(not state.done and state.images > 0 and not state.images_per_second for state in states)
     guessed = f", {unmeasured} of the rows guessed from the others' images a second" if unmeasured else ""
-    return f"{done} of {len(rows)} rows done; about {told_time(left)} left{guessed}"
+    return f"{done}; about {told_time(left)} left{guessed}"
 
 
 def told_time(seconds: float) -> str:

@@ -16,23 +16,17 @@ CONFIG = "config.yaml"  # Settings of a training, beside the folder of its model
 
 
 def check_data(what: str, needed: dict[str, str], data: Path | None) -> None:
-    """Find the data that a plan reads."""
-    if not needed:
-        return
-    if data is None:
+    """Refuse a plan of which data are missing."""
+    if needed and data is None:
         told = "; ".join(said if name == "." else f"{name} ({said})" for name, said in needed.items())
         raise UserError(f"{what} needs --data DIR with {told}")
-    missing = {name: said for name, said in needed.items() if not (data / name).exists()}
+    missing = [f"{data / name}: {said}" for name, said in needed.items() if data and not (data / name).exists()]
     if missing:
-        told = "; ".join(f"{data / name}: {said}" for name, said in missing.items())
-        raise UserError(f"{what} lacks {len(missing)} of {len(needed)} things in --data: {told}")
+        raise UserError(f"{what} lacks {len(missing)} of {len(needed)} things in --data: {'; '.join(missing)}")
 
 
 def refuse_training_images(steps: Sequence[Step]) -> None:
-    """Refuse to measure a model on the images that it was trained on.
-
-    What a model was trained on say the commands among ``steps`` that train it, or else the settings beside its folder.
-    """
+    """Refuse to measure a model on the images that it was trained on, by these steps or by the settings beside its folder."""
     _contents.cache_clear()
     trained = [source for step in steps if "train" in step.arguments[:2] for source in sources(step.arguments)]
     for step in steps:

@@ -4,7 +4,7 @@
 column's, or twice that where a side has one seed, or the greatest spread between seeds of a side, whichever is larger.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import mean
@@ -18,17 +18,11 @@ Verdict = Literal["holds", "does not hold", "not told apart", "not measured"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a report.
-
-    Attributes:
-        better: which direction is better.
-        margin: smallest difference that counts.
-        relative: whether differences are shares of the other value.
-    """
+    """A column of a report."""
 
     better: Literal["higher", "lower"]
-    margin: float
-    relative: bool = False
+    margin: float  # Smallest difference that counts
+    relative: bool = False  # True where differences are shares of the other value
 
     def gain(self, value: float, other: float) -> float:
         """Compute how much better a value is than another; below 0 where it is worse."""
@@ -51,23 +45,17 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """The decision of a claim.
-
-    Attributes:
-        kind: "better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length
-            is at least as good as the one before, and the last better than the first; "reaches": its value reaches ``by``.
-        of: the model's rows. Where they do not name a number of tokens, all that both sides have are compared.
-        by: threshold of "level" and "reaches".
-        key: name of the report's list of rows.
-    """
+    """The decision of a claim."""
 
     kind: Literal["better", "level", "rises", "reaches"]
+    """"better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length is at
+    least as good as the one before, and the last better than the first; "reaches": its value reaches ``by``."""
     report: str
     column: str
-    of: Side
+    of: Side  # Where it does not name a number of tokens, all that both sides have are compared
     than: Sequence[Side] = ()
     by: float = 0.0
-    key: str = "rows"
+    key: str = "rows"  # Name of the report's list of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +74,15 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two values that a rule compares, averaged over seeds.
+    """Two values that a rule compares, averaged over seeds."""
 
-    Attributes:
-        at: number of tokens or label of it; empty where there is none.
-        other: what it is compared with, and its label.
-        gain: how much better the value is than it has to be.
-        noise: margin that the gain has to exceed.
-        seeds: number of seeds of the side that has fewer.
-    """
-
-    at: str
+    at: str  # Number of tokens or label of it; empty where there is none
     value: float
     other: float
-    beside: str
-    gain: float
-    noise: float
-    seeds: int
+    beside: str  # Label of the other value
+    gain: float  # How much better the value is than it has to be
+    noise: float  # Margin that the gain has to exceed
+    seeds: int  # Number of seeds of the side that has fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,47 +123,42 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
     sides = [rule.of, *rule.than]
     if unlearned := [side.model for side in sides if reports.learned(side.model) is False]:
         return Outcome(verdict="not measured", reason=f"not learned: {', '.join(dict.fromkeys(unlearned))}")
-    found = [list(comparisons) for comparisons in _comparisons(rule, column, reports)]
-    if not found or not all(found):
-        return Outcome(verdict="not measured", reason="rows are missing")
-    comparisons = [comparison for part in found for comparison in part]
-    worse = any(comparison.gain <= -comparison.noise for comparison in comparisons)
-    if worse:
-        return Outcome(verdict="does not hold", comparisons=comparisons)
-    if rule.kind == "rises":
-        first, *_, last = _lengths(rule, reports, rule.of)
-        whole = _compare(rule, column, reports, rule.of, rule.of, (first, last))
-        clear = whole is not None and whole.gain >= whole.noise
+    lengths = _lengths(rule, reports, rule.of)
+    if rule.kind == "reaches":
+        groups = [[_reached(rule, column, reports)]]
+    elif rule.kind == "rises":
+        groups = [[_compare(rule, column, reports, rule.of, pair) for pair in pairwise(lengths)]]
     else:
-        clear = all(comparison.gain >= comparison.noise for comparison in comparisons)
+        groups = [
+            [_compare(rule, column, reports, side, pair) for pair in _pairs(rule, reports, side)] for side in rule.than
+        ]
+    found = [[comparison for comparison in group if comparison] for group in groups]
+    if not found or not all(found):  # one group for each thing that has to be there
+        return Outcome(verdict="not measured", reason="rows are missing")
+    comparisons = [comparison for group in found for comparison in group]
+    if any(comparison.gain <= -comparison.noise for comparison in comparisons):
+        return Outcome(verdict="does not hold", comparisons=comparisons)
+    whole = (
+        [_compare(rule, column, reports, rule.of, (lengths[0], lengths[-1]))] if rule.kind == "rises" else comparisons
+    )
+    clear = all(comparison is not None and comparison.gain >= comparison.noise for comparison in whole)
     return Outcome(verdict="holds" if clear else "not told apart", comparisons=comparisons)
 
 
-def _comparisons(rule: Rule, column: Column, reports: Reports) -> Iterator[Iterator[Comparison]]:
-    """Make the comparisons of a rule, one group for each thing that has to be there."""
-    if rule.kind == "reaches":
-        yield _reached(rule, column, reports)
-    elif rule.kind == "rises":
-        lengths = _lengths(rule, reports, rule.of)
-        yield filter(None, (_compare(rule, column, reports, rule.of, rule.of, pair) for pair in pairwise(lengths)))
-    else:
-        for side in rule.than:
-            pairs = _pairs(rule, reports, side)
-            yield filter(None, (_compare(rule, column, reports, side, rule.of, pair) for pair in pairs))
-
-
-def _reached(rule: Rule, column: Column, reports: Reports) -> Iterator[Comparison]:
-    if values := reports.values(rule.report, rule.of.model, rule.column, rule.of.where, rule.key):
-        value = mean(values)
-        yield Comparison(
-            at=str(rule.of.where.get("num_tokens", "")),
-            value=value,
-            other=rule.by,
-            beside="asked for",
-            gain=column.gain(value, rule.by),
-            noise=column.noise(values),
-            seeds=len(values),
-        )
+def _reached(rule: Rule, column: Column, reports: Reports) -> Comparison | None:
+    values = reports.values(rule.report, rule.of.model, rule.column, rule.of.where, rule.key)
+    if not values:
+        return None
+    value = mean(values)
+    return Comparison(
+        at=str(rule.of.where.get("num_tokens", "")),
+        value=value,
+        other=rule.by,
+        beside="asked for",
+        gain=column.gain(value, rule.by),
+        noise=column.noise(values),
+        seeds=len(values),
+    )
 
 
 def _lengths(rule: Rule, reports: Reports, side: Side) -> list[int]:
@@ -198,10 +173,9 @@ def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:
     return [(length, length) for length in shared] or [(None, None)]
 
 
-def _compare(
-    rule: Rule, column: Column, reports: Reports, other: Side, of: Side, lengths: tuple[Any, Any]
-) -> Comparison | None:
+def _compare(rule: Rule, column: Column, reports: Reports, other: Side, lengths: tuple[Any, Any]) -> Comparison | None:
     """Compare the model at the second number of tokens with the other side at the first; None where a value is missing."""
+    of = rule.of
     wheres = [
         {**side.where, **({} if length is None else {"num_tokens": length})}
         for side, length in zip((other, of), lengths, strict=True)

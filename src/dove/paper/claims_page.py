@@ -34,7 +34,7 @@ def write_page(
     parts += [TEXTS["rules"].format(least_gain=LEAST_GAIN), "\n".join(decisions(claims, columns))]
     if models := reports.models():
         parts += ["## What was measured", markdown_table(*measured_rows(models, reports))]
-        parts += ["\n\n".join([*unlearned_lines(models, reports), *below_cosines_lines(models, reports)])]
+        parts += [*unlearned_lines(models, reports), *below_cosines_lines(models, reports)]
     parts += ["## Where the figures come from", "\n".join(origin_lines(reports)) or "No report has been read."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -86,10 +86,9 @@ def trivial_text(claim: Claim, outcome: Outcome, reports: Reports) -> str:
 
 def size_text(claim: Claim, reports: Reports) -> str:
     """Say how large the claim's model is and how many images it has seen."""
-    rows = [row for _, row in reports.rows("reconstruction", claim.rule.of.model) if "parameters" in row]
-    if not rows:
+    rows = (row for _, row in reports.rows("reconstruction", claim.rule.of.model) if "parameters" in row)
+    if (row := next(rows, None)) is None:
         return ""
-    row = rows[0]
     seen = f", {row['images_seen']:,} images" if row.get("images_seen") else ""
     return f"{row['image_size']} px, {row['parameters'] / 1e6:.2f} M{seen}"
 
@@ -120,22 +119,14 @@ def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], l
 
             qualities = [cell("reconstruction", column, where) for column in TABLE_COLUMNS]
             probes = [cell("probe", "top1", {**where, "layer": "tokens"})]
-            lengths = reports.values("reconstruction", model, "mean_length", where)
             whole = length == max((item for item in rows if isinstance(item, int)), default=None)
-            probes.append(cell("probe", "top1", {}, "best_layers") if whole and has_layers(model, reports) else "")
+            layers = any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
+            probes.append(cell("probe", "top1", {}, "best_layers") if whole and layers else "")
             speeds = [cell("speed", f"{work}_images_per_second", where) for work in ("encode", "decode")]
-            lines.append([model, length_text(length, lengths), *facts_text(row), *qualities, *probes, *speeds])
+            lengths = reports.values("reconstruction", model, "mean_length", where)
+            tokens = str(length) if isinstance(length, int) else f"{length} ({mean(lengths):.1f})"
+            lines.append([model, tokens, *facts_text(row), *qualities, *probes, *speeds])
     return heads, lines
-
-
-def has_layers(model: str, reports: Reports) -> bool:
-    """Tell whether hidden layers of a model were probed."""
-    return any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
-
-
-def length_text(label: int | str, lengths: Sequence[float]) -> str:
-    """Write a row's number of tokens, with the mean of a policy's mean lengths, one for each seed."""
-    return str(label) if isinstance(label, int) else f"{label} ({mean(lengths):.1f})"
 
 
 def facts_text(row: Mapping[str, Any]) -> list[str]:
@@ -161,17 +152,17 @@ def below_cosines_lines(models: Sequence[str], reports: Reports) -> Iterator[str
     """Name the models that a cosine transform with as many numbers a token beats, and at which lengths."""
     cosines = {row["num_tokens"]: row for _, row in reports.rows("reconstruction", COSINES)}
     for model in models:
-        rows = [row for _, row in reports.rows("reconstruction", model) if isinstance(row["num_tokens"], int)]
-        below = [
+        below = {
             row["num_tokens"]
-            for row in rows
-            if (beside := cosines.get(row["num_tokens"]))
+            for _, row in reports.rows("reconstruction", model)
+            if isinstance(row["num_tokens"], int)
+            and (beside := cosines.get(row["num_tokens"]))
             and row.get("numbers_a_token") == beside.get("numbers_a_token")
             and not row.get("bits_a_token")
             and row["psnr"] < beside["psnr"]
-        ]
+        }
         if below and model not in (COSINES, FLAT):
-            told = ", ".join(map(str, sorted(set(below))))
+            told = ", ".join(map(str, sorted(below)))
             yield f"**{model}: below the cosines** at {told} tokens in PSNR, with as many numbers a token and nothing learned."
 
 

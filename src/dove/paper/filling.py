@@ -1,6 +1,6 @@
 """Plans with paths for their placeholders: the commands that are run, in their order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,11 @@ ALL_MODELS = "{models}"  # In a plan's command: LABEL=FOLDER of every model of t
 
 @dataclass(frozen=True)
 class Places:
-    """Places of data, models and results.
-
-    Attributes:
-        output: folder for results and, in folders of their own, models.
-        models: checkpoints that the user wants evaluated in place of the plan's, maybe as LABEL=CHECKPOINT.
-    """
+    """Places of data, models and results."""
 
     data: Path | None
-    output: Path
-    models: Sequence[str] = ()
+    output: Path  # Folder for results and, in folders of their own, models
+    models: Sequence[str] = ()  # What the user wants evaluated in place of the plan's models, maybe as LABEL=CHECKPOINT
     bench: Path = Path("results/bench")
     squeezenet: Path | None = None
 
@@ -43,12 +38,12 @@ def evaluation_steps(plan: Plan, places: Places) -> list[Step]:
     values, models = _values(plan, places), load_models()
     labelled = places.models or [f"{models[name].label}={models[name].folder(places.output)}" for name in plan.models]
     others = plan.models[1:] if places.models else []
-    return [
-        Step(arguments=_fill(command, {**values, **more}, places, labelled))
-        for command in plan.commands
-        if not any("{" + name + "}" in str(command) for name in others)
-        for more in _each(plan, command)
-    ]
+    steps = []
+    for command in plan.commands:
+        if not _names(command, others):
+            repeated = plan.each if any(_names(command, names) for names in plan.each) else [{}]
+            steps += [Step(arguments=_fill(command, {**values, **more}, places, labelled)) for more in repeated]
+    return steps
 
 
 def _values(plan: Plan, places: Places) -> dict[str, str]:
@@ -61,9 +56,8 @@ def _values(plan: Plan, places: Places) -> dict[str, str]:
     return values | ({"squeezenet": str(places.squeezenet)} if places.squeezenet else {})
 
 
-def _each(plan: Plan, command: Sequence[str | list[str]]) -> list[dict[str, str]]:
-    named = any("{" + name + "}" in str(command) for names in plan.each for name in names)
-    return plan.each if named else [{}]
+def _names(command: Sequence[str | list[str]], names: Iterable[str]) -> bool:
+    return any("{" + name + "}" in str(command) for name in names)
 
 
 def _fill(

@@ -1,6 +1,6 @@
 """Models at the paper's size that tables compare, as data: how each is made, of what, and after which others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,18 +9,12 @@ from dove.paper import load_yaml
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command of ``dove``.
-
-    Attributes:
-        images: of a training step over all processes, where the command is a training that may be spread; else None.
-        most_processes: that a training takes; None for as many as there may be.
-        forked: True for a training whose processes are copies of one that has imported everything (see ``dove.paper.forks``).
-    """
+    """A command of ``dove``."""
 
     arguments: list[str]
-    images: int | None = None
+    images: int | None = None  # Images of a step over all processes, of a training that may be spread
     most_processes: int | None = None
-    forked: bool = False
+    forked: bool = False  # True for a training whose processes are copies of one that has imported everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +36,7 @@ class Model:
 
     def published(self, data: Path | None) -> Path | None:
         """Published weights that lie among the data, if they do."""
-        file = data / self.weights if data and self.weights else None
-        return file if file and file.exists() else None
+        return data / self.weights if data and self.weights and (data / self.weights).exists() else None
 
     def steps(self, data: Path | None, output: Path) -> list[Step]:
         """Commands that make the model; see ``models.yaml``."""
@@ -78,11 +71,6 @@ def needed_data(models: Sequence[Model], data: Path | None) -> dict[str, str]:
         if not model.published(data):
             found |= model.data
     return found
-
-
-def published_weights(models: Sequence[Model]) -> Mapping[str, str]:
-    """Find the files with published weights of these models, by label."""
-    return {model.label: model.weights for model in models if model.weights}
 
 
 def sources(arguments: Sequence[str]) -> Iterator[str]:

@@ -41,26 +41,24 @@ class Reports:
     def values(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[float]:
         """Collect a column's value of each seed from the rows that have all of ``where``."""
         by_seed: dict[int, float] = {}
-        for seed, row in self.rows(report, model, key):
-            if row.get(column) is not None and all(row.get(name) == value for name, value in where.items()):
-                by_seed.setdefault(seed, float(row[column]))
+        for seed, row in self._having(report, model, column, where, key):
+            by_seed.setdefault(seed, float(row[column]))
         return [by_seed[seed] for seed in sorted(by_seed)]
 
     def lengths(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[int]:
         """List the fixed numbers of tokens at which a model has a column, in rising order."""
-        matching = [
-            row.get("num_tokens")
-            for _, row in self.rows(report, model, key)
-            if row.get(column) is not None and all(row.get(name) == value for name, value in where.items())
-        ]
+        matching = [row.get("num_tokens") for _, row in self._having(report, model, column, where, key)]
         return sorted({length for length in matching if isinstance(length, int)})
+
+    def _having(self, report: str, model: str, column: str, where: Row, key: str) -> Iterator[tuple[int, Row]]:
+        for seed, row in self.rows(report, model, key):
+            if row.get(column) is not None and all(row.get(name) == value for name, value in where.items()):
+                yield seed, row
 
     def models(self) -> list[str]:
         """List the models whose reconstructions were measured, in the order of the reports."""
-        rows = [
-            row for item in self.found if (item.report, item.key) == ("reconstruction", "rows") for row in item.rows
-        ]
-        return list(dict.fromkeys(str(row["model"]) for row in rows))
+        found = [item for item in self.found if (item.report, item.key) == ("reconstruction", "rows")]
+        return list(dict.fromkeys(str(row["model"]) for item in found for row in item.rows))
 
     def learned(self, model: str) -> bool | None:
         """Tell whether a model is clearly above the flat colour at its greatest fixed number of tokens, at every seed.
@@ -77,12 +75,8 @@ class Reports:
 def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool | None:
     """Tell whether all rows of a model at its greatest fixed number of tokens are clearly above the flat colour.
 
-    Args:
-        rows: of one model's reconstructions.
-        floors: PSNR of the flat colour in dB by the side of the images.
-
-    Returns:
-        None where it is not known: there are no such rows, or no flat colour of their size.
+    ``floors`` are the flat colour's PSNR in dB by the side of the images. None without such rows, or a flat colour of their
+    size.
     """
     fixed = [row for row in rows if isinstance(row["num_tokens"], int) and "psnr" in row]
     longest = max((row["num_tokens"] for row in fixed), default=0)
@@ -108,13 +102,11 @@ def read_reports(folders: Sequence[Path]) -> Reports:
                 raise UserError(f"{file} cannot be read: {error}; make it again or delete it") from error
             if not isinstance(report, dict) or "provenance" not in report:
                 continue
-            origins.append(
-                {"report": f"{folder.name}/{file.relative_to(folder).with_suffix('')}", **report["provenance"]}
-            )
-            lists = {key: value for key, value in report.items() if isinstance(value, list)}
+            name = f"{folder.name}/{file.relative_to(folder).with_suffix('')}"
+            origins.append({"report": name, **report["provenance"]})
             found += [
                 Found(seed=seed, report=file.stem, key=key, rows=rows)
-                for key, rows in lists.items()
-                if all(isinstance(row, dict) for row in rows)
+                for key, rows in report.items()
+                if isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
             ]
     return Reports(found, origins)

@@ -63,18 +63,13 @@ def draw_folder(folder: Path, names: Iterable[str]) -> dict[str, list[Shape]]:
 
 def image_ids() -> list[str]:
     """Choose ids of the training images, of which two belong to the part that queries are tested on."""
-    numbers = range(1, 100 * IMAGES)
-    test = [str(number) for number in numbers if in_part(str(number), "test")][:2]
-    return sorted([*test, *[str(number) for number in numbers if in_part(str(number), "train")][: IMAGES - len(test)]])
+    numbers = [str(number) for number in range(1, 100 * IMAGES)]
+    test, train = ([number for number in numbers if in_part(number, part)] for part in ("test", "train"))
+    return sorted([*test[:2], *train[: IMAGES - 2]])
 
 
 def draw_data(data: Path, names: Iterable[str]) -> None:
-    """Fill a folder with what plans ask for.
-
-    Args:
-        data: the folder of data sets.
-        names: what has to lie in it; folders of images that are none of the training sets get the images to measure on.
-    """
+    """Fill a folder with what plans ask for; folders of images that are no training sets get the images to measure on."""
     training = draw_folder(data / "imagenet-train", image_ids())
     measured = draw_folder(data / "imagenet-val", (f"val-{number}" for number in range(IMAGES // 4)))
     write_visual_genome(data / "visual-genome", training)
@@ -137,10 +132,7 @@ def write_open_images(folder: Path, images: dict[str, list[Shape]]) -> None:
 
 
 def write_llava(folder: Path, images: dict[str, list[Shape]]) -> None:
-    """Write as many conversations of two questions as there are images, as LLaVA's instruction data has them.
-
-    They are about a quarter of the images: what sees them all before it trains is done sooner.
-    """
+    """Write as many conversations as there are images, as LLaVA has them, about a quarter of the images: sooner seen."""
     records = []
     for name, shapes in list(images.items())[: len(images) // 4] * 4:
         said = []

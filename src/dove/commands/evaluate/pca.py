@@ -1,15 +1,12 @@
 """``dove evaluate pca``: what hidden features tell apart."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
-
-if TYPE_CHECKING:
-    from dove.evaluation.common import Images, Subject
+from dove.flags import require_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +30,25 @@ class PcaOptions(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.shown < 1:
-            raise UserError(f"--shown {self.shown} leaves an empty picture; pass at least 1")
-        if self.side is not None and self.side < 1:
-            raise UserError(f"--side {self.side} must be at least 1 pixel")
+        require_least("--shown", self.shown)
+        require_least("--side", self.side)
 
 
 def run(options: PcaOptions) -> None:
     """Compute the components and write the report."""
     from dove.evaluation.pca import evaluate_pca
-    from dove.evaluation.report import evaluate, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.photos.picture import encode_picture, side_by_side
 
-    def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        rows, pictures = [], {}
-        for subject in subjects:
-            found, cells = evaluate_pca(
-                subject, images, batch_size=options.batch_size, shown=options.shown, side=options.side
-            )
-            rows += found
-            name = "pca.png" if len(subjects) == 1 else f"pca-{subject.slug}.png"
-            pictures[name] = encode_picture(side_by_side(cells), ".png")
-        print(rows_to_text(rows))
-        return {"rows": rows}, pictures
-
-    evaluate(options, measure)
+    evaluation = EvaluationRun(options)
+    subjects, images = evaluation.load()
+    rows, pictures = [], {}
+    for subject in subjects:
+        found, cells = evaluate_pca(
+            subject, images, batch_size=options.batch_size, shown=options.shown, side=options.side
+        )
+        rows += found
+        name = "pca.png" if len(subjects) == 1 else f"pca-{subject.slug}.png"
+        pictures[name] = encode_picture(side_by_side(cells), ".png")
+    print(rows_to_text(rows))
+    evaluation.finish({"rows": rows}, pictures)

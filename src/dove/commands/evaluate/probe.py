@@ -1,6 +1,6 @@
 """``dove evaluate probe``: classification from frozen features."""
 
-import time
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +10,6 @@ from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
-    from dove.evaluation.common import Subject
     from dove.evaluation.datasets import LabelledImages
 
 
@@ -51,85 +50,56 @@ def run(options: ProbeOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.common import load_subjects
     from dove.evaluation.datasets import require_learnable, require_same_classes
-    from dove.evaluation.report import finish, rows_to_text
+    from dove.evaluation.feature_cache import TOKENS
+    from dove.evaluation.probe import best_layers, evaluate_probe, feature_sources, majority_share
+    from dove.evaluation.probe_plots import plot_by_layer, plot_by_length
+    from dove.evaluation.report import EvaluationRun, rows_to_text
 
-    started = time.time()
+    evaluation = EvaluationRun(options)
     if options.kind == "mlp" and options.layer:
         raise UserError("--layer is for --kind linear; --kind mlp probes tokens, at the lengths of --num-tokens")
-    subjects = load_subjects(options.model, options.device)
-    check_num_tokens(options, subjects)
+    evaluation.subjects = load_subjects(options.model, options.device)
+    sources = [feature_sources(one, options.kind, options.num_tokens, options.layer) for one in evaluation.subjects]
+    if options.num_tokens and not any(source.layer == TOKENS for source in itertools.chain(*sources)):
+        raise UserError("--num-tokens has no effect on hidden layers; leave it out, or add --layer tokens")
     train, test = load_data(options)
+    evaluation.data = {"train": train.images, "test": test.images}
     require_learnable(list(train.classes.values()))
     require_same_classes(train, test)
-    report, picture = measure(options, subjects, train, test)
-    print(rows_to_text(report["rows"]))
-    for best in report.get("best_layers", []):
-        print(describe_best(best))
-    data = {"train": train.images, "test": test.images}
-    finish(options, report, {"probe.png": picture}, subjects, data, started)
-
-
-def measure(
-    options: ProbeOptions, subjects: "list[Subject]", train: "LabelledImages", test: "LabelledImages"
-) -> tuple[dict[str, Any], bytes]:
-    """The report without its provenance, and the diagram."""
-    from dove.evaluation.probe import best_layers, evaluate_probe, majority_share
-    from dove.evaluation.probe_plots import plot_by_layer, plot_by_length
-
     rows: list[dict[str, Any]] = []
-    for subject in subjects:
+    for subject, probed in zip(evaluation.subjects, sources, strict=True):
         rows += evaluate_probe(
-            subject,
-            train,
-            test,
-            kind=options.kind,
-            num_tokens=options.num_tokens,
-            layers=options.layer,
-            batch_size=options.batch_size,
-            seed=options.seed,
+            subject, probed, train, test, kind=options.kind, batch_size=options.batch_size, seed=options.seed
         )
+    print(rows_to_text(rows))
     majority = majority_share(test)
     report: dict[str, Any] = {"kind": options.kind, "unit": "top-1 %", "largest_class": majority, "rows": rows}
-    if options.kind == "mlp":
-        return report, plot_by_length(rows, majority)
-    return report | {"best_layers": best_layers(rows)}, plot_by_layer(rows, majority)
+    if options.kind == "linear":
+        report["best_layers"] = best_layers(rows)
+        print(*map(describe_best, report["best_layers"]), sep="\n")
+    picture = (plot_by_length if options.kind == "mlp" else plot_by_layer)(rows, majority)
+    evaluation.finish(report, {"probe.png": picture})
 
 
 def load_data(options: ProbeOptions) -> "tuple[LabelledImages, LabelledImages]":
-    """Training and test images."""
-    from dove.evaluation.datasets import known_name, load_labelled, locate
+    """Load training and test images."""
+    from dove.evaluation.datasets import load_labelled, locate
 
     columns = (options.image_column, options.label_column)
-    test_location = locate(options.data, "test", *columns)
-    train_data = options.train_data
-    if not train_data:
-        try:
-            (word,) = options.data
-            train_data = (known_name(word),)
-        except (ValueError, UserError) as error:
-            raise UserError(
-                f"--data {' '.join(options.data)} gives images to test on; pass --train-data with images to train on"
-            ) from error
-    train = load_labelled(locate(train_data, "train", *columns), "train", limit=options.train_limit, seed=options.seed)
-    return train, load_labelled(test_location, "test", limit=options.limit, seed=options.seed)
-
-
-def check_num_tokens(options: ProbeOptions, subjects: "list[Subject]") -> None:
-    """Refuse lengths where no tokens are probed, and lengths and layers that no model has, before images are read."""
-    from dove.evaluation.feature_cache import TOKENS
-    from dove.evaluation.probe import feature_sources
-
-    sources = [
-        source
-        for subject in subjects
-        for source in feature_sources(subject, options.kind, options.num_tokens, options.layer)
-    ]
-    if options.num_tokens and not any(source.layer == TOKENS for source in sources):
-        raise UserError("--num-tokens has no effect on hidden layers; leave it out, or add --layer tokens")
+    test = locate(options.data, "test", *columns)
+    train = locate(options.train_data or options.data, "train", *columns)
+    if train == test and not options.train_data:
+        raise UserError(
+            f"--data {' '.join(options.data)} gives images to test on; pass --train-data with images to train on"
+        )
+    return (
+        load_labelled(train, "train", limit=options.train_limit, seed=options.seed),
+        load_labelled(test, "test", limit=options.limit, seed=options.seed),
+    )
 
 
 def describe_best(best: dict[str, Any]) -> str:
-    """The best layer in one line."""
+    """Describe the best layer in one line."""
     lucky = best["best_on_test"]
     return (
         f"{best['model']} on {best['dataset']}: best layer by validation {best['layer']}, top-1 {best['top1']:.2f}% "

@@ -1,6 +1,5 @@
 """``dove evaluate queries``: what a query buys."""
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,15 +45,16 @@ def run(options: QueriesOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.common import Images, load_subjects
     from dove.evaluation.queries import picture_queries, score_queries, summarise_queries, summarise_savings
-    from dove.evaluation.report import finish, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.query.tokenizer import QDove
 
-    started = time.time()
-    subjects = load_subjects(options.model, options.device)
+    evaluation = EvaluationRun(options)
+    evaluation.subjects = subjects = load_subjects(options.model, options.device)
     for subject in subjects:
         if not isinstance(subject.tokenizer, QDove):
             raise UserError(f"{subject.name} takes no queries; pass the folder of a Q-DOVE")
     images = Images(options.data, seed=options.seed)
+    evaluation.data = {"data": images}
     rows: list[dict[str, Any]] = []
     savings: list[dict[str, Any]] = []
     pictures: dict[str, bytes] = {}
@@ -73,7 +73,7 @@ def run(options: QueriesOptions) -> None:
                 parts += ["unseen"] if kind == "unseen" else []
                 pictures["-".join(["queries", *parts]) + ".png"] = picture_queries(model, shown, request)
     print(rows_to_text(savings))
-    finish(options, {"summary": savings, "rows": rows}, pictures, subjects, {"data": images}, started)
+    evaluation.finish({"summary": savings, "rows": rows}, pictures)
 
 
 def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":

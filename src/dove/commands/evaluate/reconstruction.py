@@ -11,7 +11,7 @@ from dove.evaluation.options import EvaluationOptions
 if TYPE_CHECKING:
     import torch
 
-    from dove.evaluation.common import Images, Subject
+    from dove.evaluation.common import Subject
     from dove.evaluation.networks import NetworkMetric
 
 Metric = Literal[
@@ -71,40 +71,41 @@ def run(options: ReconstructionOptions) -> None:
     from dove.evaluation.facts import add_facts, mark_learned
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
-    from dove.evaluation.report import evaluate, rows_to_text
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.paper.reports import LEAST_GAIN
 
-    def measure(subjects: "list[Subject]", images: "Images") -> tuple[dict[str, Any], dict[str, bytes]]:
-        metrics = make_metrics(options, len(images), subjects)
-        rows: list[dict[str, Any]] = []
-        comparisons: list[dict[str, Any]] = []
-        for subject in subjects:
-            found, compared = evaluate_reconstruction(
-                subject,
-                images,
-                options.num_tokens,
-                metrics,
-                batch_size=options.batch_size,
-                pictures=options.output / "images" if options.save_images else None,
-            )
-            add_facts(found, subject)
-            rows += found
-            comparisons += compared
-        for name in mark_learned(rows, subjects):
-            print(f"{name}: not learned, it is within {LEAST_GAIN:g} dB of the flat colour at its greatest length")
-        print(rows_to_text([{name: value for name, value in row.items() if name not in FACTS} for row in rows]))
-        for comparison in comparisons:
-            print(describe_comparison(comparison))
-        return {"rows": rows, "auto_vs_fixed": comparisons}, {"reconstruction.png": plot_rate_distortion(rows)}
-
-    evaluate(options, measure)
+    evaluation = EvaluationRun(options)
+    subjects, images = evaluation.load()
+    metrics = make_metrics(options, len(images), subjects)
+    rows: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
+    for subject in subjects:
+        found, compared = evaluate_reconstruction(
+            subject,
+            images,
+            options.num_tokens,
+            metrics,
+            batch_size=options.batch_size,
+            pictures=options.output / "images" if options.save_images else None,
+        )
+        add_facts(found, subject)
+        rows += found
+        comparisons += compared
+    for name in mark_learned(rows, subjects):
+        print(f"{name}: not learned, it is within {LEAST_GAIN:g} dB of the flat colour at its greatest length")
+    print(rows_to_text([{name: value for name, value in row.items() if name not in FACTS} for row in rows]))
+    for comparison in comparisons:
+        print(describe_comparison(comparison))
+    evaluation.finish({"rows": rows, "auto_vs_fixed": comparisons}, {"reconstruction.png": plot_rate_distortion(rows)})
 
 
 def make_metrics(options: ReconstructionOptions, images: int, subjects: "list[Subject]") -> "list[NetworkMetric]":
-    """Load the networks that the options ask for, or that are at hand, and check them against the images."""
+    """Load the networks that the options or their files ask for, or that are at hand, and check them against the images."""
     from dove.evaluation.networks import fit_metric
 
-    asked: set[str] = {*options.metrics} or given_metrics(options)
+    files = {"lpips": options.lpips_weights, "fid": options.inception_weights}
+    files |= dict.fromkeys(columns_of("squeezenet"), options.perceptual_weights)
+    asked: set[str] = {*options.metrics} or {name for name, file in files.items() if file}
     size = min(subject.tokenizer.image_size for subject in subjects)
     offered = set() if options.metrics else metrics_at_hand(size) - asked
     metrics = load_metrics(asked | offered, options, subjects[0].device)
@@ -134,13 +135,6 @@ def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torc
     return metrics
 
 
-def given_metrics(options: ReconstructionOptions) -> set[str]:
-    """List what the given files allow."""
-    found = columns_of("squeezenet") if options.perceptual_weights else set()
-    files = {"lpips": options.lpips_weights, "fid": options.inception_weights}
-    return found | {name for name, file in files.items() if file}
-
-
 def columns_of(label: str) -> set[str]:
     """Name the columns of a frozen network."""
     return {f"perceptual_{label}", f"fd_{label}"}
@@ -152,12 +146,13 @@ def metrics_at_hand(image_size: int) -> set[str]:
     from dove.frozen.mobilenet import MobileNetV2, mobilenet_at_hand
     from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
 
-    at_hand = {
-        "squeezenet": squeezenet_at_hand() and image_size >= SqueezeNet.min_image_size,
-        "efficientnet": efficientnet_at_hand() and image_size >= EfficientNetLite0.min_image_size,
-        "mobilenet": mobilenet_at_hand() and image_size >= MobileNetV2.min_image_size,
+    networks = {
+        "squeezenet": (SqueezeNet.min_image_size, squeezenet_at_hand()),
+        "efficientnet": (EfficientNetLite0.min_image_size, efficientnet_at_hand()),
+        "mobilenet": (MobileNetV2.min_image_size, mobilenet_at_hand()),
     }
-    return set().union(*(columns_of(label) for label, there in at_hand.items() if there))
+    there = [label for label, (least, at_hand) in networks.items() if at_hand and image_size >= least]
+    return set().union(*map(columns_of, there))
 
 
 def describe_comparison(compared: dict[str, Any]) -> str:

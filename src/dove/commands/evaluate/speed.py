@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
+from dove.flags import require_least
 
 PRINTED = {
     "encode img/s": ("encode_images_per_second", 1.0),
@@ -47,38 +47,34 @@ class SpeedOptions(EvaluationOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.repetitions < 1:
-            raise UserError(f"--repetitions {self.repetitions} measures nothing; pass at least 1")
-        if self.text_tokens < 0:
-            raise UserError(f"--text-tokens {self.text_tokens} is below 0; pass 0 or more")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit {self.limit} leaves no image; pass at least 1")
+        require_least("--repetitions", self.repetitions)
+        require_least("--text-tokens", self.text_tokens, 0)
+        require_least("--limit", self.limit)
 
 
 def run(options: SpeedOptions) -> None:
     """Measure, count and write the report."""
-    import time
-
     import torch
 
     from dove.evaluation import speed
     from dove.evaluation.common import Images
-    from dove.evaluation.language_operations import make_language_model
-    from dove.evaluation.report import finish
-    from dove.evaluation.speed_plot import plot_speed
+    from dove.evaluation.plots import plot_speed
+    from dove.evaluation.report import EvaluationRun
     from dove.runtime import select_device
 
-    started = time.time()
+    evaluation = EvaluationRun(options)
     device = speed.META if options.count_only else select_device(options.device)
     subjects = speed.load_speed_subjects(options.model, device)
-    entries = [entry for subject in subjects for entry in speed.make_entries(*subject, options.num_tokens)]
+    entries = [entry for subject in subjects for entry in speed.make_entries(subject, options.num_tokens)]
     batch_size = min(options.batch_size, options.limit or options.batch_size)
     images = Images(options.data, limit=batch_size, seed=options.seed) if options.data else None
     batches = speed.speed_images(images, entries, batch_size, options.seed)
     timings: Sequence[speed.Timing | None] = [None] * len(entries)
     if not options.count_only:
         timings = speed.time_entries(entries, batches, options.repetitions)
-    rows = speed.evaluate_speed(entries, timings, language_model=make_language_model(), text_tokens=options.text_tokens)
+    rows = speed.evaluate_speed(
+        entries, timings, language_model=speed.make_language_model(), text_tokens=options.text_tokens
+    )
     print(printed_table(rows))
     remarks = speed.describe_paper(rows)
     print(*remarks, sep="\n")
@@ -90,8 +86,8 @@ def run(options: SpeedOptions) -> None:
         "threads": torch.get_num_threads(),
         "remarks": remarks,
     }
-    data = {"data": images} if images else {}
-    finish(options, report, {"speed.png": plot_speed(rows)}, [subject for subject, _ in subjects], data, started)
+    evaluation.subjects, evaluation.data = subjects, {"data": images} if images else {}
+    evaluation.finish(report, {"speed.png": plot_speed(rows)})
 
 
 def printed_table(rows: Sequence[dict[str, Any]]) -> str:
