@@ -155,7 +155,9 @@ def queries_of(record: Record) -> list[Ask]:
     elif "names" in record.metadata and "bboxes" in record.metadata:
         entries = _by_name(record)
     else:
-        raise UserError(f"{record.key} has no queries; pass parquet that `dove data convert` wrote, or cut-outs as stamps")
+        raise UserError(
+            f"{record.key} has no queries; pass parquet that `dove data convert` wrote, or cut-outs as stamps"
+        )
     asks = []
     for number, entry in enumerate(entries):
         where = f"{record.key}: query {number}"
