@@ -1,6 +1,5 @@
 """Photos in tiles against the same done plainly, all tiles at once."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from dove.lengths import parse_length_policy
 from dove.metrics import psnr
 from dove.photos import tiled
 from dove.photos.reconstruction import choose_together, encode_given, reconstruct
-from dove.photos.tiled import batch_tiles, estimate_seconds, passes, reconstruct_tiled, scale_down, tile_photo
+from dove.photos.tiled import batch_tiles, passes, reconstruct_tiled, scale_down, tile_photo
 from dove.tokenizer import Dove
 
 REQUESTS = ["budget 5", "psnr>=7", "auto", "3", "search psnr>=6"]
@@ -114,21 +113,6 @@ def test_a_batch_is_what_half_of_the_free_memory_holds(monkeypatch: pytest.Monke
     free = 10**12
     assert batch_tiles(64, gpu) == tiled.MOST_PIXELS // 64**2
     assert batch_tiles(64, torch.device("cpu")) == 16
-
-
-def test_an_estimate_is_of_the_right_size_and_draws_nothing(model: Dove) -> None:
-    photo = picture(400, 300)
-    tiling = tile_photo(photo, 16, 2)
-    policies = [parse_length_policy(request, 16) for request in ("4", "budget 5")]
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    estimate = estimate_seconds(model, photo, tiling, policies)
-    assert torch.equal(torch.rand(1), expected)
-    begin = time.perf_counter()
-    reconstruct_tiled(model, photo, tiling, policies)
-    assert 0.1 < estimate / (time.perf_counter() - begin) < 10
-    assert estimate_seconds(model, picture(5, 3), tile_photo(picture(5, 3), 16, 2), policies) > 0
 
 
 @pytest.mark.parametrize(("size", "expected"), [((40, 20), (10, 5)), ((4, 9), (4, 9)), ((1000, 2), (10, 1))])

@@ -1,6 +1,5 @@
 """Photos of any size, rebuilt tile by tile, for ``dove reconstruct --tile``."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from dove.protocol import Tokenizer
 
 OVERLAP = 8  # Least overlap of neighbouring tiles, in pixels, which are blended
-MANY_TILES = 1000  # Number of tiles from which a photo's plan is printed before its reconstruction
 MOST_TILED_ROWS = 8  # Largest number of photos in the picture; they are larger there than whole images are
 
 
@@ -37,7 +35,7 @@ def reconstruct_tiles(
     query: str | None,
     max_side: int | None = None,
 ) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length; the plan of large ones is printed first, on stderr."""
+    """Rebuild every photo of a source from its tiles at every length."""
     from dove.data.dataset import Unreadable
     from dove.data.progress_bar import ProgressBar
     from dove.photos.tiled import passes, reconstruct_tiled, scale_down, tile_photo
@@ -49,8 +47,6 @@ def reconstruct_tiles(
             continue
         photo = record.image if max_side is None else scale_down(record.image, max_side)
         tiling = tile_photo(photo, model.image_size, OVERLAP)
-        if len(tiling) >= MANY_TILES:
-            print(plan(record.key, model, photo, tiling, policies, query), file=sys.stderr)
         total = passes(policies) * len(tiling)
         with ProgressBar(total=total, desc=record.key, unit="tile") as bar:
             rebuilt = reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
@@ -62,34 +58,6 @@ def reconstruct_tiles(
         if len(outcome.tiled_rows) < MOST_TILED_ROWS:
             outcome.tiled_rows.append(tiled_row(photo, tiling, rebuilt, result))
     return outcome
-
-
-def plan(
-    key: str,
-    model: "Tokenizer",
-    photo: "Image",
-    tiling: "Tiling",
-    policies: Sequence["LengthPolicy"],
-    query: str | None,
-) -> str:
-    """Describe the tiles and the time of a photo in one line, with an option that reduces them."""
-    from dove.photos.tiled import estimate_seconds
-    from dove.photos.tiling import Tiling
-
-    half = Tiling(
-        height=max(1, photo.height // 2), width=max(1, photo.width // 2), tile=tiling.tile, overlap=tiling.overlap
-    )
-    seconds = estimate_seconds(model, photo, tiling, policies, query)
-    return (
-        f"{key}: {photo.width} x {photo.height} px in {len(tiling):,} tiles at {len(policies)} lengths, about "
-        f"{duration(seconds)}; --max-side {max(photo.size) // 2} would make it {len(half):,} tiles, "
-        f"{duration(seconds * len(half) / len(tiling))}"
-    )
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: seconds below two minutes, else minutes."""
-    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} minutes"
 
 
 def add_tiles(result: dict[str, Any], tiling: "Tiling", rebuilt: "TiledReconstructions") -> dict[str, Any]:

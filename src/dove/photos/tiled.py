@@ -1,7 +1,6 @@
 """Reconstruction of photos of any size by a tokenizer for small squares, each tile with its own length."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,6 @@ CPU_PIXELS = 2**16
 MOST_PIXELS = 2**22
 BYTES_A_PIXEL = 6000
 """Memory of the model's activations per pixel; 5400 at most with the VQGAN of the base size in fp32."""
-SAMPLE = 3  # Tiles along each side of the crop on which the time is measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,22 +98,6 @@ def batch_tiles(side: int, device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         pixels = min(MOST_PIXELS, free // 2 // BYTES_A_PIXEL)
     return max(1, pixels // side**2)
-
-
-def estimate_seconds(
-    model: Tokenizer, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
-) -> float:
-    """Estimate the seconds that ``reconstruct_tiled`` takes, from the time of a few tiles in the middle of the photo."""
-    side = SAMPLE * tiling.tile
-    left, upper = max(0, (photo.width - side) // 2), max(0, (photo.height - side) // 2)
-    part = photo.crop((left, upper, min(photo.width, left + side), min(photo.height, upper + side)))
-    small = tile_photo(part, tiling.tile, tiling.overlap)
-    with torch.random.fork_rng():  # the measurement must not change the draws for the photo
-        for _ in range(2):  # the first time includes work that is done only once
-            begin = time.perf_counter()
-            reconstruct_tiled(model, part, small, policies, query)
-            seconds = time.perf_counter() - begin
-    return seconds / len(small) * len(tiling)
 
 
 def passes(policies: Sequence[LengthPolicy]) -> int:
