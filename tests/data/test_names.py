@@ -40,10 +40,7 @@ def test_a_file_name_that_is_no_utf8_has_a_readable_key(tmp_path: Path) -> None:
     folder.mkdir()
     for name, level in ((b"bad\xff.png", 10), ("gr\u00fcn.png".encode(), 30)):
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(grey(level))
-    assert {key: level for key, (level, _) in found(folder).items()} == {
-        "bad\\xff.png": 10,
-        "gr\u00fcn.png": 30,
-    }
+    assert {key: level for key, (level, _) in found(folder).items()} == {"bad\\xff.png": 10, "gr\u00fcn.png": 30}
 
 
 def test_a_folder_and_a_tar_member_that_are_no_utf8(tmp_path: Path) -> None:

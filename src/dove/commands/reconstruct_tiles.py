@@ -38,7 +38,8 @@ def reconstruct_tiles(
     """Rebuild every photo of a source from its tiles at every length."""
     from dove.data.dataset import Unreadable
     from dove.data.progress_bar import ProgressBar
-    from dove.photos.tiled import passes, reconstruct_tiled, scale_down, tile_photo
+    from dove.photos.tiled import passes, reconstruct_tiled, scale_down
+    from dove.photos.tiling import Tiling
 
     outcome = Outcome()
     for record in dataset:
@@ -46,7 +47,7 @@ def reconstruct_tiles(
             outcome.unreadable.append(record)
             continue
         photo = record.image if max_side is None else scale_down(record.image, max_side)
-        tiling = tile_photo(photo, model.image_size, OVERLAP)
+        tiling = Tiling(height=photo.height, width=photo.width, tile=model.image_size, overlap=OVERLAP)
         total = passes(policies) * len(tiling)
         with ProgressBar(total=total, desc=record.key, unit="tile") as bar:
             rebuilt = reconstruct_tiled(model, photo, tiling, policies, query, bar.update)
@@ -72,16 +73,17 @@ def tiled_row(photo: "Image", tiling: "Tiling", rebuilt: "TiledReconstructions",
     """Make the row of a photo and its reconstructions with captions."""
     from pathlib import Path
 
-    from dove.photos.tile_picture import TiledRow, shrink
+    from dove.photos.tile_picture import PANEL, TiledRow
+    from dove.photos.tiled import scale_down
 
-    captions = [(Path(result["path"]).name, f"{photo.width} × {photo.height} px, {len(tiling)} tiles")]
+    captions = [f"{Path(result['path']).name}\n{photo.width} × {photo.height} px, {len(tiling)} tiles"]
     for row in result["rows"]:
         mean = row["length"] / len(tiling)
         name = row["num_tokens"] if isinstance(row["num_tokens"], str) else f"{row['num_tokens']} tokens a tile"
-        captions.append((name, f"{row['length']:,} tokens, {mean:.1f} a tile, {row['psnr']:.1f} dB"))
+        captions.append(f"{name}\n{row['length']:,} tokens, {mean:.1f} a tile, {row['psnr']:.1f} dB")
     return TiledRow(
-        photo=shrink(photo),
-        rebuilt=[shrink(picture) for picture in rebuilt.pictures],
+        photo=scale_down(photo, PANEL),
+        rebuilt=[scale_down(picture, PANEL) for picture in rebuilt.pictures],
         captions=captions,
         tiling=tiling,
         lengths=rebuilt.lengths,

@@ -34,15 +34,6 @@ class TiledReconstructions:
     pictures: list[Image.Image]  # Pictures of the photo's size
 
 
-def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
-    """Lay tiles of ``side`` pixels over a photo.
-
-    Raises:
-        UserError: If the overlap is not from 0 to ``side`` - 1.
-    """
-    return Tiling(height=photo.height, width=photo.width, tile=side, overlap=overlap)
-
-
 def reconstruct_tiled(
     model: Tokenizer,
     photo: Image.Image,
@@ -58,7 +49,7 @@ def reconstruct_tiled(
     Args:
         model: a tokenizer; a ``QDove`` where there is a query.
         photo: RGB.
-        tiling: layout of the tiles, from ``tile_photo``.
+        tiling: layout of the tiles.
         policies: one for each reconstruction.
         query: text that the tokens of every tile describe first; None for the whole tile.
         progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
