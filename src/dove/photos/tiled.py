@@ -55,12 +55,20 @@ def reconstruct_tiled(
         progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
     """
     original = np.asarray(photo).transpose(2, 0, 1)
-    batches = _Batches(model, original, tiling, progress)
-    chosen = choose_together(model, batches.images(), policies, query)
+    size = batch_tiles(tiling.tile, device_of(model))
+    places = [slice(start, start + size) for start in range(0, len(tiling), size)]
+
+    def batches() -> Iterator[Float[Tensor, "B 3 S S"]]:
+        for place in places:
+            tiles = torch.from_numpy(tiling.split(original, place)).to(device_of(model))
+            yield tiles / 127.5 - 1
+            progress(len(tiles))
+
+    chosen = choose_together(model, batches(), policies, query)
     lengths: list[Int[Tensor, "P B"]] = []
 
     def rebuilt() -> Iterator[Float[NDArray[np.float32], "B P*3 S S"]]:
-        for place, images in zip(batches.places(), batches.images(), strict=True):
+        for place, images in zip(places, batches(), strict=True):
             given = [None if row is None else row[place] for row in chosen]
             encoded = encode_given(model, images, policies, given, query)
             lengths.append(torch.stack([tokens.lengths.cpu() for tokens in encoded]))
@@ -94,27 +102,6 @@ def batch_tiles(side: int, device: torch.device) -> int:
 def passes(policies: Sequence[LengthPolicy]) -> int:
     """Count the passes of all tiles through the encoder: a budget needs one more, to be shared out first."""
     return 2 if any(policy.collective for policy in policies) else 1
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Tiles of a photo in batches for a model."""
-
-    model: Tokenizer
-    photo: NDArray[np.uint8]
-    tiling: Tiling
-    progress: Callable[[int], Any]
-
-    def places(self) -> Iterator[slice]:
-        size = batch_tiles(self.tiling.tile, device_of(self.model))
-        return (slice(start, start + size) for start in range(0, len(self.tiling), size))
-
-    def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
-        """Iterate over batches in [-1, 1], on the model's device."""
-        for place in self.places():
-            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(device_of(self.model))
-            yield tiles / 127.5 - 1
-            self.progress(len(tiles))
 
 
 def _collect(
