@@ -36,11 +36,7 @@ class CosinesConfig:
 
 
 class Cosines(nn.Module):
-    """Tokenizer without learned parameters: bands of the picture's cosine transform, ordered by variance.
-
-    Args:
-        config: sizes.
-    """
+    """Tokenizer without learned parameters: bands of the picture's cosine transform, ordered by variance."""
 
     def __init__(self, config: CosinesConfig):
         super().__init__()
@@ -97,19 +93,11 @@ class Cosines(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens.
-
-        Raises:
-            UserError: for tokens of another shape, or a number of tokens that is not from 1 to K.
-        """
+        """Rebuild images, in [-1, 1], from tokens; as ``Dove.decode``."""
         device = self.transform.mean.device
         tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, device)
         return self.transform.picture(tokens.trim()).clamp(-1, 1)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a checkpoint folder.
-
-        Raises:
-            UserError: if it cannot be written.
-        """
+        """Write a checkpoint folder."""
         save_checkpoint(save_directory, self.config, self.state_dict())

@@ -62,14 +62,7 @@ class Point(NamedTuple):
 
 @torch.no_grad()
 def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, query: str | None = None) -> Encoded:
-    """Encode a photo to all tokens of all its tiles.
-
-    Args:
-        model: tokenizer of any kind.
-        photo: RGB; scaled down to ``LONGEST_SIDE`` pixels where it is larger.
-        tiled: whole photo in tiles; else its central square as a single one.
-        query: subject that the tokens of a ``QDove`` describe first.
-    """
+    """Encode an RGB photo, scaled down to ``LONGEST_SIDE`` pixels, to all tokens of its tiles, or of its central square."""
     if query and not isinstance(model, QDove):
         raise UserError("this model takes no queries; leave the query empty")
     processor = ImageProcessor(model.image_size)

@@ -25,7 +25,7 @@ class Tiling:
         height: height of the picture, in pixels.
         width: width of the picture, in pixels.
         tile: side of a tile, in pixels.
-        overlap: least number of pixels that neighbours share.
+        overlap: least number of pixels that neighbours share, from 0 to ``tile`` - 1.
     """
 
     height: int
@@ -34,11 +34,6 @@ class Tiling:
     overlap: int
 
     def __post_init__(self) -> None:
-        """Check the sizes.
-
-        Raises:
-            UserError: If one is below 1, or the overlap is not from 0 to ``tile`` - 1.
-        """
         if min(self.height, self.width, self.tile) < 1:
             raise UserError(f"a picture of {self.width}x{self.height} px cannot be cut into tiles of {self.tile} px")
         if not 0 <= self.overlap < self.tile:
