@@ -267,3 +267,13 @@ def test_the_kind_of_model_is_told(folder, tmp_path):
         load_checkpoint(folder, VQGANConfig)
     with pytest.raises(UserError, match=r"has no config.json"):
         read_model_type(tmp_path)
+
+
+def test_a_checkpoint_of_the_older_layout_says_so(tiny_dove, tmp_path):
+    tiny_dove.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"token_basis": "cosines", "token_decoder": "all"}))
+    with pytest.raises(
+        UserError, match=r"older layout \(it has token_basis, token_decoder\).* install the version that"
+    ):
+        Dove.from_pretrained(tmp_path)

@@ -22,6 +22,8 @@ from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_we
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+OLD_SETTINGS = {"token_basis", "token_decoder", "linear_shortcut"}
+"""Settings of checkpoints written before the cosine prior, whose weights fit no model of this version."""
 TYPE_KEY = "model_type"
 """Key of the model type in config.json; a file without it is read as the type that the caller expects."""
 
@@ -94,6 +96,11 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
     values = _read_json(file)
     if isinstance(values, dict):
         _require_type(file, values.pop(TYPE_KEY, model_type(kind)), model_type(kind))
+        if old := sorted(OLD_SETTINGS & set(values)):
+            raise UserError(
+                f"{file} is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
+                "anew, or install the version that wrote it: pip install git+REPOSITORY@5c2cfab"
+            )
     try:
         return config_from_dict(values, kind)
     except UserError as error:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dove.data.dataset import Record
 from dove.data.images import open_images
-from dove.data.names import readable, shorten
+from dove.data.names import readable, readable_keys, shorten
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -38,9 +38,13 @@ def found(path: Path) -> dict[str, tuple[int, dict[str, object]]]:
 def test_a_file_name_that_is_no_utf8_has_a_readable_key(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name, level in ((b"bad\xff.png", 10), ("gr\u00fcn.png".encode(), 30)):
+    for name, level in ((b"bad\xff.png", 10), (b"bad\\xff.png", 20), ("gr\u00fcn.png".encode(), 30)):
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(grey(level))
-    assert {key: level for key, (level, _) in found(folder).items()} == {"bad\\xff.png": 10, "gr\u00fcn.png": 30}
+    assert {key: level for key, (level, _) in found(folder).items()} == {
+        "bad\\xff.png-2": 10,
+        "bad\\xff.png": 20,
+        "gr\u00fcn.png": 30,
+    }
 
 
 def test_a_folder_and_a_tar_member_that_are_no_utf8(tmp_path: Path) -> None:
@@ -54,10 +58,14 @@ def test_a_folder_and_a_tar_member_that_are_no_utf8(tmp_path: Path) -> None:
     assert list(found(shard)) == ["s/caf\\xe9"]
 
 
-@given(st.binary(min_size=1, max_size=4))
-def test_keys_are_text(raw: bytes) -> None:
-    key = readable(os.fsdecode(raw))
-    assert pa.array([key], pa.string()).to_pylist() == [key]
+@given(st.lists(st.binary(min_size=1, max_size=4).filter(lambda name: b"/" not in name), unique=True))
+def test_keys_are_text_and_apart(raw: list[bytes]) -> None:
+    names = [os.fsdecode(name) for name in raw]
+    keys = readable_keys(names)
+    given = [keys.get(name, name) for name in names]
+    assert pa.array(given, pa.string()).to_pylist() == given
+    assert len(set(given)) == len(names)
+    assert all(name in given for name in names if readable(name) == name)
 
 
 @given(st.lists(st.text("a\u044f\U0001f600", min_size=1, max_size=400), min_size=1, max_size=20))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 MOST_BYTES = 240  # Limit for one part of a path; file systems take 255, and suffixes and numbers are added
@@ -16,6 +17,18 @@ def readable(name: str) -> str:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # halves of a surrogate pair, as JSON can hold them
         return name.encode("utf-8", "backslashreplace").decode()
+
+
+def readable_keys(names: Sequence[str]) -> dict[str, str]:
+    """Make distinct keys for those of the names that are no UTF-8."""
+    texts = {name: text for name in names if (text := readable(name)) != name}
+    taken = set(names) if texts else set()
+    for name, text in texts.items():
+        number = 2
+        while texts[name] in taken:
+            texts[name], number = f"{text}-{number}", number + 1
+        taken.add(texts[name])
+    return texts
 
 
 def shorten(path: PurePosixPath) -> PurePosixPath:
