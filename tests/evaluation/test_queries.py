@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from dove.cli import main
-from dove.data.annotations import convert
 from dove.evaluation.queries import Scores, summarise_savings, tokens_for, tokens_needed, wrong_queries
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
@@ -28,22 +27,15 @@ def named(tmp_path: Path) -> Path:
 
 def test_the_command_writes_rows_and_a_picture(tiny_qdove: QDove, named: Path, tmp_path: Path) -> None:
     tiny_qdove.save_pretrained(tmp_path / "model")
-    entries = [
-        {"image_id": f"{name}/one.png", "question": text, "answer": None, "bounding_box": [box]}
-        for name in sorted(path.name for path in named.iterdir())
-        for text, box in (("above", [1, 0, 5, 4]), ("below", [2, 4, 5, 4]))
-    ]
-    (tmp_path / "a.json").write_text(json.dumps(entries))
-    convert("reference", tmp_path / "a.json", named, tmp_path / "data.parquet")
-    output, data = tmp_path / "out", str(tmp_path / "data.parquet")
-    flags = ["--model", str(tmp_path / "model"), "--data", data, "--limit", "5", "--batch-size", "3"]
+    output = tmp_path / "out"
+    flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--limit", "5", "--batch-size", "3"]
     more = ["--picture-tokens", "4", "--examples", "2", "--output", str(output)]
     assert main(["evaluate", "queries", *flags, *more]) == 0
     report = json.loads((output / "queries.json").read_text())
     assert [row["query"] for row in report["rows"]] == [kind for kind in ("query", "null", "wrong") for _ in range(13)]
     assert [row["num_tokens"] for row in report["rows"][:13]] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, "auto"]
     assert report["summary"][0]["scenes"] == 5
-    assert report["summary"][0]["objects"] == report["rows"][0]["objects"] == 10
+    assert report["summary"][0]["objects"] == report["rows"][0]["objects"] >= 5
     with Image.open(output / "queries.png") as picture:
         assert picture.width > picture.height
 
@@ -75,15 +67,6 @@ def test_tokens_for_a_quality_lie_between_the_lengths() -> None:
     assert tokens_for(curve, (1, 4, 16), 9.0) == 1
     assert tokens_for(curve, (1, 4, 16), 13.0) == pytest.approx(8)
     assert tokens_for(curve, (1, 4, 16), 15.0) == 16
-
-
-def test_photos_without_queries_are_refused(
-    tiny_qdove: QDove, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny_qdove.save_pretrained(tmp_path / "model")
-    arguments = ["--model", str(tmp_path / "model"), "--data", str(named), "--output", str(tmp_path / "out")]
-    assert main(["evaluate", "queries", *arguments]) == 2
-    assert "has no queries; pass parquet that `dove data convert` wrote" in capsys.readouterr().err
 
 
 def test_a_model_without_queries_is_refused(

@@ -77,7 +77,9 @@ def settings(kind: str, data: Path, output: Path) -> QDoveTrainConfig | QueryPre
     shared |= {"optim": OptimConfig(lr=1e-3, warmup_steps=1, ema_decay=0.5)}
     if kind == "paper":
         return QDoveTrainConfig(model=MODEL, loss=QDoveLossConfig(**PLAIN), **shared)
-    return QueryPrefixTrainConfig(model=PREDICTING, loss=QueryPrefixLossConfig(**PLAIN), **shared)
+    return QueryPrefixTrainConfig(
+        model=PREDICTING, loss=QueryPrefixLossConfig(**PLAIN), queries=QueryDataConfig(kind="mosaics"), **shared
+    )
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +214,17 @@ def test_scenes_need_cut_outs(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match=r"scenes need --queries\.stamps"):
         query_examples(config, open_images(str(tmp_path)), 16)
+
+
+def test_mosaics_train_a_model_that_predicts_quality(tmp_path: Path) -> None:
+    for number, name in enumerate(("red", "green", "blue", "grey", "pink")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for copy in range(3):
+            pixels = np.full((8, 8, 3), 50 * number + copy, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{copy}.png")
+    folder = run_training(settings("tiny", tmp_path / "photos", tmp_path / "run"))
+    model = Dove.from_pretrained(folder)
+    assert isinstance(model, QDove)
 
 
 def test_annotated_images_train_by_the_papers_recipe_and_resume(

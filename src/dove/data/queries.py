@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dove.data.dataset import ImageDataset, Record
+from dove.data.dataset import ImageDataset, RawRecord, Record
 from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
 from dove.errors import UserError
@@ -155,9 +155,7 @@ def queries_of(record: Record) -> list[Ask]:
     elif "names" in record.metadata and "bboxes" in record.metadata:
         entries = _by_name(record)
     else:
-        raise UserError(
-            f"{record.key} has no queries; pass parquet that `dove data convert` wrote, or cut-outs as stamps"
-        )
+        raise UserError(f"{record.key} has no queries; pass parquet that `dove data convert` wrote")
     asks = []
     for number, entry in enumerate(entries):
         where = f"{record.key}: query {number}"
@@ -165,6 +163,11 @@ def queries_of(record: Record) -> list[Ask]:
         check_inside(annotation.boxes, record.image.size, where)
         asks.append(Ask(annotation.question, annotation.boxes))
     return asks
+
+
+def has_queries(record: RawRecord) -> bool:
+    """Return True for a record with queries, or with the names and boxes of its objects."""
+    return "queries" in record.metadata or {"names", "bboxes"} <= set(record.metadata)
 
 
 def _by_name(record: Record) -> list[dict[str, Any]]:

@@ -11,10 +11,11 @@ from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
+    from dove.data.mosaics import Mosaics
     from dove.data.queries import AnnotatedImages
     from dove.data.scenes import Scenes
 
-    QueryScenes = AnnotatedImages | Scenes
+    QueryScenes = AnnotatedImages | Mosaics | Scenes
 
 SCENES = 200
 TARGET = 25.0  # PSNR in dB inside the asked region up to which tokens are counted
@@ -24,9 +25,9 @@ TARGET = 25.0  # PSNR in dB inside the asked region up to which tokens are count
 class QueriesOptions(EvaluationOptions):
     """Set tokens for a query against tokens for the whole image (section 2.3, Figure 7).
 
-    Data are parquet that `dove data convert` wrote, or with columns names and bboxes; or, with --stamps, photos on which
-    cut-outs are laid, those of trainings (seen) and those kept apart (unseen). Writes queries.json, .csv and queries.png
-    (original, null and each query).
+    Data are parquet that `dove data convert` wrote, or with columns names and bboxes; photos of single named objects, of which
+    scenes are made; or, with --stamps, photos on which cut-outs are laid, those of trainings (seen) and those kept apart
+    (unseen). Writes queries.json, .csv and queries.png (original, null and each query).
     """
 
     name = "queries"
@@ -77,15 +78,19 @@ def run(options: QueriesOptions) -> None:
 
 def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":
     """Make the scenes to evaluate on, by kind."""
-    from dove.data.config import SceneConfig
-    from dove.data.queries import AnnotatedImages
+    from dove.data.config import MosaicConfig, SceneConfig
+    from dove.data.mosaics import Mosaics
+    from dove.data.queries import AnnotatedImages, has_queries
     from dove.data.scenes import Scenes, load_cutouts
 
+    seed = options.seed + 1
     if options.stamps:
         cutouts, config = load_cutouts(options.stamps), SceneConfig(curriculum=0)
         parts = {"seen": False, "unseen": True}
         return {
-            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=options.seed + 1)
+            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=seed)
             for name, apart in parts.items()
         }
-    return {"annotated": AnnotatedImages(dataset, size)}
+    if has_queries(dataset.raw(0)):
+        return {"annotated": AnnotatedImages(dataset, size)}
+    return {"mosaics": Mosaics(dataset, size, MosaicConfig(augment=False, absent_share=1.0), seed=seed)}
