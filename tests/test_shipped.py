@@ -9,7 +9,8 @@ from sklearn.datasets import load_sample_images
 
 from dove.baselines.cosines import Cosines
 from dove.lengths import parse_length_policy
-from dove.photos.tiled import reconstruct_tiled, tile_photo
+from dove.photos.tiled import reconstruct_tiled
+from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor
 from dove.query.tokenizer import QDove
 from dove.registry import load_tokenizer
@@ -98,7 +99,8 @@ def test_plain_tiles_get_fewer_tokens_than_busy_ones(dove_tiny, request_text, no
     plain = sky + np.random.default_rng(0).normal(0, noise, busy.shape)
     photo = Image.fromarray(np.concatenate([plain.clip(0, 255).round().astype(np.uint8), busy], axis=1))
     policy = parse_length_policy(request_text, dove_tiny.max_tokens)
-    (lengths,) = reconstruct_tiled(dove_tiny, photo, tile_photo(photo, 64, 0), [policy]).lengths
+    tiling = Tiling(height=photo.height, width=photo.width, tile=64, overlap=0)
+    (lengths,) = reconstruct_tiled(dove_tiny, photo, tiling, [policy]).lengths
     assert lengths[:, :2].max() < lengths[:, 2:].mean()
     assert lengths[:, :2].mean() < 0.6 * lengths[:, 2:].mean()
 

@@ -195,13 +195,21 @@ def save_checkpoint(
     }
     if card is not None and not (folder / CARD_FILE).exists():
         contents[CARD_FILE] = card.encode()
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files(folder, contents)
+    write_files(folder, contents)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files so that a failure leaves the old ones whole: first all under temporary names, then renamed."""
+    """Write files so that a failure leaves the old ones whole: first all under temporary names, then renamed.
+
+    Raises:
+        UserError: If the folder cannot be made or written.
+    """
+    with writing(folder if len(contents) > 1 else folder / next(iter(contents))):
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_files(folder, contents)
+
+
+def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     written: dict[Path, Path] = {}
     try:
         for name, content in contents.items():

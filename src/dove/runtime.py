@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dove.checkpoint import write_files
-from dove.errors import UserError, writing
+from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
 
@@ -52,6 +52,4 @@ def save_outputs(contents: Mapping[Path, bytes]) -> None:
         UserError: If one cannot be written; what was there stays.
     """
     for path, content in contents.items():
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_files(path.parent, {path.name: content})
+        write_files(path.parent, {path.name: content})

@@ -30,8 +30,8 @@ MODEL_CARD = (files("dove") / "configs" / "model_card.md").read_text(encoding="u
 """Template of the README.md of a checkpoint folder."""
 
 
-def check_images(images: Tensor, side: int) -> None:
-    """Refuse images that are not (B, 3, side, side) floats in [-1, 1].
+def fitting_images(images: Tensor, side: int, device: torch.device) -> Float[Tensor, "B 3 S S"]:
+    """Check that images are (B, 3, side, side) floats in [-1, 1], and move them to a device in fp32.
 
     Raises:
         UserError: naming what does not fit.
@@ -48,13 +48,17 @@ def check_images(images: Tensor, side: int) -> None:
         raise UserError("no image given; pass at least one")
     if not images.abs().amax() <= LARGEST_PIXEL:  # NaN fails this too
         raise UserError(f"images reach from {images.amin():g} to {images.amax():g}; pass pixels in [-1, 1]")
+    return images.to(device, torch.float32)
 
 
-def check_tokens(tokens: Tokens, max_tokens: int, token_dim: int) -> None:
-    """Refuse what is not B sequences of 1 to ``max_tokens`` finite tokens of width ``token_dim``, padded to (B, K, D).
+def fitting_tokens(
+    tokens: Tokens, num_tokens: int | None, max_tokens: int, token_dim: int, device: torch.device
+) -> Tokens:
+    """Check tokens, move them to a device in fp32, and cut them at their lengths and at ``num_tokens`` (None: there alone).
 
     Raises:
-        UserError: naming what does not fit.
+        UserError: for what is not B sequences of 1 to ``max_tokens`` finite tokens of width ``token_dim``, padded to (B, K, D),
+            or a ``num_tokens`` that is not from 1 to K.
     """
     if not isinstance(tokens, Tokens):
         raise UserError(
@@ -69,6 +73,8 @@ def check_tokens(tokens: Tokens, max_tokens: int, token_dim: int) -> None:
         raise UserError(f"token lengths {lengths.tolist()} are not all from 1 to {max_tokens}")
     if not (values.isfinite().all(dim=2) | ~Tokens(values, lengths).mask).all():
         raise UserError("tokens hold NaN or infinity; pass them as encode gave them")
+    tokens = tokens.to(device, torch.float32)
+    return Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
 
 
 def cut_by_policy(
@@ -171,7 +177,7 @@ class Dove(
             UserError: as ``encode`` does.
         """
         policies = parse_length_policies(requests, self.config.max_tokens)
-        images = self._fitting_images(images)
+        images = fitting_images(images, self.image_size, self.device)
         prefix = self.generator.embed(self.vqgan.encode(images))
         return self._encode(images, prefix, self.prior.encode(images), policies)
 
@@ -198,8 +204,7 @@ class Dove(
         Raises:
             UserError: for tokens of another shape or not finite, lengths or a number that is not from 1 to K.
         """
-        tokens = self._fitting_tokens(tokens)
-        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, self.device)
         return self.reconstruct_from(tokens.trim()).clamp(-1, 1).to(tokens.values.dtype)
 
     def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
@@ -258,14 +263,6 @@ class Dove(
         picture = self.prior.picture(tokens)
         latents = self.token_decoder(tokens, picture)
         return self.prior.complete(picture, self.vqgan.decode(latents), tokens.lengths)
-
-    def _fitting_images(self, images: Tensor) -> Tensor:
-        check_images(images, self.image_size)
-        return images.to(self.device, torch.float32)
-
-    def _fitting_tokens(self, tokens: Tokens) -> Tokens:
-        check_tokens(tokens, self.config.max_tokens, self.config.token_dim)
-        return tokens.to(self.device, torch.float32)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Dove":

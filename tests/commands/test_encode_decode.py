@@ -201,9 +201,9 @@ def test_other_settings_need_another_folder(
 def test_a_full_disk_loses_nothing(
     photos: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dove.store import shards as store
+    from dove import checkpoint as files
 
-    original, written = store.write_files, []
+    original, written = files._replace_files, []
 
     def filling(folder: Path, contents: dict[str, bytes]) -> None:
         written.append(1)
@@ -212,7 +212,7 @@ def test_a_full_disk_loses_nothing(
         original(folder, contents)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_files", filling)
+        patch.setattr(files, "_replace_files", filling)
         assert encode(photos, tmp_path / "tokens", checkpoint) == 2
     assert "No space left" in capsys.readouterr().err
     assert encode(photos, tmp_path / "tokens", checkpoint) == 0

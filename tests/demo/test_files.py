@@ -1,40 +1,13 @@
-"""Uploads, examples and downloads of the demo's page."""
+"""Uploads and examples of the demo's page."""
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from dove.cli import main
-from dove.demo.encoded import cut, encode_photo, rebuild
-from dove.demo.files import read_photo, write_examples, write_tokens
+from dove.demo.files import read_photo, write_examples
 from dove.errors import UserError
 from dove.flags import parse_pairs
-from dove.tokenizer import Dove
-
-
-def test_saved_tokens_decode_to_the_picture_shown(
-    tiny_dove: Dove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    tiny_dove.save_pretrained("model")
-    encoded = encode_photo(tiny_dove, Image.effect_noise((24, 18), 60).convert("RGB"), tiled=False)
-    file = write_tokens(tmp_path, "model", cut(encoded, 5), "my photo.jpg")
-    assert file.name == "my-photo-5-tokens.zip"
-    zipfile.ZipFile(file).extractall(tmp_path)
-    assert main(["decode", "tokens", "--model", "model", "--output", "decoded"]) == 0
-    with Image.open(next(Path("decoded").rglob("*.png"))) as decoded:
-        picture = np.asarray(decoded).astype(int)
-    assert np.abs(picture - np.asarray(rebuild(encoded, 5).picture)).max() <= 1
-
-
-def test_names_that_are_too_long_are_shortened(tiny_dove: Dove, tmp_path: Path) -> None:
-    tiny_dove.save_pretrained(tmp_path / "model")
-    encoded = encode_photo(tiny_dove, Image.new("RGB", (16, 16)), tiled=False)
-    file = write_tokens(tmp_path, str(tmp_path / "model"), cut(encoded, 2), f"{'x' * 250}.jpg")
-    assert file.name == f"{'x' * 80}-2-tokens.zip"
 
 
 def test_uploads_that_are_no_pictures_are_refused_in_one_line(tmp_path: Path) -> None:

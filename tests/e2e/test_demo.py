@@ -7,7 +7,6 @@ import os
 import re
 import runpy
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     dove = Dove.from_pretrained("dove-tiny")
     asked = QDove.from_dove(dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
     models = {"dove-tiny": dove, "cosines": load_tokenizer("cosines"), "asked": asked}
-    demo = Demo(models=models, checkpoints={name: name for name in models}, folder=tmp_path_factory.mktemp("files"))
+    demo = Demo(models=models, folder=tmp_path_factory.mktemp("files"))
     page, found = launch(demo, host="127.0.0.1", port=0, max_megabytes=1)
     yield found
     page.close(verbose=False)
@@ -103,7 +102,7 @@ def move(tab: "sync_api.Page", mean: int) -> None:
     tab.locator("#tokens input[type=range]").fill(str(mean))
 
 
-def test_a_visit(tab: "sync_api.Page", photo: Path, tmp_path: Path) -> None:
+def test_a_visit(tab: "sync_api.Page", photo: Path) -> None:
     expect = sync_api.expect
     expect(tab.locator("#query")).to_have_count(0)
     upload(tab, photo)
@@ -121,16 +120,10 @@ def test_a_visit(tab: "sync_api.Page", photo: Path, tmp_path: Path) -> None:
     tab.locator("#map input").check()
     expect(tab.locator("#pictures svg text")).to_have_count(35)
     expect(tab.locator("#pictures svg")).to_be_visible()
-    expect(tab.locator("#save")).not_to_be_visible()
     tab.get_by_label("central square").check()
     expect(line).not_to_contain_text("a tile")
     move(tab, 7)
     expect(line).to_contain_text("7 tokens")
-    tab.locator("#save").click()
-    with tab.expect_download() as caught:
-        tab.locator("#file a").first.click()
-    caught.value.save_as(tmp_path / "tokens.zip")
-    assert "tokens/store.json" in zipfile.ZipFile(tmp_path / "tokens.zip").namelist()
     look(tab, "square")
 
 

@@ -181,7 +181,7 @@ def test_what_is_not_there_or_not_clear_is_named(model, spoil, message):
     [
         ({"generator.nothing": "p"}, "--map generator.nothing: no such layer; there are generator.grid_positions"),
         ({"generator.token_projection": "nowhere"}, "--map to 'nowhere': no such layer in the file; it has p"),
-        ({"generator.token_projection": "a"}, r"--map generator.token_projection=a does not fit: it is \(32, 8\)"),
+        ({"generator.token_projection": "a"}, r"--map generator.token_projection=a does not fit: it is \[32, 8\]"),
     ],
 )
 def test_mappings_are_checked(model, mapping, message):
@@ -199,7 +199,7 @@ def test_a_copy_is_chosen_by_its_prefix(model, tmp_path):
 
 def test_without_a_config_sizes_are_the_paper_s(model):
     tensors = {"stop.embed_out.weight": torch.zeros(300, 8)}
-    found = paper_config(tensors, make_layers(list(tensors)), "0..1")
+    found = paper_config(tensors, make_layers(tensors), "0..1")
     assert found == DoveConfig(vqgan=VQGANConfig(pixel_range="0..1"), eos_head="vocab", vocab_size=300)
     assert paper_config({}, [], "-1..1") == DoveConfig()
     with torch.device("meta"), pytest.raises(UserError, match="other sizes than configured: .*; pass --config"):

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dove.photos.tile_picture import PANEL, TiledRow, borders, draw_tiled, shrink
+from dove.photos.tile_picture import PANEL, TiledRow, borders, draw_tiled
 from dove.photos.tiling import Tiling
 
 
 def make_row(width: int, height: int, lengths: list[list[int]]) -> TiledRow:
     photo = Image.new("RGB", (width, height), "white")
     return TiledRow(
-        photo=shrink(photo),
-        rebuilt=[shrink(photo)],
-        captions=[("name.png", "size"), ("auto", "3 tokens")],
+        photo=photo,
+        rebuilt=[photo],
+        captions=["name.png\nsize", "auto\n3 tokens"],
         tiling=Tiling(height=height, width=width, tile=16, overlap=4),
         lengths=[np.array(lengths)],
     )
@@ -25,10 +25,8 @@ def test_cells_end_in_the_middle_of_overlaps() -> None:
 def test_maps_are_darker_where_more_tokens_went() -> None:
     row = make_row(28, 16, [[1, 16]])
     picture = np.asarray(draw_tiled([row]).convert("L"), dtype=float)
-    assert (picture[-30:] > 250).all()  # the margin
-    height = row.photo.height
-    below = picture[-36 - 84 - height : -36 - 84]  # the map's rows
-    right = below[:, below.shape[1] // 2 :]
+    right = picture[picture.shape[0] // 2 :, picture.shape[1] // 2 :]
+    right = right[(right < 250).any(1)]  # the map's rows
     columns = np.flatnonzero((right < 250).any(0))
     left, end = columns[0], columns[-1]
     middle = (left + end) // 2
@@ -41,5 +39,4 @@ def test_photos_of_any_shape_have_a_place(size: tuple[int, int]) -> None:
     tiling = row.tiling
     lengths = np.ones((len(tiling.rows), len(tiling.columns)), np.int64)
     wide = TiledRow(photo=row.photo, rebuilt=row.rebuilt, captions=row.captions, tiling=tiling, lengths=[lengths])
-    assert max(row.photo.size) == PANEL
-    assert draw_tiled([wide, make_row(28, 16, [[1, 16]])]).width > 2 * max(row.photo.width, 200)
+    assert draw_tiled([wide, make_row(28, 16, [[1, 16]])]).width > 2 * PANEL

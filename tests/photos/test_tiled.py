@@ -1,6 +1,5 @@
 """Photos in tiles against the same done plainly, all tiles at once."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,8 @@ from dove.lengths import parse_length_policy
 from dove.metrics import psnr
 from dove.photos import tiled
 from dove.photos.reconstruction import choose_together, encode_given, reconstruct
-from dove.photos.tiled import batch_tiles, estimate_seconds, passes, reconstruct_tiled, scale_down, tile_photo
+from dove.photos.tiled import batch_tiles, passes, reconstruct_tiled, scale_down
+from dove.photos.tiling import Tiling
 from dove.tokenizer import Dove
 
 REQUESTS = ["budget 5", "psnr>=7", "auto", "3", "search psnr>=6"]
@@ -25,6 +25,10 @@ def model(tiny_config: DoveConfig) -> Dove:
     """A tokenizer whose head predicts qualities, untrained."""
     torch.manual_seed(0)
     return Dove(replace(tiny_config, eos_head="quality")).eval()
+
+
+def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
+    return Tiling(height=photo.height, width=photo.width, tile=side, overlap=overlap)
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -100,11 +104,6 @@ def test_a_budget_of_a_model_without_predictions_is_refused_at_the_first_batch(
         choose_together(tiny_dove, batches(), [parse_length_policy("budget 7", 16)])
 
 
-def test_overlaps_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(UserError, match="pass 0 to 15"):
-        tile_photo(picture(20, 20), 16, 16)
-
-
 def test_a_batch_is_what_half_of_the_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     free = 2 * tiled.BYTES_A_PIXEL * 10 * 64**2
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
@@ -114,21 +113,6 @@ def test_a_batch_is_what_half_of_the_free_memory_holds(monkeypatch: pytest.Monke
     free = 10**12
     assert batch_tiles(64, gpu) == tiled.MOST_PIXELS // 64**2
     assert batch_tiles(64, torch.device("cpu")) == 16
-
-
-def test_an_estimate_is_of_the_right_size_and_draws_nothing(model: Dove) -> None:
-    photo = picture(400, 300)
-    tiling = tile_photo(photo, 16, 2)
-    policies = [parse_length_policy(request, 16) for request in ("4", "budget 5")]
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    estimate = estimate_seconds(model, photo, tiling, policies)
-    assert torch.equal(torch.rand(1), expected)
-    begin = time.perf_counter()
-    reconstruct_tiled(model, photo, tiling, policies)
-    assert 0.1 < estimate / (time.perf_counter() - begin) < 10
-    assert estimate_seconds(model, picture(5, 3), tile_photo(picture(5, 3), 16, 2), policies) > 0
 
 
 @pytest.mark.parametrize(("size", "expected"), [((40, 20), (10, 5)), ((4, 9), (4, 9)), ((1000, 2), (10, 1))])

@@ -67,9 +67,7 @@ def test_a_shard_comes_back_as_it_was(
     found = store.read(0)
     assert (found.keys, found.lengths, found.unreadable) == (shard.keys, lengths, shard.unreadable)
     assert all(torch.equal(old, new.float()) for old, new in zip(values, found.values, strict=True))
-    summary = store.summary(0)
-    assert (summary.images, summary.tokens, summary.unreadable) == (len(lengths), sum(lengths), shard.unreadable)
-    assert store.rows(0) == len(lengths)
+    assert store.summary(0) == (lengths, shard.unreadable)
 
 
 @settings(max_examples=50, deadline=None)

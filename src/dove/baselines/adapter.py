@@ -1,4 +1,4 @@
-"""Parts that the baselines share: checks of images and tokens, and the reading of published checkpoints."""
+"""Parts that the baselines share: a fixed length, and the reading of published checkpoints."""
 
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dove.checkpoint import load_weights
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policy
-from dove.tokenizer import check_images, check_tokens
+from dove.tokenizer import fitting_images, fitting_tokens
 from dove.tokens import Tokens
 from dove.weight_files import read_published
 
@@ -21,18 +21,6 @@ Model = TypeVar("Model", bound=nn.Module)
 TRAINING_ONLY = ("gan_losses.", "criterion.", "loss.")
 """Prefixes of the names of tensors that checkpoints hold for training alone."""
 AVERAGED = "ema."  # Prefix of the names of the averaged weights, where a checkpoint holds a whole training state
-
-
-def fitting_images(images: Tensor, side: int, like: Tensor) -> Float[Tensor, "B 3 S S"]:
-    """Check images and put them on the device and in the dtype of ``like``."""
-    check_images(images, side)
-    return images.to(like)
-
-
-def fitting_tokens(tokens: Tokens, max_tokens: int, token_dim: int, like: Tensor) -> Tokens:
-    """Check tokens and put them on the device and in the dtype of ``like``."""
-    check_tokens(tokens, max_tokens, token_dim)
-    return tokens.to(like.device, like.dtype)
 
 
 class FixedLength(nn.Module):
@@ -68,7 +56,7 @@ class FixedLength(nn.Module):
         """
         if parse_length_policy(num_tokens, self.max_tokens).positions(self.max_tokens) != self.max_tokens:
             raise self._refusal(f"num_tokens={str(num_tokens)!r}")
-        values = self.quantized_values(fitting_images(images, self.image_size, self._tensor))
+        values = self.quantized_values(fitting_images(images, self.image_size, self._device))
         return Tokens(values, torch.full((len(values),), self.max_tokens, device=values.device))
 
     @torch.no_grad()
@@ -76,15 +64,14 @@ class FixedLength(nn.Module):
         """Rebuild images, in [-1, 1], from tokens."""
         if num_tokens not in (None, self.max_tokens):
             raise self._refusal(f"num_tokens={num_tokens}")
-        tokens = fitting_tokens(tokens, self.max_tokens, self.token_dim, self._tensor)
+        tokens = fitting_tokens(tokens, None, self.max_tokens, self.token_dim, self._device)
         if not (tokens.lengths == self.max_tokens).all():
             raise self._refusal(f"token lengths {tokens.lengths.tolist()}")
         return self.reconstruct_from(tokens.values).clamp(-1, 1)
 
     @property
-    def _tensor(self) -> Tensor:
-        """One of its tensors, for device and type."""
-        return next(chain(self.parameters(), self.buffers()))
+    def _device(self) -> torch.device:
+        return next(chain(self.parameters(), self.buffers())).device
 
     def _refusal(self, what: str) -> UserError:
         return UserError(f"{what} does not fit this model, which always uses {self.max_tokens} tokens; pass auto")

@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.adapter import build_loaded, fitting_images, fitting_tokens, read_checkpoint
+from dove.baselines.adapter import build_loaded, read_checkpoint
 from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import ALITS, ALITConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name, mix_codes
 from dove.errors import UserError
 from dove.lengths import Fixed, LengthPolicy, Trial, parse_length_policy
 from dove.models.eos import EosScores
+from dove.tokenizer import fitting_images, fitting_tokens
 from dove.tokens import Tokens
 
 PUBLISHED_VQGAN = "base_tokenizer.vqgan."  # Prefix of the VQGAN's parameters in the published checkpoints
@@ -125,7 +126,7 @@ class ALIT(nn.Module):
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
         """Encode the same images by several length policies, from the roll-outs of the longest; see :meth:`encode`."""
         policies = [self._policy(request) for request in requests]
-        images = fitting_images(images, self.image_size, self.latent_tokens)
+        images = fitting_images(images, self.image_size, self.latent_tokens.device)
         longest = max(policy.positions(self.max_tokens) for policy in policies)
         roll_outs = list(self.roll_outs(images, longest // self.config.tokens_per_rollout))
         adaptive = not all(isinstance(policy, Fixed) for policy in policies)
@@ -145,8 +146,8 @@ class ALIT(nn.Module):
         Raises:
             UserError: for tokens of another shape, lengths or a number that are none of ``token_counts``.
         """
-        tokens = fitting_tokens(tokens, self.max_tokens, self.config.token_dim, self.latent_tokens)
-        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        device = self.latent_tokens.device
+        tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, device)
         odd = set(tokens.lengths.tolist()) - set(self.token_counts)
         if odd:
             raise self._refusal(f"token lengths {sorted(odd)}")

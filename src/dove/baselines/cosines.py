@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dove.baselines.adapter import fitting_images, fitting_tokens
 from dove.checkpoint import save_checkpoint
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
 from dove.models.eos import EosScores, scores_from_quality
 from dove.models.prior import CosinePrior
-from dove.tokenizer import cut_by_policy
+from dove.tokenizer import cut_by_policy, fitting_images, fitting_tokens
 from dove.tokens import Tokens
 
 
@@ -37,11 +36,7 @@ class CosinesConfig:
 
 
 class Cosines(nn.Module):
-    """Tokenizer without learned parameters: bands of the picture's cosine transform, ordered by variance.
-
-    Args:
-        config: sizes.
-    """
+    """Tokenizer without learned parameters: bands of the picture's cosine transform, ordered by variance."""
 
     def __init__(self, config: CosinesConfig):
         super().__init__()
@@ -59,7 +54,7 @@ class Cosines(nn.Module):
             UserError: for too few images, or images of another size.
         """
         model = cls(config)
-        model.transform.fit(fitting_images(images, config.image_size, model.transform.mean))
+        model.transform.fit(fitting_images(images, config.image_size, model.transform.mean.device))
         return model.eval()
 
     @torch.no_grad()
@@ -79,7 +74,7 @@ class Cosines(nn.Module):
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
         """Encode the same images by several length policies; see :meth:`encode`."""
         policies = parse_length_policies(requests, self.max_tokens).policies
-        images = fitting_images(images, self.image_size, self.transform.mean)
+        images = fitting_images(images, self.image_size, self.transform.mean.device)
         values, eos = self.score_lengths(images)
         return [
             cut_by_policy(
@@ -98,19 +93,11 @@ class Cosines(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens.
-
-        Raises:
-            UserError: for tokens of another shape, or a number of tokens that is not from 1 to K.
-        """
-        tokens = fitting_tokens(tokens, self.max_tokens, self.config.token_dim, self.transform.mean)
-        tokens = Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
+        """Rebuild images, in [-1, 1], from tokens; as ``Dove.decode``."""
+        device = self.transform.mean.device
+        tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, device)
         return self.transform.picture(tokens.trim()).clamp(-1, 1)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a checkpoint folder.
-
-        Raises:
-            UserError: if it cannot be written.
-        """
+        """Write a checkpoint folder."""
         save_checkpoint(save_directory, self.config, self.state_dict())

@@ -51,7 +51,7 @@ def run(options: DemoOptions) -> None:
     names = {options.model: options.model} | {name: name for name in tokenizers} | compared
     models = {label: load_model(source, options.device) for label, source in names.items()}
     with TemporaryDirectory(prefix="dove-demo-") as folder:
-        demo = Demo(models=models, checkpoints=names, folder=Path(folder))
+        demo = Demo(models=models, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
 
 

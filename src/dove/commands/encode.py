@@ -140,13 +140,13 @@ def run(options: EncodeOptions) -> None:
             for index in missing:
                 store.write(index, encoder.shard(store.positions(index), progress))
     unreadable: list[Unreadable] = []
-    images = tokens = 0
+    lengths: list[int] = []
     for index in range(store.manifest.num_shards):
-        summary = store.summary(index)
-        images, tokens = images + summary.images, tokens + summary.tokens
-        unreadable += summary.unreadable
-    mean = f", {tokens / images:.1f} tokens each on average" if images else ""
-    print(f"{images} images in {options.output}{mean}")
+        some, lost = store.summary(index)
+        lengths += some
+        unreadable += lost
+    mean = f", {sum(lengths) / len(lengths):.1f} tokens each on average" if lengths else ""
+    print(f"{len(lengths)} images in {options.output}{mean}")
     if unreadable:
         raise UserError(summarise_unreadable(unreadable, total))
 

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
     }
 )
 ROWS_PER_GROUP = 256
+SIDES = ("XMin", "XMax", "YMin", "YMax")  # Columns of a box in a *-vrd.csv, without the number of the object
 TEST_EVERY = 50  # Number of images of which one belongs to the part for tests
 
 
@@ -117,12 +118,7 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path) -> lis
     rows = iter(_read_csv(annotations))
     header = next(rows, [])
     relation = next((name for name in ("RelationshipLabel", "RelationLabel") if name in header), None)
-    columns = [
-        "ImageID",
-        "LabelName1",
-        "LabelName2",
-        *(f"{side}{n}" for n in "12" for side in ("XMin", "XMax", "YMin", "YMax")),
-    ]
+    columns = ["ImageID", "LabelName1", "LabelName2", *(f"{side}{n}" for n in "12" for side in SIDES)]
     missing = [name for name in columns if name not in header]
     if missing or relation is None:
         raise UserError(f"{annotations}: column {(missing or ['RelationshipLabel'])[0]} is missing; pass a *-vrd.csv")
@@ -133,9 +129,8 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path) -> lis
             conversion.skip(NULL_BOX)
             continue
         try:
-            first, second = (
-                _corners([float(value[f"{side}{n}"]) for side in ("XMin", "XMax", "YMin", "YMax")]) for n in "12"
-            )
+            corners = [[float(value[f"{side}{n}"]) for side in SIDES] for n in "12"]
+            first, second = ((left, upper, right - left, lower - upper) for left, right, upper, lower in corners)
             labels = [names.get(value[f"LabelName{n}"], value[f"LabelName{n}"]) for n in "12"]
         except (KeyError, ValueError) as error:
             raise UserError(f"{annotations}: line {number}: {error} is no number or missing") from error
@@ -181,11 +176,11 @@ def convert(
     """
     if kind not in CONVERTERS:
         raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")
-    if kind == "open-images" and classes is None:
+    relative = kind == "open-images"
+    if relative and classes is None:
         raise UserError("open-images needs --classes, its class-descriptions*.csv")
     conversion = Conversion()
-    further = [classes] if kind == "open-images" else []
-    every = join_repeated(CONVERTERS[kind](annotations, conversion, *further))
+    every = join_repeated(CONVERTERS[kind](annotations, conversion, *([classes] if relative else [])))
     found = [annotation for annotation in every if in_part(annotation.image_id, part)]
     if every and not found:
         raise UserError(f"none of the images of {annotations} belongs to --part {part}; convert more of them at once")
@@ -203,7 +198,7 @@ def convert(
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, SCHEMA) as writer:
-            for group in _groups(by_image, files, kind == "open-images", conversion):
+            for group in _groups(by_image, files, relative, conversion):
                 writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
     if not conversion.queries:
         output.unlink(missing_ok=True)
@@ -258,11 +253,6 @@ def _box(values: Sequence[Any], conversion: Conversion) -> Box | None:
         return None
     x, y, width, height = (float(value) for value in values)
     return x, y, width, height
-
-
-def _corners(values: Sequence[float]) -> Box:
-    left, right, upper, lower = values
-    return left, upper, right - left, lower - upper
 
 
 @contextmanager

@@ -24,15 +24,7 @@ class LogStream:
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Bar of tqdm, which goes away at its end, or lines in a log.
-
-    Args:
-        iterable: things to go through; None for a bar that ``update`` moves.
-        desc: what is being done.
-        total: number of things, where ``iterable`` does not tell.
-        unit: name of one of them.
-        settings: others of tqdm.
-    """
+    """Bar of tqdm, with tqdm's settings, which goes away at its end; or lines in a log."""
 
     def __init__(
         self,

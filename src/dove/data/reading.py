@@ -115,11 +115,9 @@ def _read_bytes(source: ImageSource, name: str) -> bytes:
         return data
     path = Path(source)
     try:
-        if path.is_dir():
-            raise UserError(f"{name}: a folder, where an image file is expected")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{name}: not a regular file; pass an image file")
-        check_size(path.stat().st_size if path.exists() else 0, name)
+        check_size(path.stat().st_size, name)
+        if not path.is_file():
+            raise UserError(f"{name}: a folder, or not a regular file; pass an image file")
         return path.read_bytes()
     except UserError:
         raise

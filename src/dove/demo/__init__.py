@@ -1,1 +1,1 @@
-"""The web page of ``dove demo``: what it computes (``session``) and what it looks like (``page``)."""
+"""The web page of ``dove demo``: what it computes (``encoded``) and what it looks like (``page``)."""

@@ -75,12 +75,7 @@ def token_map(tiling: Tiling, lengths: Sequence[Sequence[int]]) -> str:
 
 
 def curve(lines: Mapping[str, Sequence[Point]], auto: Point) -> str:
-    """Draw quality against the mean number of tokens, as an SVG in the colours of the page.
-
-    Args:
-        lines: by what they are of, the model's own first; up to three.
-        auto: the point of the model's own lengths.
-    """
+    """Draw quality against the mean number of tokens, as an SVG in the colours of the page: up to three lines, and ``auto``."""
     figure = Figure(figsize=(4.6, 3.1), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()

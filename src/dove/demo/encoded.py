@@ -17,7 +17,7 @@ from dove.lengths import Auto, Budget, Fixed
 from dove.metrics import decibels, psnr
 from dove.models.eos import EosScores
 from dove.photos.reconstruction import concatenate, score_lengths
-from dove.photos.tiled import CPU_PIXELS, scale_down, tile_photo
+from dove.photos.tiled import CPU_PIXELS, scale_down
 from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor, pil_to_tensor
 from dove.protocol import ScoresLengths, Tokenizer, device_of
@@ -62,19 +62,12 @@ class Point(NamedTuple):
 
 @torch.no_grad()
 def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, query: str | None = None) -> Encoded:
-    """Encode a photo to all tokens of all its tiles.
-
-    Args:
-        model: tokenizer of any kind.
-        photo: RGB; scaled down to ``LONGEST_SIDE`` pixels where it is larger.
-        tiled: whole photo in tiles; else its central square as a single one.
-        query: subject that the tokens of a ``QDove`` describe first.
-    """
+    """Encode an RGB photo, scaled down to ``LONGEST_SIDE`` pixels, to all tokens of its tiles, or of its central square."""
     if query and not isinstance(model, QDove):
         raise UserError("this model takes no queries; leave the query empty")
     processor = ImageProcessor(model.image_size)
     picture = scale_down(photo, LONGEST_SIDE) if tiled else processor.to_pil(processor(photo))[0]
-    tiling = tile_photo(picture, model.image_size, TILE_OVERLAP)
+    tiling = Tiling(height=picture.height, width=picture.width, tile=model.image_size, overlap=TILE_OVERLAP)
     tiles = torch.from_numpy(tiling.split(np.asarray(picture).transpose(2, 0, 1)))
     images = (tiles / 127.5 - 1).to(device_of(model))
     values, eos = None, None

@@ -17,13 +17,12 @@ from dove.demo.encoded import (
     Point,
     Rebuilt,
     common_lengths,
-    cut,
     encode_photo,
     jpeg_at_equal_bytes,
     measure,
     rebuild,
 )
-from dove.demo.files import read_photo, write_examples, write_tokens
+from dove.demo.files import read_photo, write_examples
 from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.query.tokenizer import QDove
@@ -39,66 +38,51 @@ TOGGLE_MAP = "on => { document.documentElement.style.setProperty('--map', on ? '
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Held:
-    """State that the server keeps for one visitor."""
-
-    name: str  # Name of the uploaded file
-    checkpoint: str
-    encoded: Encoded
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
     """The models behind the page and the handlers of its events.
 
     Attributes:
         models: tokenizers to choose from, by label; the page begins with the first.
-        checkpoints: their folders, shipped names or hub ids, by the same labels.
-        folder: where files to download are written.
+        folder: where the examples are written.
     """
 
     models: Mapping[str, Tokenizer]
-    checkpoints: Mapping[str, str]
     folder: Path
 
     def load(self, path: str | None, label: str, extent: str, query: str | None, mean: int | float) -> tuple[Any, ...]:
-        """Encode a photo and show it: state, slider, pictures, line, button for tokens, file of tokens."""
+        """Encode a photo and show it: state, slider, pictures, line."""
         if path is None:
             return self.clear()
         model = self.models[label]
         asked = (query or "").strip() if isinstance(model, QDove) else ""
         photo = read_photo(path, MAX_MEGAPIXELS)
         encoded = encode_photo(model, photo, tiled=extent == TILED, query=asked)
-        held = Held(name=Path(path).name, checkpoint=self.checkpoints[label], encoded=encoded)
         slider = gr.Slider(maximum=model.max_tokens, value=min(int(mean), model.max_tokens), interactive=True)
-        # `dove decode` makes a picture of a square's tokens, not of the tiles of a photo.
-        saves = extent == SQUARE and isinstance(model, Dove)
-        pictures, line = self.show(held, int(mean))
-        return held, slider, pictures, line, gr.Button(visible=saves), gr.File(visible=False)
+        return encoded, slider, *self.show(encoded, mean)
 
     def clear(self) -> tuple[Any, ...]:
         """Show the page without a photo."""
-        return None, gr.Slider(interactive=False), hint(EMPTY), "", gr.Button(visible=False), gr.File(visible=False)
+        return None, gr.Slider(interactive=False), hint(EMPTY), ""
 
-    def show(self, held: Held | None, mean: int | float) -> tuple[str, str]:
+    def show(self, encoded: Encoded | None, mean: int | float) -> tuple[str, str]:
         """Show a mean number of tokens."""
-        if held is None:
+        if encoded is None:
             return hint(EMPTY), ""
-        return _shown(held.encoded, rebuild(held.encoded, min(int(mean), held.encoded.model.max_tokens)))
+        return _shown(encoded, rebuild(encoded, min(int(mean), encoded.model.max_tokens)))
 
-    def auto(self, held: Held | None) -> tuple[Any, ...]:
+    def auto(self, encoded: Encoded | None) -> tuple[Any, ...]:
         """Show each tile at its own end, with the slider at the mean."""
-        encoded = _require(held).encoded
+        if encoded is None:
+            raise UserError("there is no photo yet; choose one first")
         rebuilt = rebuild(encoded, "auto")
         pictures, line = _shown(encoded, rebuilt)
         return gr.Slider(value=max(1, round(rebuilt.lengths.mean()))), pictures, f"{line} · lengths by `auto`"
 
-    def curve(self, held: Held | None) -> Iterator[str]:
+    def curve(self, encoded: Encoded | None) -> Iterator[str]:
         """Measure the quality by number of tokens, and give what there is after every part."""
-        if held is None:
+        if encoded is None:
             yield ""
             return
-        encoded = held.encoded
         lengths = common_lengths(encoded.model.max_tokens)
         lines: dict[str, list[Point]] = {"tokens": []}
         if cosines := self._cosines(encoded.model):
@@ -111,12 +95,6 @@ class Demo:
         for length in lengths:
             lines["tokens"].append(measure(encoded, length))
             yield curve(lines, auto)
-
-    def save(self, held: Held | None, mean: int | float) -> Any:
-        """Write the tokens of a square as a file to download."""
-        held = _require(held)
-        path = write_tokens(self.folder, held.checkpoint, cut(held.encoded, int(mean)), held.name)
-        return gr.File(value=str(path), visible=True)
 
     def _cosines(self, model: Tokenizer) -> Cosines | None:
         """Find the cosine transform with as many numbers a token, for a model that is another."""
@@ -136,12 +114,6 @@ def _shown(encoded: Encoded, rebuilt: Rebuilt) -> tuple[str, str]:
     )
     line = f"{tile} · **{rebuilt.psnr:.1f} dB** · {2 * total * width / 1000:,.1f} kB in fp16"
     return pair(encoded, rebuilt), line
-
-
-def _require(held: Held | None) -> Held:
-    if held is None:
-        raise UserError("there is no photo yet; choose one first")
-    return held
 
 
 def told(event: Callable[..., Any], otherwise: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
@@ -189,12 +161,6 @@ def build(demo: Demo) -> gr.Blocks:
                 line = gr.Markdown(elem_id="line")
                 with gr.Row():
                     auto = gr.Button("auto", elem_id="auto", size="md", scale=0, min_width=110)
-                    save = gr.Button(
-                        "tokens as a file", elem_id="save", size="md", scale=0, min_width=170, visible=False
-                    )
-                tokens_file = gr.File(
-                    label="For `dove decode tokens`, once unpacked", visible=False, interactive=False, elem_id="file"
-                )
                 map_box = gr.Checkbox(False, label="Map of the tokens", elem_id="map", container=False)
                 diagram = gr.HTML(elem_id="curve", min_height=40)
                 extent = gr.Radio([TILED, SQUARE], value=TILED, label="What is rebuilt", elem_id="extent")
@@ -203,7 +169,7 @@ def build(demo: Demo) -> gr.Blocks:
                     QUERIES, value="", label="Query: what the tokens shall describe first", allow_custom_value=True,
                     visible=isinstance(model, QDove), elem_id="query",
                 )  # fmt: skip
-        shown = [held, slider, pictures, line, save, tokens_file]
+        shown = [held, slider, pictures, line]
         loaded = [
             trigger(
                 told(demo.load, demo.clear), [upload, choice, extent, query, slider], shown, show_progress_on=pictures
@@ -221,7 +187,6 @@ def build(demo: Demo) -> gr.Blocks:
             trigger_mode="always_last", show_progress="hidden", queue=False,
         )  # fmt: skip
         auto.click(told(demo.auto), held, [slider, pictures, line], show_progress="hidden")
-        save.click(told(demo.save), [held, slider], tokens_file)
         map_box.change(None, map_box, None, js=TOGGLE_MAP)
     return page
 

@@ -68,16 +68,7 @@ class DoveModel(nn.Module):
     def forward(
         self, pixel_values: Float[Tensor, "B 3 S S"], num_tokens: int | str = "auto", query: Query = None
     ) -> TokensOutput:
-        """Encode images.
-
-        Args:
-            pixel_values: in [-1, 1], at the model's size.
-            num_tokens: as in ``Dove.encode``.
-            query: for a Q-DOVE, as in ``QDove.encode``.
-
-        Raises:
-            UserError: as ``encode`` does, and for a query to a model that takes none.
-        """
+        """Encode images in [-1, 1] at the model's size; further arguments and errors as in ``encode``."""
         if isinstance(self.dove, QDove):
             tokens = self.dove.encode(pixel_values, num_tokens, query)
         elif query is not None:
@@ -113,15 +104,7 @@ class DoveImageProcessor(BaseImageProcessor):
         self.image_size = image_size
 
     def __call__(self, images: Any, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
-        """Convert pictures of any kind and size to ``pixel_values`` (B, 3, S, S) in [-1, 1].
-
-        Args:
-            images: one picture or a sequence of them, as ``ImageProcessor`` takes them.
-            return_tensors: "pt", "np", or None for a list of tensors.
-
-        Raises:
-            UserError: if one of them cannot be read.
-        """
+        """Convert what ``ImageProcessor`` takes to ``pixel_values`` (B, 3, S, S) in [-1, 1]: "pt", "np", or None for a list."""
         pixels = ImageProcessor(self.image_size)(images)
         values: Any = list(pixels) if return_tensors is None else pixels
         return BatchFeature({"pixel_values": values.numpy() if return_tensors == "np" else values})

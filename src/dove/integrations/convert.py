@@ -56,6 +56,7 @@ class Layer:
     side: str | None  # Either generator or decoder; None where the name does not tell
     weight: str
     bias: str | None
+    shapes: tuple[list[int], list[int] | None]  # Of weight and bias, without ones; None without a bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +94,13 @@ def convert(
     model = Dove(config or paper_config(published, layers, pixel_range))
     expected = model.state_dict()
     sources = _large_parts(expected, published, layout)
-    needs = make_layers([name for name in expected if not name.startswith(PARTS)])
-    matched = _match(needs, expected, layers, published, mapping or {})
-    zeroed = [need.weight for need in needs if need.name not in matched]
-    for need in (need for need in needs if need.name in matched):
-        sources[need.weight] = matched[need.name].weight
-        if need.bias is not None:
-            bias = matched[need.name].bias
-            sources |= {need.bias: bias} if bias else {}
-            zeroed += [] if bias else [need.bias]
+    needs = make_layers({name: tensor for name, tensor in expected.items() if not name.startswith(PARTS)})
+    matched = _match(needs, layers, mapping or {})
+    for need in needs:
+        theirs = matched.get(need.name)
+        pairs = ((need.weight, theirs.weight), (need.bias, theirs.bias)) if theirs else ()
+        sources |= {ours: name for ours, name in pairs if ours and name}
+    zeroed = [name for need in needs for name in (need.weight, need.bias) if name and name not in sources]
     weights = {name: published[source].float().reshape(expected[name].shape) for name, source in sources.items()}
     load_weights(model, weights | {name: torch.zeros_like(expected[name]) for name in zeroed}, "the published file")
     unused = (name for name in published.keys() - set(sources.values()) if not NOT_NEEDED.search(name))
@@ -139,18 +138,21 @@ def read_layers(tensors: Mapping[str, Tensor], layout: Layout) -> list[Layer]:
         rf"({re.escape(layout.generator)}|{re.escape(layout.decoder)})(layers|final_layer_norm)\."
         rf"|{re.escape(layout.vqgan)}({VQGAN_PARTS})\."
     )
-    return make_layers([name for name in tensors if not (large.match(name) or NOT_NEEDED.search(name))])
+    beside = {name: tensor for name, tensor in tensors.items() if not (large.match(name) or NOT_NEEDED.search(name))}
+    return make_layers(beside)
 
 
-def make_layers(names: list[str]) -> list[Layer]:
-    """Group names of tensors into layers."""
+def make_layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
+    """Group tensors into layers."""
     layers = []
-    for name in names:
+    for name, tensor in tensors.items():
         layer, _, leaf = name.rpartition(".")
-        if leaf == "bias" and f"{layer}.weight" in names:
+        if leaf == "bias" and f"{layer}.weight" in tensors:
             continue
-        bias = f"{layer}.bias" if leaf == "weight" and f"{layer}.bias" in names else None
-        layers.append(Layer(name=layer if leaf == "weight" else name, side=_side(name), weight=name, bias=bias))
+        bias = f"{layer}.bias" if leaf == "weight" and f"{layer}.bias" in tensors else None
+        shapes = _without_ones(tensor), _without_ones(tensors[bias]) if bias else None
+        name_of_layer = layer if leaf == "weight" else name
+        layers.append(Layer(name=name_of_layer, side=_side(name), weight=name, bias=bias, shapes=shapes))
     return layers
 
 
@@ -184,20 +186,14 @@ def _large_parts(expected: Mapping[str, Tensor], published: Mapping[str, Tensor]
     return {name: source for name, source in sources.items() if source in published}
 
 
-def _match(
-    needs: list[Layer],
-    expected: Mapping[str, Tensor],
-    layers: list[Layer],
-    published: Mapping[str, Tensor],
-    mapping: Mapping[str, str],
-) -> dict[str, Layer]:
+def _match(needs: list[Layer], layers: list[Layer], mapping: Mapping[str, str]) -> dict[str, Layer]:
     """Find the one layer of the file that fits each layer needed; those of ``ADDED`` may have none."""
-    matched = _mapped(mapping, needs, expected, layers, published)
+    matched = _mapped(needs, layers, mapping)
     free = [layer for layer in layers if layer not in matched.values()]
     for need in needs:
         if need.name in mapping:
             continue
-        fitting = [layer for layer in free if _fits(need, expected, layer, published)]
+        fitting = [layer for layer in free if _fits(need, layer)]
         near = [layer for layer in fitting if layer.side == need.side] or [layer for layer in fitting if not layer.side]
         if len(near) > 1:
             names = ", ".join(layer.name for layer in near)
@@ -207,8 +203,9 @@ def _match(
         if near:
             matched[need.name] = near[0]
         elif need.name not in ADDED:
-            shape = tuple(expected[need.weight].shape)
-            raise UserError(f"nothing in the published file fits {need.name} {shape}; pass --map {need.name}=NAME")
+            raise UserError(
+                f"nothing in the published file fits {need.name} {need.shapes[0]}; pass --map {need.name}=NAME"
+            )
     for theirs in matched.values():
         ours = [name for name, layer in matched.items() if layer is theirs]
         if len(ours) > 1:
@@ -216,13 +213,7 @@ def _match(
     return matched
 
 
-def _mapped(
-    mapping: Mapping[str, str],
-    needs: list[Layer],
-    expected: Mapping[str, Tensor],
-    layers: list[Layer],
-    published: Mapping[str, Tensor],
-) -> dict[str, Layer]:
+def _mapped(needs: list[Layer], layers: list[Layer], mapping: Mapping[str, str]) -> dict[str, Layer]:
     """Check the layers that the user mapped."""
     ours = {need.name: need for need in needs}
     theirs = {name: layer for layer in layers for name in (layer.weight, layer.name)}
@@ -232,8 +223,8 @@ def _mapped(
         if other not in theirs:
             found = ", ".join(layer.name for layer in layers)
             raise UserError(f"--map to {other!r}: no such layer in the file; it has {found}")
-        if not _fits(ours[name], expected, theirs[other], published):
-            shapes = f"{tuple(published[theirs[other].weight].shape)}, not {tuple(expected[ours[name].weight].shape)}"
+        if not _fits(ours[name], theirs[other]):
+            shapes = f"{theirs[other].shapes[0]}, not {ours[name].shapes[0]}"
             raise UserError(f"--map {name}={other} does not fit: it is {shapes}")
     return {name: theirs[other] for name, other in mapping.items()}
 
@@ -251,11 +242,10 @@ def _side(name: str) -> str | None:
     return "generator" if any(word.startswith(("gen", "enc")) for word in words) else None
 
 
-def _fits(need: Layer, expected: Mapping[str, Tensor], layer: Layer, published: Mapping[str, Tensor]) -> bool:
-    """Compare shapes, but for ones in them; a layer without a bias fits, too."""
-    ours, theirs = (
-        [side for side in shape if side != 1] for shape in (expected[need.weight].shape, published[layer.weight].shape)
-    )
-    if ours != theirs or layer.bias is None:
-        return ours == theirs
-    return need.bias is not None and expected[need.bias].shape == published[layer.bias].shape
+def _fits(need: Layer, layer: Layer) -> bool:
+    """Compare shapes; a layer without a bias fits, too."""
+    return need.shapes[0] == layer.shapes[0] and layer.shapes[1] in (None, need.shapes[1])
+
+
+def _without_ones(tensor: Tensor) -> list[int]:
+    return [side for side in tensor.shape if side != 1]

@@ -45,15 +45,7 @@ class Encoder(nn.Module):
 
 
 def export_encoder(model: Dove, file: Path) -> None:
-    """Write the encoder of a model.
-
-    Args:
-        model: in fp32, on the CPU.
-        file: ending in ``.onnx`` (needs onnxscript) or ``.pt2`` (torch.export).
-
-    Raises:
-        UserError: for another ending, a model that takes queries, a missing package, or a disk that is full.
-    """
+    """Write the encoder of a model, in fp32 and on the CPU, to a file ``.onnx`` (needs onnxscript) or ``.pt2``."""
     if file.suffix not in SUFFIXES:
         raise UserError(f"{file} ends in neither {' nor '.join(SUFFIXES)}")
     if type(model) is not Dove:

@@ -106,12 +106,10 @@ def score_lengths(
     Raises:
         UserError: If the model scores no lengths.
     """
+    if not isinstance(model, ScoresLengths):
+        raise UserError("this model predicts no PSNR, which a budget needs; pass numbers of tokens")
     images = images.to(device_of(model))
-    if isinstance(model, QDove):
-        return model.score_lengths(images, query)
-    if isinstance(model, ScoresLengths):
-        return model.score_lengths(images)
-    raise UserError("this model predicts no PSNR, which a budget needs; pass numbers of tokens")
+    return model.score_lengths(images, query) if isinstance(model, QDove) else model.score_lengths(images)
 
 
 def concatenate(scores: Sequence[EosScores]) -> EosScores:

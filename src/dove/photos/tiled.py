@@ -1,7 +1,6 @@
 """Reconstruction of photos of any size by a tokenizer for small squares, each tile with its own length."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,6 @@ CPU_PIXELS = 2**16
 MOST_PIXELS = 2**22
 BYTES_A_PIXEL = 6000
 """Memory of the model's activations per pixel; 5400 at most with the VQGAN of the base size in fp32."""
-SAMPLE = 3  # Tiles along each side of the crop on which the time is measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,15 +32,6 @@ class TiledReconstructions:
     lengths: list[NDArray[np.int64]]  # Tokens of every tile, (rows, columns), for each policy
     psnr: list[float]  # PSNR in dB, of the whole photo; see :func:`dove.metrics.psnr`
     pictures: list[Image.Image]  # Pictures of the photo's size
-
-
-def tile_photo(photo: Image.Image, side: int, overlap: int) -> Tiling:
-    """Lay tiles of ``side`` pixels over a photo.
-
-    Raises:
-        UserError: If the overlap is not from 0 to ``side`` - 1.
-    """
-    return Tiling(height=photo.height, width=photo.width, tile=side, overlap=overlap)
 
 
 def reconstruct_tiled(
@@ -60,18 +49,26 @@ def reconstruct_tiled(
     Args:
         model: a tokenizer; a ``QDove`` where there is a query.
         photo: RGB.
-        tiling: layout of the tiles, from ``tile_photo``.
+        tiling: layout of the tiles.
         policies: one for each reconstruction.
         query: text that the tokens of every tile describe first; None for the whole tile.
         progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
     """
     original = np.asarray(photo).transpose(2, 0, 1)
-    batches = _Batches(model, original, tiling, progress)
-    chosen = choose_together(model, batches.images(), policies, query)
+    size = batch_tiles(tiling.tile, device_of(model))
+    places = [slice(start, start + size) for start in range(0, len(tiling), size)]
+
+    def batches() -> Iterator[Float[Tensor, "B 3 S S"]]:
+        for place in places:
+            tiles = torch.from_numpy(tiling.split(original, place)).to(device_of(model))
+            yield tiles / 127.5 - 1
+            progress(len(tiles))
+
+    chosen = choose_together(model, batches(), policies, query)
     lengths: list[Int[Tensor, "P B"]] = []
 
     def rebuilt() -> Iterator[Float[NDArray[np.float32], "B P*3 S S"]]:
-        for place, images in zip(batches.places(), batches.images(), strict=True):
+        for place, images in zip(places, batches(), strict=True):
             given = [None if row is None else row[place] for row in chosen]
             encoded = encode_given(model, images, policies, given, query)
             lengths.append(torch.stack([tokens.lengths.cpu() for tokens in encoded]))
@@ -102,46 +99,9 @@ def batch_tiles(side: int, device: torch.device) -> int:
     return max(1, pixels // side**2)
 
 
-def estimate_seconds(
-    model: Tokenizer, photo: Image.Image, tiling: Tiling, policies: Sequence[LengthPolicy], query: str | None = None
-) -> float:
-    """Estimate the seconds that ``reconstruct_tiled`` takes, from the time of a few tiles in the middle of the photo."""
-    side = SAMPLE * tiling.tile
-    left, upper = max(0, (photo.width - side) // 2), max(0, (photo.height - side) // 2)
-    part = photo.crop((left, upper, min(photo.width, left + side), min(photo.height, upper + side)))
-    small = tile_photo(part, tiling.tile, tiling.overlap)
-    with torch.random.fork_rng():  # the measurement must not change the draws for the photo
-        for _ in range(2):  # the first time includes work that is done only once
-            begin = time.perf_counter()
-            reconstruct_tiled(model, part, small, policies, query)
-            seconds = time.perf_counter() - begin
-    return seconds / len(small) * len(tiling)
-
-
 def passes(policies: Sequence[LengthPolicy]) -> int:
     """Count the passes of all tiles through the encoder: a budget needs one more, to be shared out first."""
     return 2 if any(policy.collective for policy in policies) else 1
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Tiles of a photo in batches for a model."""
-
-    model: Tokenizer
-    photo: NDArray[np.uint8]
-    tiling: Tiling
-    progress: Callable[[int], Any]
-
-    def places(self) -> Iterator[slice]:
-        size = batch_tiles(self.tiling.tile, device_of(self.model))
-        return (slice(start, start + size) for start in range(0, len(self.tiling), size))
-
-    def images(self) -> Iterator[Float[Tensor, "B 3 S S"]]:
-        """Iterate over batches in [-1, 1], on the model's device."""
-        for place in self.places():
-            tiles = torch.from_numpy(self.tiling.split(self.photo, place)).to(device_of(self.model))
-            yield tiles / 127.5 - 1
-            self.progress(len(tiles))
 
 
 def _collect(

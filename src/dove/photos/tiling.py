@@ -25,7 +25,7 @@ class Tiling:
         height: height of the picture, in pixels.
         width: width of the picture, in pixels.
         tile: side of a tile, in pixels.
-        overlap: least number of pixels that neighbours share.
+        overlap: least number of pixels that neighbours share, from 0 to ``tile`` - 1.
     """
 
     height: int

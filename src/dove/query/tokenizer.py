@@ -18,7 +18,7 @@ from dove.protocol import Tokenizer
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.generator import QueryTokenGenerator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
-from dove.tokenizer import Dove
+from dove.tokenizer import Dove, fitting_images
 from dove.tokens import Tokens
 
 Query = str | None | Sequence[str | None] | Sequence[Sequence[str | None]]
@@ -92,7 +92,7 @@ class QDove(Dove):
         if wordless and image_of == list(range(len(images))):
             return super().encode_each(images, requests)
         policies = parse_length_policies(requests, self.config.max_tokens)
-        images = self._fitting_images(images)
+        images = fitting_images(images, self.image_size, self.device)
         rows = torch.tensor(image_of, device=images.device)
         prefix = self.generator.embed_with(self.vqgan.encode(images)[rows], self.query_tokens(queries))
         return self._encode(images[rows], prefix, self.prior.encode(images)[rows], policies)

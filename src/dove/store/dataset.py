@@ -47,8 +47,8 @@ class TokenDataset(Dataset[TokenRecord]):
         if checkpoint is not None:
             self.store.check_checkpoint(checkpoint_sha256(resolve_checkpoint(checkpoint)), str(checkpoint))
         self.store.require_complete()
-        rows = [self.store.rows(index) for index in range(self.store.manifest.num_shards)]
-        self._starts = [0, *accumulate(rows)]
+        shards = range(self.store.manifest.num_shards)
+        self._starts = [0, *accumulate(len(self.store.summary(index)[0]) for index in shards)]
 
     def __len__(self) -> int:
         return self._starts[-1]

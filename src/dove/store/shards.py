@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dove.checkpoint import write_files
 from dove.data.dataset import Unreadable
-from dove.errors import UserError, writing
+from dove.errors import UserError
 from dove.tokens import Tokens
 
 MANIFEST = "store.json"
@@ -82,15 +82,6 @@ class Shard:
         return Tokens.from_ragged([tokens.float() for tokens in self.values[start:stop]], max_tokens)
 
 
-@dataclass(frozen=True)
-class ShardSummary:
-    """Counts of a shard, without its values."""
-
-    images: int
-    tokens: int
-    unreadable: list[Unreadable]
-
-
 class TokenStore:
     """Folder of shards. Use :meth:`create` to write into one and :meth:`open` to read."""
 
@@ -116,7 +107,7 @@ class TokenStore:
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no tokens; pass another --output")
         content = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-        _write(folder, MANIFEST, content.encode())
+        write_files(folder, {MANIFEST: content.encode()})
         return cls(folder, manifest)
 
     @classmethod
@@ -176,7 +167,7 @@ class TokenStore:
         table = pa.table(columns).replace_schema_metadata(metadata)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        _write(self.folder, self.path(index).name, buffer.getvalue())
+        write_files(self.folder, {self.path(index).name: buffer.getvalue()})
 
     def read(self, index: int) -> Shard:
         """Read a shard.
@@ -194,25 +185,14 @@ class TokenStore:
                 raise self._damaged(index, f"{key} has {len(row)} numbers for {length} tokens of {width}")
         return Shard(keys, [row.view(-1, width) for row in values], _unreadable(table))
 
-    def summary(self, index: int) -> ShardSummary:
-        """Read the counts of a shard, without its values.
+    def summary(self, index: int) -> tuple[list[int], list[Unreadable]]:
+        """Read the number of tokens of each image in a shard, and what could not be read, without the values.
 
         Raises:
             UserError: If it is missing or damaged, or another checkpoint's.
         """
         table = self._read_table(index, ["length"])
-        return ShardSummary(len(table), int(sum(table["length"].to_pylist())), _unreadable(table))
-
-    def rows(self, index: int) -> int:
-        """Count the images in a shard, from its footer alone.
-
-        Raises:
-            UserError: If it is missing or damaged.
-        """
-        try:
-            return int(pq.read_metadata(self.path(index)).num_rows)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(index, error) from error
+        return table["length"].to_pylist(), _unreadable(table)
 
     def check_checkpoint(self, sha256: str, name: str) -> None:
         """Make sure that a checkpoint made these tokens; those of another one mean something else.
@@ -279,9 +259,3 @@ def _read_manifest(file: Path) -> Manifest:
     if manifest.format != FORMAT:
         raise UserError(f"{file} has format {manifest.format}, this version reads {FORMAT}; encode again")
     return manifest
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    with writing(folder / name):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files(folder, {name: content})
