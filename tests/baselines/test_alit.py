@@ -11,6 +11,7 @@ from dove.baselines.adapter import build_loaded
 from dove.baselines.alit import ALIT, from_published_name, load_published
 from dove.baselines.config import ALITS, ALITConfig, MaskgitVQGANConfig, TransformerConfig
 from dove.errors import UserError
+from dove.protocol import Layered
 from dove.tokens import Tokens
 
 PUBLISHED = {"alit_tiny": "alit-512", "alit_small": "alit-small"}
@@ -189,3 +190,16 @@ def test_a_published_training_state_gives_its_averaged_weights(tmp_path, images,
     assert torch.equal(loaded.encode(images, 4).values, model.encode(images, 4).values)
     with pytest.raises(UserError, match="don't fit"):
         load_published("alit-small", tmp_path / "checkpoint-last.pth")
+
+
+def test_hidden_layers_are_those_of_the_last_roll_out(images):
+    torch.manual_seed(0)
+    alit = ALIT(replace(SMALL, halting_threshold=None)).eval()
+    seen: list[torch.Tensor] = []
+    for block in alit.encoder.transformer:
+        block.register_forward_hook(lambda _, __, output: seen.append(output[:, 1:17]))
+    alit.encode(images, alit.max_tokens)
+    assert isinstance(alit, Layered)
+    assert len(seen) == alit.config.num_rollouts * alit.num_layers
+    assert torch.equal(alit.hidden_layers(images), torch.stack(seen[-alit.num_layers :]))
+    assert alit.latents(images).shape == (len(images), alit.grid_size**2, 32)

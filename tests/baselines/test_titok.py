@@ -9,6 +9,7 @@ from dove.baselines.adapter import build_loaded
 from dove.baselines.config import TITOKS, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
 from dove.baselines.titok import TiTok, load_published, make_titok
 from dove.errors import UserError
+from dove.protocol import Layered
 from dove.tokens import Tokens
 
 PUBLISHED = ("s128", "b64", "l32")
@@ -53,7 +54,7 @@ def test_outputs_are_those_of_the_published_code(model):
         lambda: make_titok(TITOKS[f"titok-{model}"]), filled_weights(layouts("titok")[model]["state_dict"])
     )
     reference = references("titok", model)
-    latents = titok.latents(reference_images() * 2 - 1)
+    latents = titok.encoder(reference_images(), titok.latent_tokens)
     assert relative_error(latents, reference["z"].squeeze(2).transpose(1, 2)) < 1e-3
     quantized = titok.quantize(latents)
     assert (quantized.ids == reference["ids"]).float().mean() >= 0.99
@@ -90,7 +91,7 @@ def test_only_the_later_projection_keeps_tokens_apart(projection, alone):
 
 
 def test_gradients_reach_every_parameter(titok, images):
-    quantized = titok.quantize(titok.latents(images))
+    quantized = titok.quantized_images(images)
     (titok.reconstruct_from(quantized.values).square().mean() + quantized.loss).backward()
     without = [name for name, parameter in titok.named_parameters() if parameter.grad is None]
     assert not without
@@ -121,3 +122,16 @@ def test_a_checkpoint_file_is_read_and_a_wrong_one_named(tmp_path, images, monke
     save_file(weights, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match="1 missing: latent_tokens"):
         load_published("titok-s128", tmp_path / "part.safetensors")
+
+
+def test_hidden_layers_are_what_an_encoding_passes_through(titok):
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    seen: list[torch.Tensor] = []
+    for block in titok.encoder.transformer:
+        block.register_forward_hook(lambda _, __, output: seen.append(output[:, 1:17]))
+    titok.encode(images)
+    encoded = torch.stack(seen)
+    assert isinstance(titok, Layered)
+    assert encoded.shape == (titok.num_layers, 2, titok.grid_size**2, 32)
+    assert torch.equal(titok.hidden_layers(images), encoded)
+    assert titok.latents(images).shape == encoded.shape[1:]

@@ -171,6 +171,30 @@ class ALIT(nn.Module):
             hidden = self._extend(hidden, number)
         return self._read(hidden, codes)
 
+    @property
+    def grid_size(self) -> int:
+        """Cells along a side of an image."""
+        return self.config.vqgan.grid_size
+
+    @property
+    def num_layers(self) -> int:
+        """Number L of the encoder's blocks."""
+        return self.config.transformer.num_layers
+
+    @torch.no_grad()
+    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N H"]:
+        """Compute the image tokens of images in [-1, 1] in front of the first roll-out, row by row."""
+        return self._image_tokens(images)[0][:, 1:]
+
+    @torch.no_grad()
+    def hidden_layers(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
+        """Compute the outputs of the encoder's L blocks in the last roll-out at the N image tokens, row by row."""
+        hidden, codes = self._image_tokens(images)
+        last = self.config.num_rollouts - 1
+        for number in range(last):
+            hidden = self._extend(hidden, number)
+        return self.encoder.layers(self._embed(hidden, last))[:, :, 1 : 1 + codes.shape[1]]
+
     def logits(self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B N V"]:
         """Compute logits of the VQGAN's codes, with gradients."""
         masks = self.decoder_mask_token[0].expand(len(self.decoder_positional_embedding) - 1, -1)
@@ -194,9 +218,14 @@ class ALIT(nn.Module):
 
     def _extend(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
         """Add the fresh latents of a roll-out, counted from 0, and run the encoder."""
+        return self.encoder.run(self._embed(hidden, number))
+
+    def _embed(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
+        """Add the fresh latents of a roll-out, counted from 0."""
         fresh = self.latent_tokens + self.latent_token_positional_embedding + self.timestep_embedding[number]
         norm = self.encoder_ln_recursive if number else self.encoder_ln_pre
-        return self.encoder.run(norm(torch.cat([hidden, fresh.expand(len(hidden), -1, -1)], 1)))
+        embedded: Tensor = norm(torch.cat([hidden, fresh.expand(len(hidden), -1, -1)], 1))
+        return embedded
 
     def _read(self, hidden: Float[Tensor, "B T H"], codes: Int[Tensor, "B N"]) -> RollOut:
         """Quantise the latents of a roll-out and decode them."""

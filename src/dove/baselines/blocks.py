@@ -68,6 +68,11 @@ class Transformer(nn.Module):
             hidden = block(hidden, mask)
         return hidden
 
+    def layers(self, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "L B S H"]:
+        """Run all blocks and return the output of each; all positions see each other."""
+        outputs = [hidden := block(hidden, None) for block in self.transformer]
+        return torch.stack(outputs)
+
 
 def embedding(*shape: int) -> nn.Parameter:
     """Make a learned table or vector whose rows have about unit length at initialisation."""

@@ -35,11 +35,16 @@ class TiTokEncoder(Transformer):
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"], queries: Float[Tensor, "K H"]) -> Float[Tensor, "B K D"]:
         """Compute latents of pixels in [0, 1]."""
+        hidden = self.run(self.embed(pixels, queries))[:, -len(queries) :]
+        return self.project(self.ln_post(hidden))
+
+    def embed(self, pixels: Float[Tensor, "B 3 S S"], queries: Float[Tensor, "K H"]) -> Float[Tensor, "B M H"]:
+        """Embed a class token, the N patches of pixels in [0, 1], and the queries: M is 1 + N + K."""
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
         queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
-        hidden = self.run(self.ln_pre(torch.cat([grid, queries], 1)))[:, grid.shape[1] :]
-        return self.project(self.ln_post(hidden))
+        embedded: Tensor = self.ln_pre(torch.cat([grid, queries], 1))
+        return embedded
 
     def project(self, hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B K D"]:
         """Project hidden states to latents."""
@@ -125,14 +130,30 @@ class TiTok(FixedLength):
         """Codebook of the tokens."""
         return self.quantize
 
-    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
-        """Compute latents of images in [-1, 1] before quantisation, with gradients."""
-        latents: Tensor = self.encoder((images + 1) / 2, self.latent_tokens)
-        return latents
+    @property
+    def grid_size(self) -> int:
+        """Patches along a side of an image."""
+        return self.config.grid_size
+
+    @property
+    def num_layers(self) -> int:
+        """Number L of the encoder's blocks."""
+        return self.config.transformer.num_layers
+
+    @torch.no_grad()
+    def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N H"]:
+        """Compute the embedded patches of images in [-1, 1], row by row."""
+        return self.encoder.embed((images + 1) / 2, self.latent_tokens)[:, 1 : 1 + self.grid_size**2]
+
+    @torch.no_grad()
+    def hidden_layers(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
+        """Compute the outputs of the encoder's L blocks at the N patches, row by row."""
+        embedded = self.encoder.embed((images + 1) / 2, self.latent_tokens)
+        return self.encoder.layers(embedded)[:, :, 1 : 1 + self.grid_size**2]
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """Quantise images in [-1, 1], with gradients."""
-        quantized: Quantized = self.quantize(self.latents(images))
+        quantized: Quantized = self.quantize(self.encoder((images + 1) / 2, self.latent_tokens))
         return quantized
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:

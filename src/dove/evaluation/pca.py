@@ -45,7 +45,7 @@ def collect_features(
     """
     model = subject.tokenizer
     if not isinstance(model, Layered):
-        raise UserError(f"{subject.name} has no token generator over a grid; pass DOVE checkpoints")
+        raise UserError(f"{subject.name} has no hidden layers over a grid; pass a DOVE, a TiTok or an ALIT")
     size = subject.tokenizer.image_size
     side = side or size
     if side % size:
