@@ -85,8 +85,17 @@ def test_rows_are_made_resumed_and_skipped(
     assert "alit-2-codes failed: it builds on alit-1-vqgan, which is not finished" in told.err
     assert "1 of 4 rows failed" in told.out
     assert "how long is left can be told when" in told.out
-    labels = [item.partition("=")[0] for item in trained_models(tmp_path)[0]]
-    assert labels == ["flat colour", "cosines", "VQGAN-64"]
+    there, missing = trained_models(tmp_path)
+    assert [item.partition("=")[0] for item in there] == [
+        "flat colour",
+        "cosines",
+        "VQGAN-64",
+        "DOVE+",
+        "TiTok-32",
+        "ALIT",
+    ]
+    assert there[2:4] == [f"VQGAN-64={tmp_path / 'vqgan' / 'model'}", "DOVE+=dove-plus-bench"]
+    assert missing == ["DOVE", "DOVE-Gaussian", "TiTok-8", "TiTok-16"]
     fitted = load_tokenizer(tmp_path / "cosines" / "model").config
     assert (fitted.max_tokens, fitted.token_dim, fitted.quality_target) == (64, 32, 20.0)
     assert images_seen(tmp_path / "vqgan" / "model") == 32
@@ -103,7 +112,9 @@ def test_rows_are_made_resumed_and_skipped(
 def test_a_failed_training_does_not_stop_the_others(
     images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--data", str(images), "--squeezenet", str(tmp_path / "none"), "--output", str(tmp_path / "bench")]
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no weights")
+    flags = ["--data", str(images), "--squeezenet", str(damaged), "--output", str(tmp_path / "bench")]
     assert main(["paper", "train", "bench", *flags, "--only", "vqgan", "cosines"]) == 1
     assert "vqgan failed: dove train ended with status 2" in capfd.readouterr().err
     assert (tmp_path / "bench" / "cosines" / "model" / "model.safetensors").is_file()
@@ -150,3 +161,16 @@ def test_the_bench_says_what_it_needs(
     monkeypatch.delenv("DOVE_SQUEEZENET", raising=False)
     assert main(["paper", "train", "bench", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "told"), [("--data", "no such file or folder"), ("--squeezenet", "there is no file")])
+def test_what_is_missing_for_all_rows_is_told_once(
+    flag: str, told: str, images: Path, squeezenet_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"--data": str(images), "--squeezenet": str(squeezenet_weights), flag: str(tmp_path / "none")}
+    arguments = [part for pair in flags.items() for part in pair]
+    assert main(["paper", "train", "bench", *arguments, "--output", str(tmp_path / "bench")]) == 2
+    captured = capfd.readouterr()
+    assert told in captured.err
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "bench").exists()

@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from dove.cli import COMMANDS, main
+from dove.errors import UserError
 from dove.paper.bench import load_rows
 from dove.paper.bench_curves import plot_curves, read_curves
 from dove.paper.bench_reports import EvaluateOptions, list_evaluations, measure_bench
@@ -21,7 +22,7 @@ def train(bench: Path, *names: str, weights: bytes = b"1") -> None:
         (row.model(bench) / "config.json").write_text("{}")
 
 
-def reports_of(bench: Path, limit: int = 9) -> EvaluateOptions:
+def reports_of(bench: Path, limit: int = 600) -> EvaluateOptions:
     return EvaluateOptions(
         bench=bench, data=("val",), limit=limit, probe_train=("one",), probe_data=("two",), probe_limit=5
     )
@@ -69,7 +70,7 @@ def test_reports_are_kept_until_model_or_question_changes(tmp_path: Path) -> Non
     assert measure_bench(reports_of(tmp_path), changed) == 0
     assert changed.ran == ["reconstruction", "lengths", "probe", "speed"]
     more = Fake()
-    assert measure_bench(reports_of(tmp_path, limit=10), more) == 0
+    assert measure_bench(reports_of(tmp_path, limit=601), more) == 0
     assert more.ran.count("reconstruction") == 3
     assert "probe" not in more.ran
 
@@ -106,3 +107,8 @@ def test_it_says_what_it_needs(
 ) -> None:
     assert main(["paper", "evaluate", "bench", "--bench", str(tmp_path), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_too_few_images_are_refused_in_front_of_all_evaluations() -> None:
+    with pytest.raises(UserError, match="--limit 100 is too few for Frechet distances; pass at least 513"):
+        EvaluateOptions(data=("val",), limit=100)

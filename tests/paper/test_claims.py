@@ -8,25 +8,21 @@ from typing import Any
 import pytest
 
 from dove.cli import main
+from dove.errors import UserError
 from dove.paper.claims import Claim, Column, Side, claim_of, judge, load_claims
 from dove.paper.claims_page import SECOND, write_page
 from dove.paper.reports import Reports, read_reports
 
 CLAIMS, COLUMNS = load_claims()
 LENGTHS = (8, 16, 32, 64)
-ORIGIN = {
-    "models": {"DOVE": "0123456789abcdef"},
-    "data": {},
-    "commit": "abc",
-    "seed": 0,
-    "seconds": 1.0,
-    "hardware": {"device": "one thread"},
-}
+ORIGIN = {"models": {}, "data": {}, "commit": "abc", "seed": 0, "seconds": 1.0, "hardware": {"device": "one thread"}}
 
 
-def write(folder: Path, report: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
+def write(folder: Path, report: str, lists: Mapping[str, list[dict[str, Any]]], weights: str | None = None) -> None:
+    """Write a report about a DOVE, of other weights in each folder if none are given."""
     folder.mkdir(parents=True)
-    (folder / f"{report}.json").write_text(json.dumps({**lists, "provenance": ORIGIN}))
+    origin = ORIGIN | {"models": {"DOVE": f"0123456789ab {weights or folder}"}}
+    (folder / f"{report}.json").write_text(json.dumps({**lists, "provenance": origin}))
 
 
 def reconstructions(model: str, psnr: float) -> list[dict[str, Any]]:
@@ -91,7 +87,7 @@ def page_of(reports: Reports) -> str:
 
 
 def test_the_spread_between_seeds_counts_beside_a_row_of_one_seed() -> None:
-    column = Column(better="lower", margin=0.03, relative=True)
+    column = Column(title="distance", better="lower", margin=0.03, relative=True)
     assert column.noise([10.0], [20.0]) == column.noise([10.0], [20.0, 20.0]) == pytest.approx(0.06)
     assert column.noise([10.0], [19.0, 21.0]) == pytest.approx(0.1)
     assert column.noise([10.0, 10.0], [20.0, 20.0]) == pytest.approx(0.03)
@@ -126,9 +122,9 @@ def test_the_page_shows_values_trivial_rows_and_origins(tmp_path: Path, capsys: 
     write(tmp_path / "reports" / "flat", "reconstruction", {"rows": flat})
     assert main(["paper", "claims", "--reports", str(tmp_path / "reports"), "--output", str(page)]) == 0
     text = page.read_text()
-    assert "fd_efficientnet: 88 against 100 (ALIT, at 8)" in text
+    assert "Frechet distance: 88 against 100 at 8, 88 against 100 at 16" in text
     assert "flat colour 900 at 64" in text
-    assert "commit abc · DOVE 0123456789ab · noise · seed 0 · one thread · 1 s" in text
+    assert "commit abc · DOVE 0123456789ab · noise · evaluated with seed 0 · one thread · 1 s" in text
     assert "alit             holds" in capsys.readouterr().out
 
 
@@ -178,3 +174,47 @@ def test_a_query_is_compared_with_null_of_the_same_model(tmp_path: Path) -> None
     outcome = judge(claim, columns, read_reports([tmp_path]))
     assert outcome.verdict == "holds"
     assert outcome.comparisons[0].beside == "itself with query null"
+
+
+def test_quality_that_does_not_rise_at_every_length_does_not_rise(tmp_path: Path) -> None:
+    claim = named("quality")
+    made_up(claim, 4.0, tmp_path)
+    file = tmp_path / "claim" / "reconstruction.json"
+    report = json.loads(file.read_text())
+    report["rows"][-1]["fd_efficientnet"] = report["rows"][-2]["fd_efficientnet"]
+    file.write_text(json.dumps(report))
+    assert judge(claim, COLUMNS, read_reports([tmp_path])).verdict == "not told apart"
+
+
+def test_without_a_flat_colour_nobody_knows_what_has_learned(tmp_path: Path) -> None:
+    claim = named("alit")
+    made_up(claim, 4.0, tmp_path)
+    file = tmp_path / "learned" / "reconstruction.json"
+    report = json.loads(file.read_text())
+    report["rows"] = [row for row in report["rows"] if row["model"] != "flat colour"]
+    file.write_text(json.dumps(report))
+    outcome = judge(claim, COLUMNS, read_reports([tmp_path]))
+    assert (outcome.verdict, outcome.reason) == ("not measured", "no flat colour beside it tells what has learned")
+
+
+def test_one_training_in_two_folders_is_not_two_seeds(tmp_path: Path) -> None:
+    for folder in ("0", "1"):
+        write(tmp_path / folder / "dove", "reconstruction", {"rows": reconstructions("DOVE", 30.0)}, "one training")
+    with pytest.raises(UserError, match="measure the same weights of DOVE, which would count as two seeds"):
+        read_reports([tmp_path / "0", tmp_path / "1"])
+
+
+def test_the_margin_that_was_used_is_on_the_page(tmp_path: Path) -> None:
+    made_up(named("alit"), 4.0, tmp_path)
+    assert "(margin 3.0%, with these seeds 6.0% of Frechet distance;" in page_of(read_reports([tmp_path]))
+
+
+def test_notes_beside_the_reports_are_on_the_page(tmp_path: Path) -> None:
+    made_up(named("alit"), 4.0, tmp_path)
+    notes = tmp_path / "notes.yaml"
+    notes.write_text("alit: it saw more images\n")
+    assert f"- {named('alit').says}: it saw more images" in page_of(read_reports([tmp_path]))
+    for damage in ("- a list", "alit: [1]", "alit: {"):
+        notes.write_text(damage)
+        with pytest.raises(UserError, match="notes.yaml"):
+            read_reports([tmp_path])

@@ -41,6 +41,7 @@ class Row:
     fit: str | None = None
     like: str | None = None
     needs: str | None = None
+    ships: str | None = None
     flags: list[str] = field(default_factory=list)
 
     @property
@@ -104,10 +105,10 @@ def squeezenet_file(given: Path | None) -> Path | None:
 
 
 def trained_models(bench: Path) -> tuple[list[str], list[str]]:
-    """LABEL=FOLDER of the rows that are trained, and the labels of those that are not."""
+    """LABEL=CHECKPOINT of the rows that are trained or ship, and the labels of those that are neither."""
     rows = [row for row in load_rows() if row.label]
-    there = [f"{row.label}={row.model(bench)}" for row in rows if row.trained(bench)]
-    return there, [str(row.label) for row in rows if not row.trained(bench)]
+    there = {row.label: str(row.model(bench)) if row.trained(bench) else row.ships for row in rows}
+    return [f"{label}={model}" for label, model in there.items() if model], [str(k) for k, v in there.items() if not v]
 
 
 def seconds_left(states: Sequence[Progress]) -> float | None:

@@ -17,6 +17,7 @@ LENGTHS = ("1", "4", *map(str, range(8, 65, 8)), "auto")
 """Numbers of tokens whose reconstructions are measured, for those rows that have them."""
 PROBED = ("8", "16", "32", "64")
 STAMP = "asked.json"
+LEAST_IMAGES = 513  # One more than SqueezeNet has features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class EvaluateOptions:
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
     """Images that were not trained on."""
     limit: int = 2000
-    """Greatest number of them, drawn at random."""
+    """Greatest number of them, drawn at random; at least 513."""
     probe_train: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
     """Labelled images for linear probes, such as cifar10-train.parquet; without them there are no probes."""
     probe_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
@@ -51,6 +52,8 @@ class EvaluateOptions:
             raise UserError(
                 "linear probes need both --probe-train and --probe-data; pass both, or none to leave them out"
             )
+        if self.limit < LEAST_IMAGES:
+            raise UserError(f"--limit {self.limit} is too few for Frechet distances; pass at least {LEAST_IMAGES}")
 
     @property
     def trainings(self) -> Path:

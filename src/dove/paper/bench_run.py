@@ -63,10 +63,13 @@ def run_bench(options: TrainOptions) -> int:
     squeezenet = squeezenet_file(options.squeezenet)
     if not options.data:
         raise UserError("a comparison needs --data with training images")
-    if not squeezenet:
-        raise UserError(
-            "a comparison needs SqueezeNet 1.0 weights; pass --squeezenet FILE, or name it in DOVE_SQUEEZENET"
-        )
+    if not squeezenet or not squeezenet.is_file():
+        wrong = f"there is no file {squeezenet}" if squeezenet else "a comparison needs SqueezeNet 1.0 weights"
+        raise UserError(f"{wrong}; pass --squeezenet FILE, or name it in DOVE_SQUEEZENET")
+    if not options.dry_run:
+        from dove.data.images import open_images
+
+        open_images(options.data)  # what cannot be opened is told once, in front of all rows
     failed: list[str] = []
     for row in rows:
         if row.progress(options.folder, options.share).done:

@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any, Literal
 
 from dove.paper import load_yaml
-from dove.paper.reports import Reports
+from dove.paper.reports import FLAT, Reports
 
 Verdict = Literal["holds", "does not hold", "not told apart", "not measured"]
 
@@ -20,6 +20,7 @@ Verdict = Literal["holds", "does not hold", "not told apart", "not measured"]
 class Column:
     """A column of a report."""
 
+    title: str  # Its name for readers
     better: Literal["higher", "lower"]
     margin: float  # Smallest difference that counts
     relative: bool = False  # True where differences are shares of the other value
@@ -48,8 +49,8 @@ class Rule:
     """The decision of a claim."""
 
     kind: Literal["better", "level", "rises", "reaches"]
-    """"better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length is at
-    least as good as the one before, and the last better than the first; "reaches": its value reaches ``by``."""
+    """"better": the model beats each of ``than``; "level": it is worse by no more than ``by``; "rises": every length is
+    better than the one before; "reaches": its value reaches ``by``."""
     report: str
     column: str
     of: Side  # Where it does not name a number of tokens, all that both sides have are compared
@@ -121,13 +122,16 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
     """Decide a claim from reports."""
     rule, column = claim.rule, columns[claim.rule.column]
     sides = [rule.of, *rule.than]
-    if unlearned := [side.model for side in sides if reports.learned(side.model) is False]:
-        return Outcome(verdict="not measured", reason=f"not learned: {', '.join(dict.fromkeys(unlearned))}")
-    lengths = _lengths(rule, reports, rule.of)
+    learned = {side.model: reports.learned(side.model) for side in sides}
+    if unlearned := [model for model, value in learned.items() if value is False]:
+        return Outcome(verdict="not measured", reason=f"not learned: {', '.join(unlearned)}")
+    if any(value is None and any(reports.rows("reconstruction", model)) for model, value in learned.items()):
+        return Outcome(verdict="not measured", reason=f"no {FLAT} beside it tells what has learned")
     if rule.kind == "reaches":
         groups = [[_reached(rule, column, reports)]]
     elif rule.kind == "rises":
-        groups = [[_compare(rule, column, reports, rule.of, pair) for pair in pairwise(lengths)]]
+        steps = pairwise(_lengths(rule, reports, rule.of))
+        groups = [[_compare(rule, column, reports, rule.of, step) for step in steps]]
     else:
         groups = [
             [_compare(rule, column, reports, side, pair) for pair in _pairs(rule, reports, side)] for side in rule.than
@@ -138,10 +142,7 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
     comparisons = [comparison for group in found for comparison in group]
     if any(comparison.gain <= -comparison.noise for comparison in comparisons):
         return Outcome(verdict="does not hold", comparisons=comparisons)
-    whole = (
-        [_compare(rule, column, reports, rule.of, (lengths[0], lengths[-1]))] if rule.kind == "rises" else comparisons
-    )
-    clear = all(comparison is not None and comparison.gain >= comparison.noise for comparison in whole)
+    clear = all(comparison.gain >= comparison.noise for comparison in comparisons)
     return Outcome(verdict="holds" if clear else "not told apart", comparisons=comparisons)
 
 

@@ -1,6 +1,7 @@
 """The page of the paper's claims in Markdown: a line for each claim, the rows that were measured, and where they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from statistics import mean
 from typing import Any
 
@@ -25,13 +26,15 @@ def write_page(
 ) -> str:
     """Write the page."""
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
-    lines = [claim_line(claim, outcome, reports) for claim, outcome in zip(claims, outcomes, strict=True)]
-    parts = [TEXTS["introduction"], markdown_table(heads, lines)]
+    judged = list(zip(claims, outcomes, strict=True))
+    parts = [TEXTS["introduction"], markdown_table(heads, [claim_line(*pair, columns, reports) for pair in judged])]
+    if notes := "\n".join(note_lines(claims, reports)):
+        parts += ["## What is behind it", notes]
     second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model in SECOND]
-    judged = [(claim, judge(claim, columns, reports)) for claim in second]
-    if more := [claim_line(claim, outcome, reports) for claim, outcome in judged if outcome.comparisons]:
+    pairs = [(claim, judge(claim, columns, reports)) for claim in second]
+    if more := [claim_line(claim, outcome, columns, reports) for claim, outcome in pairs if outcome.comparisons]:
         parts += [TEXTS["second"], markdown_table(heads, more)]
-    parts += [TEXTS["rules"].format(least_gain=LEAST_GAIN), "\n".join(decisions(claims, columns))]
+    parts += [TEXTS["rules"].format(least_gain=LEAST_GAIN), "\n".join(decisions(judged, columns))]
     if models := reports.models():
         parts += ["## What was measured", markdown_table(*measured_rows(models, reports))]
         parts += [*unlearned_lines(models, reports), *below_cosines_lines(models, reports)]
@@ -45,10 +48,12 @@ def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell or '-' for cell in line)} |" for line in (heads, rule, *lines))
 
 
-def claim_line(claim: Claim, outcome: Outcome, reports: Reports) -> list[str]:
+def claim_line(claim: Claim, outcome: Outcome, columns: Mapping[str, Column], reports: Reports) -> list[str]:
     """Make the cells of a claim."""
     seeds = str(min(item.seeds for item in outcome.comparisons)) if outcome.comparisons else ""
-    measured = measured_text(claim, outcome.comparisons) or outcome.reason
+    measured = outcome.reason
+    if outcome.comparisons:
+        measured = f"{columns[claim.rule.column].title}: {measured_text(claim, outcome.comparisons)}"
     verdict = f"**{outcome.verdict}**"
     trivial = trivial_text(claim, outcome, reports)
     return [f"{claim.says} ({claim.where})", claim.paper, measured, trivial, size_text(claim, reports), seeds, verdict]
@@ -56,17 +61,24 @@ def claim_line(claim: Claim, outcome: Outcome, reports: Reports) -> list[str]:
 
 def measured_text(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     """Say in a phrase what a verdict rests on."""
-    if not comparisons:
-        return ""
     if claim.rule.kind == "rises":
         first = comparisons[0]
         steps = [(first.beside.rpartition(" ")[2], first.other), *((item.at, item.value) for item in comparisons)]
-        return f"{claim.rule.column}: " + ", ".join(f"{number(value)} at {at}" for at, value in steps)
-    told = [
-        f"{number(item.value)} against {number(item.other)} ({item.beside}{f', at {item.at}' if item.at else ''})"
-        for item in comparisons
-    ]
-    return f"{claim.rule.column}: {'; '.join(told)}"
+        return ", ".join(f"{number(value)} at {at}" for at, value in steps)
+    told = []
+    for beside, items in groupby(comparisons, key=lambda item: item.beside):
+        values = (
+            f"{number(item.value)} against {number(item.other)}{f' at {item.at}' if item.at else ''}" for item in items
+        )
+        told.append(f"{', '.join(values)} ({beside})")
+    return "; ".join(told)
+
+
+def note_lines(claims: Sequence[Claim], reports: Reports) -> Iterator[str]:
+    """List what the reports' notes say of claims: reasons, as far as they were found out, and limits."""
+    for claim in claims:
+        if note := reports.notes.get(claim.id):
+            yield f"- {claim.says}: {note}"
 
 
 def trivial_text(claim: Claim, outcome: Outcome, reports: Reports) -> str:
@@ -93,13 +105,22 @@ def size_text(claim: Claim, reports: Reports) -> str:
     return f"{row['image_size']} px, {row['parameters'] / 1e6:.2f} M{seen}"
 
 
-def decisions(claims: Sequence[Claim], columns: Mapping[str, Column]) -> Iterator[str]:
+def decisions(judged: Sequence[tuple[Claim, Outcome]], columns: Mapping[str, Column]) -> Iterator[str]:
     """List the claims' rules with their margins and commands, and what is to be said about them."""
-    for claim in claims:
+    for claim, outcome in judged:
         column = columns[claim.rule.column]
-        margin = f"{column.margin:.1%}" if column.relative else f"{column.margin:g}"
+        margin = told_margin(column.margin, column)
+        if outcome.comparisons:
+            noises = [item.noise for item in outcome.comparisons]
+            used = list(dict.fromkeys(told_margin(noise, column) for noise in (min(noises), max(noises))))
+            margin += f", with these seeds {' to '.join(used)}"
         remark = f" Note: {claim.remark}." if claim.remark else ""
-        yield f"- {claim.says}: {claim.decides} (margin {margin} of `{claim.rule.column}`; `{claim.run}`).{remark}"
+        yield f"- {claim.says}: {claim.decides} (margin {margin} of {column.title}; `{claim.run}`).{remark}"
+
+
+def told_margin(margin: float, column: Column) -> str:
+    """Write a margin: in per cent where differences are shares."""
+    return f"{margin:.1%}" if column.relative else f"{margin:.2g}"
 
 
 def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], list[list[str]]]:
@@ -172,13 +193,15 @@ def origin_lines(reports: Reports) -> Iterator[str]:
         models = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in origin["models"].items())
         data = ", ".join(f"{item['images']:,} images {item['sha256'][:12]}" for item in origin["data"].values())
         commit = (origin["commit"] or "unknown")[:12]
-        told = [f"commit {commit}", models, data or "noise", f"seed {origin['seed']}"]
+        told = [f"commit {commit}", models, data or "noise", f"evaluated with seed {origin['seed']}"]
         told += [origin["hardware"]["device"], f"{origin['seconds']:g} s"]
         yield f"- `{origin['report']}`: {' · '.join(told)}"
 
 
 def number(value: float) -> str:
     """Write a number with as many digits as are read."""
+    if abs(value) >= 1e9:
+        return f"{value / 1e9:,.4g} G"
     if abs(value) >= 1000:
         return f"{float(f'{value:.4g}'):,.0f}"
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dove.errors import UserError
+import yaml
+
+from dove.errors import UserError, one_line
 
 FLAT, COSINES = "flat colour", "cosines"  # Labels of the rows that nothing is learned for
 LEAST_GAIN = 1.0  # Decibels above the flat colour below which a model counts as not learned
+NOTES = "notes.yaml"  # File in a folder of reports: by the claim's id, what was found out about its verdict
 
 Row = Mapping[str, Any]
 
@@ -31,6 +34,7 @@ class Reports:
 
     found: Sequence[Found]
     origins: Sequence[Mapping[str, Any]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, report: str, model: str, key: str = "rows") -> Iterator[tuple[int, Row]]:
         """Iterate over the rows of a model with their seeds."""
@@ -89,12 +93,19 @@ def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool
 
 
 def read_reports(folders: Sequence[Path]) -> Reports:
-    """Read all reports below some folders, each of which holds one seed."""
+    """Read all reports below some folders, each of which holds one seed, and their notes.
+
+    Raises:
+        UserError: for a folder or file that cannot be read, and for one training in two folders.
+    """
     found: list[Found] = []
     origins: list[Mapping[str, Any]] = []
+    notes: dict[str, str] = {}
+    trained: dict[tuple[str, str], Path] = {}
     for seed, folder in enumerate(folders):
         if not folder.is_dir():
             raise UserError(f"--reports {folder} is no folder; dove paper evaluate bench makes one")
+        notes |= read_notes(folder / NOTES)
         for file in sorted(folder.rglob("*.json")):
             try:
                 report = json.loads(file.read_text(encoding="utf-8"))
@@ -104,9 +115,29 @@ def read_reports(folders: Sequence[Path]) -> Reports:
                 continue
             name = f"{folder.name}/{file.relative_to(folder).with_suffix('')}"
             origins.append({"report": name, **report["provenance"]})
+            if file.stem == "reconstruction":
+                for model in set(report["provenance"]["models"].items()):
+                    if model[0] not in (FLAT, COSINES) and trained.setdefault(model, folder) != folder:
+                        raise UserError(
+                            f"--reports {trained[model]} and {folder} measure the same weights of {model[0]}, which would "
+                            "count as two seeds; give each training once"
+                        )
             found += [
                 Found(seed=seed, report=file.stem, key=key, rows=rows)
                 for key, rows in report.items()
                 if isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
             ]
-    return Reports(found, origins)
+    return Reports(found, origins, notes)
+
+
+def read_notes(file: Path) -> dict[str, str]:
+    """Read what a file says of claims, by their ids; nothing where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        notes = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}; mend or delete it") from error
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise UserError(f"{file} has to hold a text for each id of a claim, such as 'lengths: ...'")
+    return notes
