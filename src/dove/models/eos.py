@@ -30,12 +30,12 @@ class EosScores:
     @classmethod
     def cat(cls, parts: Sequence["EosScores"]) -> "EosScores":
         """Join the scores of positions that follow each other."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(*(None if scores[0] is None else torch.cat(scores, dim=1) for scores in columns))
+        columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        return cls(**{name: torch.cat(scores, dim=1) for name, scores in columns.items() if scores[0] is not None})
 
     def __getitem__(self, positions: slice) -> "EosScores":
         """Return the scores of a range of positions."""
-        return EosScores(*(None if scores is None else scores[:, positions] for scores in vars(self).values()))
+        return EosScores(**{name: scores[:, positions] for name, scores in vars(self).items() if scores is not None})
 
 
 def scores_from_quality(

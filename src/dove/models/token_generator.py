@@ -138,14 +138,9 @@ class TokenGenerator(nn.Module):
         settled: Callable[[EosScores], Bool[Tensor, " B"]],
         at_least: int = 1,
     ) -> GeneratorOutput:
-        """Generate as many of the first ``num_tokens`` tokens as are needed.
+        """Generate as many of the first ``num_tokens`` tokens as are needed, and ``at_least`` so many.
 
-        Args:
-            prefix: embedded latents.
-            code: the prior's code of the images.
-            num_tokens: the most tokens to generate, up to K.
-            settled: tells from the scores so far which images need no further token; asked after each chunk.
-            at_least: tokens that are needed whatever their scores.
+        After each chunk ``settled`` tells from the scores so far which images need no further token.
         """
         if self.chunk is None:
             output: GeneratorOutput = self(prefix, code, num_tokens)
