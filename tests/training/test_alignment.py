@@ -13,8 +13,8 @@ from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training import alignment
 from dove.training.alignment import Alignment, masked_mean
-from dove.training.config import AlignConfig, PrefixLossConfig
-from dove.training.objectives import weighted_alignment
+from dove.training.config import AlignConfig, PrefixLossConfig, PrefixTrainConfig
+from dove.training.objectives import PrefixObjective, weighted_alignment
 
 
 class Averages(nn.Module):
@@ -88,7 +88,11 @@ def test_means_leave_out_what_is_cut() -> None:
 
 
 def test_without_a_network_there_is_no_loss(tiny_config: DoveConfig) -> None:
-    assert Alignment(AlignConfig(), tiny_config) is None
+    loss = PrefixLossConfig(perceptual=0.0, perceptual_network="none")
+    config = PrefixTrainConfig(preset="any", model=replace(tiny_config, eos_head="quality"), loss=loss)
+    objective = PrefixObjective(config, Dove(config.model))
+    assert objective.alignment is None
+    assert objective.extra_state() == {"heads": {}}
 
 
 def test_networks_of_a_loss_are_named_once() -> None:
