@@ -112,7 +112,7 @@ def test_queries_give_what_they_gave(tiny_qdove, images, chunk):
 def test_a_number_of_tokens_is_generated_at_once(tiny_config, images):
     _, fast = pair(tiny_config)
     steps: list[int] = []
-    project = fast.generator.token_projection
+    project = fast.generator.eos_head.projection
     project.register_forward_hook(lambda module, inputs, output: steps.append(output.shape[1]))
     fast.encode(images, 10)
     fast.encode_each(images, [5, "auto-100"])

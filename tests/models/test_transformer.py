@@ -73,14 +73,14 @@ def test_chunks_on_a_cache_equal_one_forward(pair):
     embeddings = torch.randn(2, 9, 48)
     mask = torch.ones(9, 9, dtype=torch.bool).tril()
     mask[:4, :4] = True
-    cache = KVCache(3)
+    cache: KVCache = {}
     with torch.no_grad():
         whole = ours(embeddings, mask[None, None])
         parts = [
-            ours(embeddings[:, first:last], mask[None, None, first:last, :last], cache=cache)
+            ours(embeddings[:, first:last], mask[None, None, first:last, :last], torch.arange(first, last)[None], cache)
             for first, last in ((0, 4), (4, 5), (5, 9))
         ]
-    assert cache.length == 9
+    assert [key.shape[2] for key, _ in cache.values()] == [9] * 3
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=2e-6, rtol=1e-5)
 
 

@@ -12,9 +12,9 @@ from dove.errors import UserError
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training import alignment
-from dove.training.alignment import make_alignment, masked_mean
-from dove.training.config import AlignConfig, PrefixLossConfig
-from dove.training.objectives import weighted_alignment
+from dove.training.alignment import Alignment, masked_mean
+from dove.training.config import AlignConfig, PrefixLossConfig, PrefixTrainConfig
+from dove.training.objectives import PrefixObjective, weighted_alignment
 
 
 class Averages(nn.Module):
@@ -35,7 +35,7 @@ def aligned(tiny_dove: Dove, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """Alignment with that network."""
     monkeypatch.setattr(alignment, "load_network", lambda name, weights: Averages())
     torch.manual_seed(0)
-    return make_alignment(AlignConfig(network="squeezenet", enlarge=2), tiny_dove.config)
+    return Alignment(AlignConfig(network="squeezenet", enlarge=2), tiny_dove.config)
 
 
 def test_gradients_reach_the_grid_the_timestamps_and_the_tokens(
@@ -59,7 +59,7 @@ def test_beside_a_prior_the_learned_numbers_of_the_first_token_alone_are_aligned
     monkeypatch.setattr(alignment, "load_network", lambda name, weights: Averages())
     model = Dove(replace(tiny_config, prior="cosines", prior_numbers=8))
     output = model.generate(images, 6)
-    heads = make_alignment(AlignConfig(network="squeezenet", enlarge=2), model.config)
+    heads = Alignment(AlignConfig(network="squeezenet", enlarge=2), model.config)
     loss = heads(output, Tokens.cut(output.values, torch.tensor([2, 6, 4])), images)["align_tokens"]
     (gradient,) = torch.autograd.grad(loss, output.values)
     assert gradient[:, 0, 8:].abs().amin() > 0
@@ -88,7 +88,11 @@ def test_means_leave_out_what_is_cut() -> None:
 
 
 def test_without_a_network_there_is_no_loss(tiny_config: DoveConfig) -> None:
-    assert make_alignment(AlignConfig(), tiny_config) is None
+    loss = PrefixLossConfig(perceptual=0.0, perceptual_network="none")
+    config = PrefixTrainConfig(preset="any", model=replace(tiny_config, eos_head="quality"), loss=loss)
+    objective = PrefixObjective(config, Dove(config.model))
+    assert objective.alignment is None
+    assert objective.extra_state() == {"heads": {}}
 
 
 def test_networks_of_a_loss_are_named_once() -> None:

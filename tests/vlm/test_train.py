@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import dove.vlm.train
 from dove.commands.vlm.train import parse
+from dove.config import config_from_dict
 from dove.errors import UserError
 from dove.vlm.config import VLM_PRESETS, LoraConfig, VLMTrainConfig
 from dove.vlm.model import VisionLanguageModel
@@ -137,16 +138,17 @@ def test_adapters_alone_are_trained_and_stored(training: VLMTrainConfig, tmp_pat
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"prompt": "shout"}, "prompt='shout' is unknown; pass one of plain"),
-        ({"num_tokens": ()}, "names no length policy"),
-        ({"lora": LoraConfig(rank=4)}, "pass --language-model"),
-        ({"query": "dog"}, "query='dog' is unknown"),
-    ],
+    [({"num_tokens": ()}, "names no length policy"), ({"lora": LoraConfig(rank=4)}, "pass --language-model")],
 )
 def test_settings_that_contradict_each_other(change: dict[str, object], message: str, training: VLMTrainConfig) -> None:
     with pytest.raises(UserError, match=message):
         replace(training, **change)
+
+
+@pytest.mark.parametrize("name", ["prompt", "query", "on_missing"])
+def test_settings_of_a_few_values(name: str, training: VLMTrainConfig) -> None:
+    with pytest.raises(UserError, match=f"setting {name} is 'shout'; it must be .*'(plain|null|refuse)'"):
+        config_from_dict(asdict(training) | {name: "shout"}, VLMTrainConfig)
 
 
 @pytest.mark.parametrize(

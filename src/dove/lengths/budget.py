@@ -21,10 +21,7 @@ class Budget(LengthPolicy):
     """Mean of ``mean`` tokens over the images of one call, with the least predicted total squared error.
 
     All tokens that the mean allows are spent. One image alone gets ``mean`` tokens, rounded down: the more images share a
-    budget, the more there is to gain.
-
-    Attributes:
-        mean: tokens per image, from 1 to K, not necessarily whole.
+    budget, the more there is to gain. ``mean`` is from 1 to K, not necessarily whole.
     """
 
     mean: float

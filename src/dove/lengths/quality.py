@@ -17,7 +17,27 @@ from dove.models.eos import EosScores
 NUMBER = r"(\d+\.?\d*|\.\d+)"
 
 
-class PredictedQuality(LengthPolicy):
+@dataclass(frozen=True)
+class AtQuality(LengthPolicy):
+    """Policy that is written as a fixed text, such as ``psnr>=``, and a number above 0."""
+
+    value: float
+    prefix: ClassVar[str]
+
+    @classmethod
+    def parse(cls, text: str, max_tokens: int) -> "AtQuality | None":
+        """See `LengthPolicy.parse`."""
+        prefix = re.sub("([<>]=)", r" *\1 *", cls.prefix.replace(" ", " +"))
+        match = re.fullmatch(prefix + NUMBER, text)
+        if match and not float(match[1]) > 0:
+            raise UserError(f"num_tokens={text!r}: the quality must be above 0")
+        return cls(float(match[1])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{positional(self.value)}"
+
+
+class PredictedQuality(AtQuality):
     """Fewest tokens whose predicted quality is good enough; K where none is. Nothing is decoded."""
 
     @abstractmethod
@@ -43,82 +63,45 @@ class PredictedQuality(LengthPolicy):
         return 1
 
 
-@dataclass(frozen=True)
 class PsnrAtLeast(PredictedQuality):
-    """Fewest tokens that are predicted to reach a PSNR; K where none do. Nothing is decoded.
+    """Fewest tokens that are predicted to reach a PSNR of ``value`` dB; K where none do. Nothing is decoded."""
 
-    Attributes:
-        decibels: the PSNR, above 0.
-    """
-
-    decibels: float
-    syntax: ClassVar[str] = "psnr>=DECIBELS"
-
-    @classmethod
-    def parse(cls, text: str, max_tokens: int) -> "PsnrAtLeast | None":
-        """See `LengthPolicy.parse`."""
-        match = re.fullmatch(rf"psnr *>= *{NUMBER}", text)
-        return cls(_positive(match[1], text)) if match else None
+    prefix = "psnr>="
+    syntax = "psnr>=DECIBELS"
 
     def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
         """See `PredictedQuality.reached`."""
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
-        return eos.quality >= self.decibels
-
-    def __str__(self) -> str:
-        return f"psnr>={positional(self.decibels)}"
+        return eos.quality >= self.value
 
 
-@dataclass(frozen=True)
 class PerceptualAtMost(PredictedQuality):
-    """Fewest tokens that are predicted to come within a perceptual distance; K where none do. Nothing is decoded.
+    """Fewest tokens that are predicted to come within a perceptual distance of ``value``; K where none do.
 
-    The distance is that of the network that the model's head was trained on, ``DoveConfig.quality_perceptual``; it is LPIPS
-    only where that setting says so.
-
-    Attributes:
-        distance: above 0.
+    Nothing is decoded. The distance is that of the network that the model's head was trained on,
+    ``DoveConfig.quality_perceptual``; it is LPIPS only where that setting says so.
     """
 
-    distance: float
-    syntax: ClassVar[str] = "lpips<=DISTANCE"
-
-    @classmethod
-    def parse(cls, text: str, max_tokens: int) -> "PerceptualAtMost | None":
-        """See `LengthPolicy.parse`."""
-        match = re.fullmatch(rf"lpips *<= *{NUMBER}", text)
-        return cls(_positive(match[1], text)) if match else None
+    prefix = "lpips<="
+    syntax = "lpips<=DISTANCE"
 
     def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
         """See `PredictedQuality.reached`."""
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
-        return eos.perceptual <= self.distance
-
-    def __str__(self) -> str:
-        return f"lpips<={positional(self.distance)}"
+        return eos.perceptual <= self.value
 
 
-@dataclass(frozen=True)
-class SearchPsnr(LengthPolicy):
-    """Fewest tokens that reach a PSNR, found by decoding: a bisection of 1 to K for every image at once.
+class SearchPsnr(AtQuality):
+    """Fewest tokens that reach a PSNR of ``value`` dB, found by decoding: a bisection of 1 to K for every image at once.
 
     Takes ceil(log2 K) decoder forwards and works with any model. Finds the fewest where the PSNR grows with the number
     of tokens, elsewhere a number that reaches it while one token less misses it. K where K tokens miss it.
-
-    Attributes:
-        decibels: the PSNR, above 0.
     """
 
-    decibels: float
-    syntax: ClassVar[str] = "search psnr>=DECIBELS"
-
-    @classmethod
-    def parse(cls, text: str, max_tokens: int) -> "SearchPsnr | None":
-        """See `LengthPolicy.parse`."""
-        match = re.fullmatch(rf"search +psnr *>= *{NUMBER}", text)
-        return cls(_positive(match[1], text)) if match else None
+    prefix = "search psnr>="
+    syntax = "search psnr>=DECIBELS"
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
         """See `LengthPolicy.lengths`.
@@ -132,12 +115,9 @@ class SearchPsnr(LengthPolicy):
         high = torch.full_like(low, eos.margin.shape[1])
         while (low < high).any():
             middle = (low + high) // 2
-            reached = psnr(trial.reconstruct(middle), trial.images) >= self.decibels
+            reached = psnr(trial.reconstruct(middle), trial.images) >= self.value
             low, high = torch.where(reached, low, torch.minimum(middle + 1, high)), torch.where(reached, middle, high)
         return high
-
-    def __str__(self) -> str:
-        return f"search psnr>={positional(self.decibels)}"
 
 
 def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:
@@ -149,10 +129,3 @@ def not_predicted(policy: LengthPolicy, what: str, eos: EosScores) -> UserError:
         f"num_tokens={str(policy)!r} needs a model that predicts {what}, which this one does not; "
         f"it knows {', '.join(known)}"
     )
-
-
-def _positive(number: str, text: str) -> float:
-    value = float(number)
-    if not value > 0:
-        raise UserError(f"num_tokens={text!r}: the quality must be above 0")
-    return value

@@ -10,17 +10,11 @@ def hinge_discriminator_loss(
 ) -> Float[Tensor, ""]:
     """Compute ``(mean(max(0, 1 - D(x))) + mean(max(0, 1 + D(x_hat)))) / 2`` over the batch and its patches.
 
-    Args:
-        real_logits: (B, 1, h, w) for the images.
-        fake_logits: (B, 1, h, w) for reconstructions that were detached from the model that made them.
+    Reconstructions are detached from the model that made them.
     """
     return 0.5 * (F.relu(1.0 - real_logits.float()).mean() + F.relu(1.0 + fake_logits.float()).mean())
 
 
 def generator_loss(fake_logits: Float[Tensor, "B 1 h w"]) -> Float[Tensor, " B"]:
-    """Compute ``-mean(D(x_hat))`` over the patches of each sample, (B,): L_gan of Eq. 2.
-
-    Args:
-        fake_logits: (B, 1, h, w) for reconstructions that carry gradients.
-    """
+    """Compute ``-mean(D(x_hat))`` over the patches of each sample: L_gan of Eq. 2."""
     return -fake_logits.float().mean(dim=(1, 2, 3))

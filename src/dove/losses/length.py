@@ -26,11 +26,8 @@ class RunningThreshold:
     compared with the steps before it; the very first one, having none, is compared with its own mean. A non-finite mean is not
     kept: one bad batch would spoil the whole window.
 
-    Args:
-        window: Number of steps in the window, 1 or more.
-
     Raises:
-        UserError: If ``window`` is below 1.
+        UserError: for a window of less than one step.
     """
 
     def __init__(self, window: int = 100) -> None:
@@ -52,8 +49,8 @@ class RunningThreshold:
         Collective: with several ranks, every rank calls it once per batch.
 
         Args:
-            losses: (B,) L_rec of this rank's samples.
-            number: Number of the training step. Batches of one step have one threshold and one entry in the window;
+            losses: L_rec of this rank's samples.
+            number: of the training step. Batches of one step have one threshold and one entry in the window;
                 None makes every call a step.
         """
         if number is None or number != self._number:
@@ -68,7 +65,7 @@ class RunningThreshold:
         return mean if self._before is None else self._before
 
     def state_dict(self) -> dict[str, list[float]]:
-        """Return the means of the window as plain floats, oldest first."""
+        """Return the means of the window, oldest first."""
         return {"means": list(self._means)}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
@@ -92,13 +89,13 @@ def eos_loss(
     emitted no EOS has m = K + 1 and nothing to postpone: its p(m) is 0. With m = 1 both branches are 0.
 
     Args:
-        probability: (B, K), p(i) in [0, 1].
-        lengths: (B,) tokens kept, EOS excluded, 0 to K: m - 1. K means that no EOS was emitted.
-        losses: (B,) L_rec. Only compared: no gradient flows into it.
-        threshold: Value that ``losses`` is compared with.
+        probability: p(i) in [0, 1].
+        lengths: tokens kept, EOS excluded, 0 to K: m - 1. K means that no EOS was emitted.
+        losses: L_rec. Only compared: no gradient flows into it.
+        threshold: value that ``losses`` is compared with.
 
     Returns:
-        (B,) in float32, in [-1, 1].
+        The loss in float32, in [-1, 1].
     """
     # Position m has index ``lengths``, and the m - 1 positions before it have the indices below.
     index = torch.arange(probability.shape[1], device=probability.device)
@@ -112,10 +109,10 @@ def eos_weight(progress: float, weight: float, *, delay: float, ramp: float) -> 
     """Compute lambda_eos: 0, then a straight line up to its final value, then that value.
 
     Args:
-        progress: Share of the run that is done, from 0 to 1.
-        weight: The final value.
-        delay: Share of the run before the ramp; 0 for none.
-        ramp: Share of the run that the ramp takes; 0 for the full weight at once.
+        progress: share of the run that is done, from 0 to 1.
+        weight: the final value.
+        delay: share of the run before the ramp.
+        ramp: share of the run that the ramp takes; 0 for the full weight at once.
     """
     if progress >= delay + ramp:
         return weight

@@ -28,21 +28,13 @@ class PerceptualDistance(nn.Module):
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
-        """Compute the distance per sample, (B,), 0 for equal images.
-
-        Args:
-            reconstruction: (B, 3, H, W) in [-1, 1]; gradients flow into it.
-            images: (B, 3, H, W) in [-1, 1]; no gradient flows into them.
-        """
+        """Compute the distance per sample, 0 for equal images; both in [-1, 1], gradients into the reconstruction alone."""
 
 
 class FeatureDistance(PerceptualDistance):
     """Distance of a frozen network's unit-normalised feature maps: the form of LPIPS without its learned calibration.
 
     Its numbers do not compare with LPIPS, nor those of two networks with each other.
-
-    Args:
-        network: Gives the maps.
     """
 
     def __init__(self, network: FrozenNetwork) -> None:
@@ -63,11 +55,7 @@ class FeatureDistance(PerceptualDistance):
 
 
 class MeanDistance(PerceptualDistance):
-    """Mean of several distances with equal weights.
-
-    Args:
-        distances: One or more.
-    """
+    """Mean of one or more distances with equal weights."""
 
     def __init__(self, distances: Sequence[PerceptualDistance]) -> None:
         super().__init__()
@@ -83,14 +71,10 @@ class MeanDistance(PerceptualDistance):
 def map_distance(
     maps: Sequence[Float[Tensor, "B _ _ _"]], targets: Sequence[Float[Tensor, "B _ _ _"]]
 ) -> Float[Tensor, " B"]:
-    """Compute the distance per sample, (B,), of images from their feature maps.
+    """Compute the distance per sample of images from their feature maps, in order, (B, C_l, h_l, w_l) each.
 
     Per layer, both maps are scaled to unit length over channels, their squared difference is summed over channels and
     averaged over positions; the layers are averaged.
-
-    Args:
-        maps: Feature maps, (B, C_l, h_l, w_l) each.
-        targets: Maps of the same shapes.
     """
     # Not x / sqrt(sum of squares): that has no gradient where every channel is zero.
     distances = [
@@ -133,9 +117,8 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     """Make the perceptual distance of that name.
 
     Args:
-        name: "lpips", a network of `dove.frozen.registry.load_network`, or several of these joined by "+" for
-            the mean of their distances.
-        weights: Weights file of SqueezeNet or LPIPS's VGG-16; see the classes for what None means.
+        name: "lpips", a network of `dove.frozen.registry.load_network`, or several of these joined by "+" for their mean.
+        weights: file for SqueezeNet or LPIPS's VGG-16; see the classes for what None means.
 
     Raises:
         UserError: If a name is unknown, the weights cannot be had, or a file is given that fits none or several.
@@ -144,20 +127,21 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
     if weights is not None and sum(part in WITH_FILE for part in names) != 1:
         takes = "takes no weights file" if not set(names) & set(WITH_FILE) else "takes several weights files"
         raise UserError(f"perceptual network {name!r} {takes}, but got {weights}; change one of the two")
-    distances: list[PerceptualDistance] = []
-    for part in names:
-        file = weights if part in WITH_FILE else None
-        distances.append(LpipsPerceptual(file) if part == "lpips" else FeatureDistance(load_network(part, file)))
+    files = [weights if part in WITH_FILE else None for part in names]
+    distances = [
+        LpipsPerceptual(file) if part == "lpips" else FeatureDistance(load_network(part, file))
+        for part, file in zip(names, files, strict=True)
+    ]
     return distances[0] if len(distances) == 1 else MeanDistance(distances)
 
 
 def _lpips_network(path: Path | None) -> nn.Module:
-    """Load the ``lpips`` package's VGG network, with weights from a file or from torchvision's download."""
+    """Load the package's VGG network, with weights from a file or from torchvision's download."""
     try:
         from lpips import LPIPS
     except ImportError as error:
         raise UserError("LPIPS needs the lpips package; run: pip install lpips") from error
-    state = None if path is None else read_published(path)
+    state = read_published(path) if path else None
     try:
         # The package calls torchvision by a deprecated name, and draws weights even where a file replaces them.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -168,15 +152,12 @@ def _lpips_network(path: Path | None) -> nn.Module:
             f"cannot get VGG-16's weights for LPIPS ({error}); give them as a file in torchvision's vgg16 layout"
         ) from error
     if path is not None and state is not None:
-        _load_vgg(network.get_submodule("net"), path, state)
+        vgg = network.get_submodule("net")
+        try:
+            # Torchvision's features.N.* are the package's sliceS.N.*: the same layers, cut into stages.
+            stages = {key: state[f"features.{key.split('.', 1)[1]}"].float() for key in vgg.state_dict()}
+            vgg.load_state_dict(stages)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{path} does not hold torchvision's vgg16; give weights in that layout") from error
+        check_finite(path, stages)
     return network
-
-
-def _load_vgg(network: nn.Module, path: Path, state: dict[str, Tensor]) -> None:
-    """Put torchvision's ``features.N.*`` into the package's ``sliceS.N.*``: the same layers, cut into stages."""
-    try:
-        stages = {key: state[f"features.{key.split('.', 1)[1]}"].float() for key in network.state_dict()}
-        network.load_state_dict(stages)
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"{path} does not hold torchvision's vgg16; give weights in that layout") from error
-    check_finite(path, stages)

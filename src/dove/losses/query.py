@@ -21,12 +21,12 @@ def enlarge_boxes(
     no influence, and a box of a single pixel becomes a plain colour.
 
     Args:
-        images: (B, 3, S, S).
-        boxes: (M, 4) x, y, width, height in whole pixels, inside the image.
-        image_of: (M,) index of each box's image.
+        images: in any range.
+        boxes: x, y, width, height in whole pixels, inside the image.
+        image_of: index of each box's image.
 
     Returns:
-        (M, 3, S, S) in float32.
+        The boxes in float32.
     """
     side = images.shape[-1]
     centres = (torch.arange(side, device=images.device) + 0.5) / side
@@ -65,13 +65,13 @@ def inside_boxes(
 def masked_squared_error(
     reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], mask: Bool[Tensor, "B S S"]
 ) -> Float[Tensor, " B"]:
-    """Compute the mean squared error over the pixels of a mask, (B,); 0 where the mask is empty."""
+    """Compute the mean squared error over the pixels of a mask; 0 where it is empty."""
     error = (reconstruction.float() - images.float()).square().mean(1) * mask
     return error.sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
 
 
 def mean_by_sample(values: Float[Tensor, " M"], sample_of: Int[Tensor, " M"], count: int) -> Float[Tensor, " B"]:
-    """Average each sample's values, (B,); 0 for a sample without."""
+    """Average each sample's values; 0 for a sample without."""
     totals = values.new_zeros(count).index_add(0, sample_of, values)
     return totals / values.new_zeros(count).index_add(0, sample_of, torch.ones_like(values)).clamp(min=1)
 
@@ -86,10 +86,10 @@ def relevant_loss(
     """Compute the first part of Eq. 7: the mean over an image's boxes of L_rel of Eq. 5, the loss of the enlarged box.
 
     Args:
-        reconstruction: (B, 3, S, S) in [-1, 1]; gradients flow into it.
-        images: (B, 3, S, S) in [-1, 1].
-        boxes: (M, 4) x, y, width, height in pixels, inside the image.
-        image_of: (M,) index of each box's image.
+        reconstruction: in [-1, 1]; gradients flow into it.
+        images: in [-1, 1].
+        boxes: x, y, width, height in pixels, inside the image.
+        image_of: index of each box's image.
         loss: Eq. 2 per sample.
     """
     boxes = whole_pixels(boxes, images.shape[-1])

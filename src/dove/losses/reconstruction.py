@@ -7,14 +7,9 @@ from dove.losses.config import ReconstructionWeights
 
 
 def squared_error(reconstruction: Float[Tensor, "B C H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-    """Compute the mean squared error over the pixels and channels of each sample.
+    """Compute the mean squared error over the pixels, in [-1, 1], and channels of each sample, in float32.
 
-    Args:
-        reconstruction: (B, C, H, W), in [-1, 1], not necessarily clamped.
-        images: (B, C, H, W), in [-1, 1].
-
-    Returns:
-        (B,) in float32, 0 to 4 for clamped input. Values are on the [-1, 1] scale: four times those on [0, 1].
+    It is from 0 to 4 for clamped input: four times that of pixels in [0, 1].
     """
     return (reconstruction.float() - images.float()).square().mean(dim=(1, 2, 3))
 
@@ -28,11 +23,5 @@ def reconstruction_loss(
     """Compute Eq. 2 per sample: ``w_mse * L_mse + w_perc * L_perc + w_gan * L_gan``.
 
     It stays per sample because Eq. 3 compares each sample's own loss with the running threshold.
-
-    Args:
-        mse: (B,) from `squared_error`.
-        perceptual: (B,) from a `dove.losses.perceptual.PerceptualDistance`.
-        generator_gan: (B,) from `dove.losses.adversarial.generator_loss`.
-        weights: The three factors.
     """
     return weights.mse * mse + weights.perceptual * perceptual + weights.gan * generator_gan

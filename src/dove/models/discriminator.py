@@ -43,16 +43,10 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 h w"]:
-        """Compute patch logits, positive for real images.
-
-        Args:
-            images: (B, 3, H, W) in [-1, 1].
-
-        Returns:
-            (B, 1, H // 2**layers - 2, W // 2**layers - 2), unbounded.
+        """Compute logits, positive for real images, of H // 2**layers - 2 by W // 2**layers - 2 patches.
 
         Raises:
-            UserError: If the images are too small for the number of layers.
+            UserError: If the images, in [-1, 1], are too small for the number of layers.
         """
         if min(images.shape[-2:]) < self.min_image_size:
             raise UserError(

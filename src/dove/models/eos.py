@@ -1,8 +1,7 @@
 """Heads that predict the end of a sequence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -31,19 +30,12 @@ class EosScores:
     @classmethod
     def cat(cls, parts: Sequence["EosScores"]) -> "EosScores":
         """Join the scores of positions that follow each other."""
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
-        joined: dict[str, Any] = {
-            name: None if scores[0] is None else torch.cat(scores, dim=1) for name, scores in columns.items()
-        }
-        return cls(**joined)
+        columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        return cls(**{name: torch.cat(scores, dim=1) for name, scores in columns.items() if scores[0] is not None})
 
     def __getitem__(self, positions: slice) -> "EosScores":
         """Return the scores of a range of positions."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept: dict[str, Any] = {
-            name: None if scores is None else scores[:, positions] for name, scores in columns.items()
-        }
-        return EosScores(**kept)
+        return EosScores(**{name: scores[:, positions] for name, scores in vars(self).items() if scores is not None})
 
 
 def scores_from_quality(
@@ -58,7 +50,7 @@ def scores_from_quality(
     Args:
         quality: PSNR in dB of the first 1 to K tokens.
         target: PSNR in dB at which a sequence ends.
-        perceptual: perceptual distance of the first 1 to K tokens, where it is known.
+        perceptual: perceptual distance of as many, where it is known.
     """
     middle = (quality[:, :-1] + quality[:, 1:]) / 2
     # Nothing is in front of position 1.

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dove.config import DoveConfig
 from dove.losses.gaussian import divergence_from_standard_normal
+from dove.models.eos import EosScores
 from dove.models.prior import PriorCode
 from dove.models.token_generator import GeneratorOutput, TokenGenerator
 
@@ -46,15 +47,14 @@ class GaussianTokenGenerator(TokenGenerator):
         nn.init.constant_(self.log_variance_projection.bias, INITIAL_LOG_VARIANCE)
 
     def output(
-        self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
+        self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, eos: EosScores
     ) -> GaussianOutput:
-        """Compute Gaussian tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
-        point = super().output(grid, hidden, code, first)
+        """Compute Gaussian tokens from the last hidden states of the first k timestamps."""
+        point = super().output(grid, hidden, code, eos)
         learned = self.log_variance_projection(hidden).float().clamp(*LOG_VARIANCE_LIMITS)
         padded = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])
-        noisy = code.learned[first : first + hidden.shape[1]] > 0
-        log_variance = torch.where(noisy, padded, LOG_VARIANCE_LIMITS[0])
-        return GaussianOutput(point.values, point.eos, grid, hidden, log_variance)
+        log_variance = torch.where(code.learned[: hidden.shape[1]] > 0, padded, LOG_VARIANCE_LIMITS[0])
+        return GaussianOutput(point.values, eos, grid, hidden, log_variance)
 
 
 def make_token_generator(config: DoveConfig) -> TokenGenerator:

@@ -1,7 +1,6 @@
 """Patch autoencoder in place of the VQGAN, for small models without pretrained weights.
 
-Beside a cosine prior the convolutional stacks of a VQGAN take about twice the time of a linear map of each cell and a few
-convolutions behind it, for no gain that short trials could tell; they are in the research log.
+Beside a cosine prior a VQGAN's convolutions take twice the time, for no gain in short trials: see the research log.
 """
 
 import torch
@@ -32,9 +31,7 @@ class PatchAutoencoder(nn.Module):
 
     Latents are a row-major sequence: grid cell (y, x) of an ``h x w`` grid is position ``y * w + x``.
 
-    Args:
-        config: sizes; the first of ``block_out_channels`` is the width of the convolutions, ``layers_per_block`` their
-            number of residual pairs.
+    The first of ``block_out_channels`` is the width of the convolutions, ``layers_per_block`` their number of residual pairs.
     """
 
     def __init__(self, config: VQGANConfig):

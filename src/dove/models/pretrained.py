@@ -1,6 +1,7 @@
 """The paper's initialisation: a Pythia in both transformers and the "amused" VQGAN.
 
-Both are read from their own files, config.json and safetensors, by name: neither transformers nor diffusers is needed.
+Both are read from their own files, config.json and safetensors, by name: neither transformers nor diffusers is needed. What
+cannot be reached, is another kind of model, has other sizes or lacks weights raises ``UserError``.
 """
 
 from collections.abc import Mapping
@@ -30,11 +31,7 @@ BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 
 
 def import_backbones(model: Dove, source: str | Path) -> None:
-    """Copy a GPT-NeoX into generator and token decoder, and its output layer into the ``vocab`` EOS head.
-
-    Raises:
-        UserError: if it cannot be reached, is another kind of model, has other sizes or lacks weights.
-    """
+    """Copy a GPT-NeoX into generator and token decoder, and its output layer into the ``vocab`` EOS head."""
     kind = f"a GPT-NeoX such as {PYTHIA}"
     folder = fetch(source, kind)
     settings = read_settings(folder)
@@ -55,11 +52,7 @@ def import_backbones(model: Dove, source: str | Path) -> None:
 
 
 def import_words(words: nn.Embedding, source: str | Path) -> None:
-    """Copy a GPT-NeoX's word embedding.
-
-    Raises:
-        UserError: if it cannot be reached, has none or one of another size.
-    """
+    """Copy a GPT-NeoX's word embedding."""
     weights = read_weights(fetch(source, f"a GPT-NeoX such as {PYTHIA}"))
     found = weights.get(f"{TRANSFORMER_PREFIX}embed_in.weight", weights.get("embed_in.weight"))
     if found is None:
@@ -68,11 +61,7 @@ def import_words(words: nn.Embedding, source: str | Path) -> None:
 
 
 def import_vqgan(vqgan: VQGAN, source: str | Path) -> None:
-    """Copy a diffusers ``VQModel`` from a hub id or a folder.
-
-    Raises:
-        UserError: if it cannot be reached, is another kind of model, has other sizes or lacks weights.
-    """
+    """Copy a diffusers ``VQModel`` from a hub id or a folder."""
     folder = fetch(source, "a diffusers VQModel")
     settings = read_settings(folder)
     check_settings(vqmodel_settings(vqgan.config), VQMODEL_DEFAULTS | settings, source)
@@ -92,13 +81,13 @@ NEOX_DEFAULTS = {
 
 def neox_settings(config: BackboneConfig) -> dict[str, Any]:
     """Return the settings of a transformers ``GPTNeoXConfig`` that must agree for weights to mean the same."""
-    sizes = {
+    return NEOX_DEFAULTS | {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.intermediate_size,
+        "rotary_pct": config.rotary_fraction,
     }
-    return NEOX_DEFAULTS | sizes | {"rotary_pct": config.rotary_fraction}
 
 
 def flat_rotary(settings: Mapping[str, Any]) -> dict[str, Any]:

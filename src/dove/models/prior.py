@@ -64,13 +64,7 @@ class PriorCode:
 
 
 class NoPrior(nn.Module):
-    """The paper's layout: tokens are learned throughout, and the decoder's output is the image.
-
-    Args:
-        side: S of the images, in pixels.
-        max_tokens: capacity K.
-        width: D of the tokens.
-    """
+    """The paper's layout: K tokens of D numbers are learned throughout, and the decoder's output is the image of S pixels."""
 
     typical_quality = 20.0
     """PSNR in dB that a quality head predicts at initialisation."""
@@ -111,7 +105,7 @@ class CosinePrior(nn.Module):
         side: S of the square images, in pixels.
         max_tokens: capacity K.
         fixed: P, at least 1.
-        learned: L, at least 0.
+        learned: L.
     """
 
     order: Tensor

@@ -1,9 +1,8 @@
 """Token generator f: latents to tokens, every prefix in one parallel forward (Eq. 1)."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,17 +23,6 @@ def sinusoidal_encoding(length: int, width: int) -> Float[Tensor, "length width"
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
 
-def prefix_mask(prefix: int, num_tokens: int) -> Bool[Tensor, "1 1 S S"]:
-    """Make the generator's attention mask.
-
-    The first ``prefix`` positions see each other, timestamp i sees them and the timestamps up to i.
-    """
-    total = prefix + num_tokens
-    mask = torch.ones(total, total, dtype=torch.bool).tril()
-    mask[:prefix, :prefix] = True
-    return mask[None, None]
-
-
 @dataclass(frozen=True)
 class GeneratorOutput:
     """Tokens of the first k timestamps, before any cut.
@@ -48,19 +36,6 @@ class GeneratorOutput:
     eos: EosScores
     grid: Float[Tensor, "B N H"]
     hidden: Float[Tensor, "B k H"]
-
-    @classmethod
-    def cat(cls, parts: "Sequence[GeneratorOutput]") -> "GeneratorOutput":
-        """Join outputs for timestamps that follow each other."""
-        names = [field.name for field in fields(cls) if field.name not in ("eos", "grid")]
-        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
-        return cls(eos=EosScores.cat([part.eos for part in parts]), grid=parts[0].grid, **joined)
-
-    def after(self, count: int) -> "GeneratorOutput":
-        """Return the output without the first ``count`` timestamps."""
-        names = [field.name for field in fields(self) if field.name not in ("eos", "grid")]
-        kept: dict[str, Any] = {name: getattr(self, name)[:, count:] for name in names}
-        return type(self)(eos=self.eos[count:], grid=self.grid, **kept)
 
     def sample(self) -> Float[Tensor, "B k D"]:
         """Return the tokens that training decodes: the values, or a draw where they are distributions."""
@@ -90,14 +65,17 @@ class Prefix:
         return torch.arange(first - self.words, last - self.words, device=self.embeddings.device)[None]
 
     def mask(self, num_tokens: int) -> Bool[Tensor, "#B 1 S S"]:
-        """Make the attention mask of this prefix with ``num_tokens`` timestamps behind it."""
+        """Make the attention mask: this prefix sees itself, timestamp i sees it and the timestamps up to i."""
         length = self.embeddings.shape[1]
-        mask = prefix_mask(length, num_tokens).to(self.embeddings.device)
+        total = length + num_tokens
+        mask = torch.ones(total, total, dtype=torch.bool).tril()
+        mask[:length, :length] = True
+        mask = mask[None, None].to(self.embeddings.device)
         if self.present is None:
             return mask
         visible = F.pad(self.present, (0, num_tokens), value=True)[:, None, None]
         # An absent word sees itself, as a row of the softmax may not be empty; nobody else sees it.
-        return (mask & visible) | torch.eye(length + num_tokens, dtype=torch.bool, device=mask.device)
+        return (mask & visible) | torch.eye(total, dtype=torch.bool, device=mask.device)
 
 
 class TokenGenerator(nn.Module):
@@ -135,7 +113,8 @@ class TokenGenerator(nn.Module):
         sequence = torch.cat([prefix.embeddings, self._timestamps(prefix, 0, num_tokens)], dim=1)
         positions = prefix.positions(0, length + num_tokens)
         states = self.transformer(sequence, prefix.mask(num_tokens), positions)
-        return self.output(states[:, prefix.words : length], states[:, length:], code, 0)
+        grid, hidden = states[:, prefix.words : length], states[:, length:]
+        return self.output(grid, hidden, code, self.score(hidden, code, 0))
 
     def hidden_layers(self, prefix: Prefix) -> Float[Tensor, "L B p H"]:
         """Compute the outputs of all L blocks at the positions of a prefix."""
@@ -159,23 +138,19 @@ class TokenGenerator(nn.Module):
         settled: Callable[[EosScores], Bool[Tensor, " B"]],
         at_least: int = 1,
     ) -> GeneratorOutput:
-        """Generate as many of the first ``num_tokens`` tokens as are needed.
+        """Generate as many of the first ``num_tokens`` tokens as are needed, and ``at_least`` so many.
 
-        Args:
-            prefix: embedded latents.
-            code: the prior's code of the images.
-            num_tokens: the most tokens to generate, up to K.
-            settled: tells from the scores so far which images need no further token; asked after each chunk.
-            at_least: tokens that are needed whatever their scores.
+        After each chunk ``settled`` tells from the scores so far which images need no further token.
         """
         if self.chunk is None:
             output: GeneratorOutput = self(prefix, code, num_tokens)
             return output
         length = prefix.embeddings.shape[1]
-        cache, mask = KVCache(self.config.generator.num_layers), prefix.mask(num_tokens)
+        cache: KVCache = {}
+        mask = prefix.mask(num_tokens)
         context = self.transformer(prefix.embeddings, mask[..., :length, :length], prefix.positions(0, length), cache)
-        grid = context[:, prefix.words :]
-        parts: list[GeneratorOutput] = []
+        states: list[Tensor] = []
+        scores: list[EosScores] = []
         first, before = 0, context[:, :0]
         while True:
             last = min(max(first + self.chunk, at_least), num_tokens)
@@ -184,22 +159,28 @@ class TokenGenerator(nn.Module):
             hidden = self.transformer(self._timestamps(prefix, first, last), rows, positions, cache)
             # With the position in front of the chunk, as the EOS of a position may depend on the one before.
             overlap = before.shape[1]
-            joined = self.output(grid, torch.cat([before, hidden], dim=1), code, first - overlap)
-            parts.append(joined.after(overlap))
+            scores.append(self.score(torch.cat([before, hidden], dim=1), code, first - overlap)[overlap:])
+            states.append(hidden)
             first, before = last, hidden[:, -1:]
-            if first == num_tokens or settled(EosScores.cat([part.eos for part in parts])).all():
-                return type(joined).cat(parts)
+            eos = EosScores.cat(scores)
+            if first == num_tokens or settled(eos).all():
+                return self.output(context[:, prefix.words :], torch.cat(states, dim=1), code, eos)
 
     def _timestamps(self, prefix: Prefix, first: int, last: int) -> Float[Tensor, "B k H"]:
         embeddings = prefix.embeddings
         return self.timestamps[first:last].to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
 
+    def score(self, hidden: Float[Tensor, "B k H"], code: PriorCode, first: int) -> EosScores:
+        """Compute EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
+        known = code.quality[:, first : first + hidden.shape[1]]
+        scores: EosScores = self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), known)
+        return scores
+
     def output(
-        self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, first: int
+        self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, eos: EosScores
     ) -> GeneratorOutput:
-        """Compute tokens and EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
-        span = slice(first, first + hidden.shape[1])
-        fixed, projected = code.fixed[:, span], self.token_projection(hidden)
-        learned = code.learned[span] * F.pad(projected.to(fixed.dtype), (self.config.prior_numbers, 0))
-        scores = self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), code.quality[:, span])
-        return GeneratorOutput(fixed + learned, scores, grid, hidden)
+        """Compute tokens from the last hidden states of the first k timestamps, and put their scores beside them."""
+        count = hidden.shape[1]
+        fixed, projected = code.fixed[:, :count], self.token_projection(hidden)
+        learned = code.learned[:count] * F.pad(projected.to(fixed.dtype), (self.config.prior_numbers, 0))
+        return GeneratorOutput(fixed + learned, eos, grid, hidden)

@@ -16,6 +16,8 @@ ROTARY_BASE = 10000.0
 
 Rotation = tuple[Float[Tensor, "#B 1 S r"], Float[Tensor, "#B 1 S r"]]
 """Cosines and sines of the angles by which the first r dimensions of each head are rotated."""
+KVCache = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values, (B, h, T, d), of the positions so far, by layer."""
 
 
 def attend(
@@ -34,29 +36,6 @@ def attend(
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -1e4)
     return torch.matmul(scores.softmax(-1), value)
-
-
-class KVCache:
-    """Keys and values of the positions so far, layer by layer."""
-
-    def __init__(self, layers: int):
-        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
-
-    @property
-    def length(self) -> int:
-        """Number of positions held."""
-        first = self._layers[0]
-        return 0 if first is None else first[0].shape[2]
-
-    def extend(
-        self, layer: int, key: Float[Tensor, "B h S d"], value: Float[Tensor, "B h S d"]
-    ) -> tuple[Float[Tensor, "B h T d"], Float[Tensor, "B h T d"]]:
-        """Append one layer's new keys and values and return all that it holds."""
-        held = self._layers[layer]
-        if held is not None:
-            key, value = torch.cat([held[0], key], dim=2), torch.cat([held[1], value], dim=2)
-        self._layers[layer] = (key, value)
-        return key, value
 
 
 def rotary_angles(positions: Int[Tensor, "#B S"], width: int) -> Rotation:
@@ -99,7 +78,9 @@ class Attention(nn.Module):
         query, key, value = heads.chunk(3, dim=-1)
         query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
-            key, value = cache.extend(layer, key, value)
+            if layer in cache:
+                key, value = torch.cat([cache[layer][0], key], dim=2), torch.cat([cache[layer][1], value], dim=2)
+            cache[layer] = key, value
         output: Tensor = self.dense(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         return output
 
@@ -168,12 +149,11 @@ class Transformer(nn.Module):
         Args:
             embeddings: input vectors of S positions.
             mask: True where a row may see a column of the T positions in cache and input; None sees all of them.
-            positions: rotary positions; None counts on from those in the cache.
+            positions: rotary positions; None counts from 0.
             cache: keys and values of earlier positions, extended by these.
         """
         if positions is None:
-            first = cache.length if cache is not None else 0
-            positions = torch.arange(first, first + embeddings.shape[1], device=embeddings.device)[None]
+            positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
         rotation = rotary_angles(positions, self.rotary_width)
         hidden = embeddings
         for number, layer in enumerate(self.layers):

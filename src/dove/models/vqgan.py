@@ -17,7 +17,6 @@ from dove.config import VQGANConfig
 
 COMMITMENT = 0.25
 """Weight of the commitment loss (van den Oord et al., "Neural discrete representation learning", Eq. 3)."""
-NORM_EPSILON = 1e-6
 WIDE = 2**20  # Activations of one image above which a level is wide
 
 PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}  # Factor and summand that take pixels in [-1, 1] into a range
@@ -25,7 +24,7 @@ PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}  # Factor and summand t
 
 def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
     """Make a group norm as the VQGAN uses it."""
-    return nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPSILON)
+    return nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
 
 
 def silu(grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
@@ -247,11 +246,7 @@ class Codebook(nn.Module):
     def forward(
         self, latents: Float[Tensor, "B N C"]
     ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, ""], Int[Tensor, "B N"]]:
-        """Quantise latents.
-
-        Returns:
-            The nearest entries with a straight-through gradient; the codebook loss plus the commitment loss; token ids.
-        """
+        """Give the nearest entries with a straight-through gradient, the codebook plus the commitment loss, and token ids."""
         entries = self.embedding.weight
         ids = torch.cdist(latents.flatten(0, 1), entries).argmin(1).view(latents.shape[:2])
         quantized = self.embedding(ids)

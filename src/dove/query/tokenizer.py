@@ -42,12 +42,7 @@ class QDove(Dove):
 
     @classmethod
     def from_dove(cls, dove: Dove, query: QueryConfig) -> "QDove":
-        """Make a Q-DOVE with the weights of a DOVE; the word embedding is random.
-
-        Args:
-            dove: tokenizer whose weights are taken.
-            query: settings of the words.
-        """
+        """Make a Q-DOVE with the weights of a DOVE and a random embedding of words with these settings."""
         settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
         model = cls(QDoveConfig(**settings, query=query))
         fresh = model.state_dict()
@@ -127,21 +122,13 @@ class QDove(Dove):
 
 
 def require_queries(model: Tokenizer, query: str | None) -> None:
-    """Check that a model takes a query.
-
-    Raises:
-        UserError: for a query to a model that takes none, or an empty one.
-    """
+    """Raise ``UserError`` for a query to a model that takes none, or an empty one."""
     if not is_null(query) and not isinstance(model, QDove):
         raise UserError("this model takes no queries; leave --query out or pass --model with the folder of a Q-DOVE")
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
-    """Flatten queries to one list, with the index of the image that each belongs to.
-
-    Raises:
-        UserError: if there are not as many as images, or a list has none.
-    """
+    """Flatten queries to one list, with the index of the image that each belongs to."""
     if query is None or isinstance(query, str):
         return [query] * images, list(range(images))
     if len(query) != images:

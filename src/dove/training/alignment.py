@@ -35,10 +35,7 @@ class Alignment(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the cosine distances of grid, timestamps and learned numbers to the network's last map and its mean.
 
-        Args:
-            output: of the generator for the first k timestamps.
-            tokens: cut to the lengths that the images were rebuilt from, none above k.
-            images: in [-1, 1].
+        The tokens are cut to the lengths that the images, in [-1, 1], were rebuilt from.
         """
         with torch.no_grad():
             size = images.shape[-1] * self.enlarge
@@ -58,8 +55,3 @@ def masked_mean(values: Float[Tensor, "B k W"], mask: Bool[Tensor, "B k"]) -> Fl
     """Average over each image's marked positions."""
     kept = mask[..., None].float()
     return (values.float() * kept).sum(1) / kept.sum(1)
-
-
-def make_alignment(config: AlignConfig, model: DoveConfig) -> Alignment | None:
-    """Make the alignment that ``config`` names, if any."""
-    return None if config.network == "none" else Alignment(config, model)

@@ -26,15 +26,12 @@ class Restarts:
 
     @torch.no_grad()
     def step(self, entries: Float[Tensor, "V D"], latents: Float[Tensor, "... D"], ids: Int[Tensor, "..."]) -> int:
-        """Count a training step and move what has been idle for too long.
+        """Count a training step, move what has been idle for too long, and say how many entries moved.
 
         Args:
             entries: the codebook, changed in place.
             latents: of this step's batch, as they are compared with the entries.
             ids: the entries that they chose.
-
-        Returns:
-            How many entries moved.
         """
         if not self.patience:
             return 0

@@ -102,21 +102,16 @@ def initialise_from_checkpoint(model: Dove, source: str) -> None:
     load_weights(model, own | weights, source)
 
 
+@torch.no_grad()
 def initialise_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) -> MaskgitTokenizer:
-    """Make the VQGAN without attention, its codebook drawn from the latents of training images."""
+    """Make the VQGAN without attention; each codebook entry is the latent of a training image, so that none lies idle."""
     model = MaskgitTokenizer(config.model)
     if sample:
-        initialise_codebook(model.vqgan, sample())
+        entries = model.vqgan.quantize.embedding.weight
+        parts = ((sample()[:CODEBOOK_IMAGES] + 1) / 2).split(16)
+        latents = torch.cat([model.vqgan.encode(part).flatten(0, 1) for part in parts])
+        entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
     return model
-
-
-@torch.no_grad()
-def initialise_codebook(vqgan: MaskgitVQGAN, images: Float[Tensor, "M 3 S S"]) -> None:
-    """Set codebook entries to latents of images, so that each is near some latent."""
-    entries = vqgan.quantize.embedding.weight
-    parts = ((images[:CODEBOOK_IMAGES] + 1) / 2).split(16)
-    latents = torch.cat([vqgan.encode(part).flatten(0, 1) for part in parts])
-    entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
 
 
 def initialise_titok_codes(config: TiTokCodesTrainConfig, _sample: Sample) -> TwoStageTiTok:
@@ -129,14 +124,6 @@ def initialise_titok_codes(config: TiTokCodesTrainConfig, _sample: Sample) -> Tw
     return model
 
 
-def initialise_titok_pixels(config: TiTokPixelsTrainConfig, _sample: Sample) -> TwoStageTiTok:
-    """Load TiTok as stage one left it."""
-    model = make_titok(config.model)
-    assert isinstance(model, TwoStageTiTok)
-    load_stage(model, model.config, config.stage_one)
-    return model
-
-
 def initialise_alit_codes(config: ALITCodesTrainConfig, _sample: Sample) -> ALIT:
     """Make ALIT with random weights around its VQGAN."""
     model = ALIT(config.model)
@@ -144,9 +131,9 @@ def initialise_alit_codes(config: ALITCodesTrainConfig, _sample: Sample) -> ALIT
     return model
 
 
-def initialise_alit_pixels(config: ALITPixelsTrainConfig, _sample: Sample) -> ALIT:
-    """Load ALIT as stage one left it."""
-    model = ALIT(config.model)
+def initialise_pixels(config: TiTokPixelsTrainConfig | ALITPixelsTrainConfig, _sample: Sample) -> nn.Module:
+    """Load TiTok or ALIT as stage one left it."""
+    model = ALIT(config.model) if isinstance(config, ALITPixelsTrainConfig) else make_titok(config.model)
     load_stage(model, model.config, config.stage_one)
     return model
 
@@ -160,7 +147,7 @@ def load_teacher(source: str, expected: MaskgitVQGANConfig) -> MaskgitVQGAN:
     return tokenizer.vqgan
 
 
-def load_stage(model: torch.nn.Module, expected: Any, source: str) -> None:
+def load_stage(model: nn.Module, expected: Any, source: str) -> None:
     """Copy the weights of an earlier stage's model folder."""
     if not source:
         raise UserError("the second stage needs --stage-one with the model folder of the first")

@@ -25,11 +25,7 @@ class Replicated:
         self.accelerator = accelerator
 
     def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
-        """Lay out an objective and the moving average of its model on the device, before there is an optimizer.
-
-        Returns:
-            What to call in the objective's place.
-        """
+        """Lay out an objective and its model's moving average on the device, and give what to call in the objective's place."""
         average.to(self.accelerator.device)
         wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
         return wrapped
@@ -44,10 +40,7 @@ class Replicated:
         return model
 
     def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
-        """Copy the moving average and a training's state, whole, to the CPU of the process that writes; None on the others.
-
-        All processes have to ask.
-        """
+        """Copy the moving average and a training's state, whole, to the CPU of the process that writes; all have to ask."""
         if not self.accelerator.is_main_process:
             return None
         return module_on_cpu(average.module), map_tensors(on_cpu, state)
@@ -140,14 +133,7 @@ def without_views(_objective: nn.Module, _inputs: Any, result: StepResult) -> St
 
 
 def shard(model: nn.Module, root: nn.Module, mesh: DeviceMesh, beside: set[nn.Parameter]) -> None:
-    """Cut up the parameters of ``model``, block by block.
-
-    Args:
-        model: what is cut up.
-        root: what is called, in which ``model`` is.
-        mesh: the processes.
-        beside: parameters of ``root`` that stay whole.
-    """
+    """Cut up the parameters of ``model``, which is in the called ``root``, block by block; those ``beside`` stay whole."""
     for block in blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(root, mesh=mesh, ignored_params=beside)

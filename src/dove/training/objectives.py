@@ -25,7 +25,7 @@ from dove.models.eos import EosScores
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
-from dove.training.alignment import make_alignment
+from dove.training.alignment import Alignment
 from dove.training.codebook import Restarts
 from dove.training.config import (
     AlignConfig,
@@ -78,8 +78,8 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     """Model with its losses on batches of one type.
 
     Args:
-        model: Model to train and save.
-        loss: Weights and networks of the reconstruction loss.
+        model: to train and save.
+        loss: weights and networks of the reconstruction loss.
     """
 
     some_unused: ClassVar[bool] = False
@@ -111,12 +111,17 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         """List the parameters that the loss trains: the model's, and those of heads that are thrown away afterwards."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def extra_state(self) -> dict[str, Any]:
-        """Give what a resumed run needs besides the model's weights."""
+    def kept(self) -> dict[str, Any]:
+        """Give what a resumed run needs besides the model, by name, or by name in dictionaries; each has a ``state_dict``."""
         return {}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Give the states of all that is kept."""
+        return _states(self.kept())
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
+        _load_states(self.kept(), state)
 
     def adversary_loss(self, batch: Any, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
         """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
@@ -124,18 +129,30 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         images: Tensor = getattr(batch, "images", batch)
         return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
 
+    def distortion(self, mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Compute the first term of the reconstruction loss from the squared error."""
+        return mse
+
     def reconstruction_terms(
-        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"]
+        self,
+        reconstruction: Float[Tensor, "B 3 S S"],
+        images: Float[Tensor, "B 3 S S"],
+        view: tuple[Float[Tensor, "B 3 s s"], Float[Tensor, "B 3 s s"]] | None = None,
     ) -> dict[str, Float[Tensor, " B"]]:
-        """Compute Eq. 2 per image under the key ``rec``, and its unweighted parts."""
-        nothing = images.new_zeros(len(images))
+        """Compute Eq. 2 per image under the key ``rec``, and its unweighted parts.
+
+        Args:
+            reconstruction: in [-1, 1]; gradients flow into it.
+            images: in [-1, 1].
+            view: parts of both that the perceptual network compares in their place.
+        """
         mse = squared_error(reconstruction, images)
-        last = torch.channels_last
-        pair = reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
+        nothing = torch.zeros_like(mse)
+        pair = [part.contiguous(memory_format=torch.channels_last) for part in view or (reconstruction, images)]
         perceptual = self.perceptual(*pair) if self.perceptual else nothing
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
-        terms = {"mse": mse, "perceptual": perceptual, "gan": gan}
-        return {"rec": reconstruction_loss(mse, perceptual, gan, self.loss), **terms}
+        rec = reconstruction_loss(self.distortion(mse), perceptual, gan, self.loss)
+        return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
 
 
 class CodebookObjective(Objective[Tensor]):
@@ -152,13 +169,9 @@ class CodebookObjective(Objective[Tensor]):
         moved = self.restarts.step(entries, latents, ids)
         return {"codes_used": torch.tensor(float(ids.unique().numel())), "codes_moved": torch.tensor(float(moved))}
 
-    def extra_state(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Give the steps since each codebook entry was last used."""
-        return {"restarts": self.restarts.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the steps since each codebook entry was last used."""
-        self.restarts.load_state_dict(state["restarts"])
+        return {"restarts": self.restarts}
 
 
 class VQGANObjective(CodebookObjective):
@@ -206,7 +219,8 @@ class TokenizerObjective(Objective[Batch]):
         assert isinstance(model, Dove)
         output = model.generate(images)
         capacity = model.config.max_tokens
-        lengths = {str(k): torch.full((len(images),), k) for k in _powers_of_four(capacity)}
+        powers = [4**n for n in range(capacity.bit_length()) if 4**n < capacity]
+        lengths = {str(k): torch.full((len(images),), k) for k in (*powers, capacity)}
         lengths["auto"] = Auto().lengths(output.eos)
         return {
             label: model.reconstruct_from(Tokens.cut(output.values, cut.to(images.device)))
@@ -234,13 +248,9 @@ class EOSObjective(TokenizerObjective[Batch]):
         loss = self.config.loss
         return eos_weight(step.number / self.config.run.steps, loss.eos, delay=loss.eos_delay, ramp=loss.eos_ramp)
 
-    def extra_state(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Give the window of the threshold of Eq. 3."""
-        return {"threshold": self.threshold.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the window of the threshold of Eq. 3."""
-        self.threshold.load_state_dict(state["threshold"])
+        return {"threshold": self.threshold}
 
 
 class DoveObjective(EOSObjective[Tensor]):
@@ -266,7 +276,8 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
     def __init__(self, config: PrefixTrainConfig, model: Dove):
         super().__init__(model, config.loss)
         self.config = config
-        self.alignment = make_alignment(config.loss.align, model.config)
+        align = config.loss.align
+        self.alignment = None if align.network == "none" else Alignment(align, model.config)
 
     def heads(self) -> dict[str, nn.Module]:
         """Give the heads that are trained along and thrown away, by name: those of the alignment."""
@@ -276,26 +287,13 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         """List the parameters of the model and of the heads."""
         return super().trained() + [weight for head in self.heads().values() for weight in head.parameters()]
 
-    def extra_state(self) -> dict[str, Any]:
-        """Give the weights of the heads."""
-        return {"heads": {name: head.state_dict() for name, head in self.heads().items()}}
+    def kept(self) -> dict[str, Any]:
+        """Give the heads."""
+        return {"heads": self.heads()}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the weights of the heads."""
-        for name, head in self.heads().items():
-            head.load_state_dict(state["heads"][name])
-
-    def log_terms(
-        self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], draws: torch.Generator
-    ) -> dict[str, Float[Tensor, " B"]]:
-        """Compute the reconstruction loss per image under the key ``rec``, and its unweighted parts."""
-        loss = self.config.loss
-        mse = squared_error(reconstruction, images)
-        pair = random_view(reconstruction, images, loss.view, draws)
-        perceptual = self.perceptual(*pair) if self.perceptual else torch.zeros_like(mse)
-        gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator else torch.zeros_like(mse)
-        rec = reconstruction_loss((mse + loss.least_mse).log(), perceptual, gan, loss)
-        return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
+    def distortion(self, mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Compute the logarithm of the squared error, in which a gain of 1% counts alike at every length."""
+        return (mse + self.config.loss.least_mse).log()
 
     def draws(self, step: Step) -> torch.Generator:
         """Make a source of random numbers that is the same whenever a run comes to this step."""
@@ -313,7 +311,7 @@ class PrefixObjective(RandomPrefixObjective[Tensor]):
         output = self.model.generate(batch, int(lengths.max()))
         tokens = Tokens.cut(output.sample(), lengths)
         reconstruction = self.model.reconstruct_from(tokens)
-        terms = self.log_terms(reconstruction, batch, draws)
+        terms = self.reconstruction_terms(reconstruction, batch, random_view(reconstruction, batch, loss.view, draws))
         errors = prediction_errors(output.eos, lengths, psnr(reconstruction.detach(), batch), terms["perceptual"])
         aligned = self.alignment(output, tokens, batch) if self.alignment else {}
         total = terms["rec"].mean() + loss.quality * sum(error.square().mean() for error in errors.values())
@@ -365,14 +363,7 @@ def prediction_errors(
 def random_view(
     reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], pixels: int, draws: torch.Generator
 ) -> tuple[Float[Tensor, "B 3 s s"], Float[Tensor, "B 3 s s"]]:
-    """Cut the same random square out of both batches, mirrored half of the time.
-
-    Args:
-        reconstruction: rebuilt images.
-        images: the originals.
-        pixels: by how much the square is smaller; 0 gives the images as they are.
-        draws: source of the random numbers.
-    """
+    """Cut the same random square, smaller by ``pixels``, out of both batches, mirrored half of the time; 0 cuts nothing."""
     if pixels:
         upper, left = torch.randint(0, pixels + 1, (2,), generator=draws).tolist()
         side = images.shape[-1] - pixels
@@ -380,8 +371,7 @@ def random_view(
         reconstruction, images = reconstruction[..., *window], images[..., *window]
         if torch.rand((), generator=draws) < 0.5:
             reconstruction, images = reconstruction.flip(3), images.flip(3)
-    last = torch.channels_last
-    return reconstruction.contiguous(memory_format=last), images.contiguous(memory_format=last)
+    return reconstruction, images
 
 
 def means(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -394,8 +384,13 @@ def in_decibels(errors: Mapping[str, Float[Tensor, " B"]]) -> dict[str, Tensor]:
     return {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
 
 
-def _powers_of_four(capacity: int) -> list[int]:
-    lengths = [1]
-    while lengths[-1] * 4 < capacity:
-        lengths.append(lengths[-1] * 4)
-    return [*lengths, capacity]
+def _states(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: _states(part) if isinstance(part, dict) else part.state_dict() for name, part in parts.items()}
+
+
+def _load_states(parts: dict[str, Any], states: dict[str, Any]) -> None:
+    for name, part in parts.items():
+        if isinstance(part, dict):
+            _load_states(part, states[name])
+        else:
+            part.load_state_dict(states[name])

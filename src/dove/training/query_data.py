@@ -10,10 +10,10 @@ from dove.errors import UserError
 from dove.query.tokenizer import QDove
 from dove.training.query_config import QueryTrainConfig
 
+Examples = AnnotatedImages | Mosaics | Scenes
 
-def query_examples(
-    config: QueryTrainConfig, dataset: ImageDataset, image_size: int
-) -> AnnotatedImages | Mosaics | Scenes:
+
+def query_examples(config: QueryTrainConfig, dataset: ImageDataset, image_size: int) -> Examples:
     """Annotated images, mosaics of photos of single objects, or cut-outs on photos."""
     settings = config.queries
     if settings.kind == "annotated":
@@ -26,9 +26,7 @@ def query_examples(
     return Scenes(dataset, seen, image_size, settings.scenes, seed=config.run.seed)
 
 
-def prepare_queries(
-    config: QueryTrainConfig, dataset: ImageDataset, model: QDove
-) -> AnnotatedImages | Mosaics | Scenes:
+def prepare_queries(config: QueryTrainConfig, dataset: ImageDataset, model: QDove) -> Examples:
     """Make the examples, and write the words of scenes' queries into the model's settings."""
     examples = query_examples(config, dataset, model.image_size)
     if isinstance(examples, Scenes):

@@ -34,6 +34,7 @@ from dove.training.objectives import (
     in_decibels,
     means,
     prediction_errors,
+    random_view,
 )
 from dove.training.query_config import QDoveTrainConfig, QueryPrefixTrainConfig
 
@@ -96,7 +97,9 @@ class QDoveObjective(EOSObjective[QueryBatch]):
         output = self.model.generate_for(images, asked.query)
         lengths = Auto().lengths(output.eos)
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
-        relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, self._eq2)
+        relevant = relevant_loss(
+            reconstruction, images, asked.boxes, asked.image_of, lambda *pair: self.reconstruction_terms(*pair)["rec"]
+        )
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
         eos = self._eos_loss(output.eos.probability, lengths, relevant, step)
         # A batch of nulls alone has no mean here, and the threshold leaves out a mean that is not finite.
@@ -108,17 +111,9 @@ class QDoveObjective(EOSObjective[QueryBatch]):
         metrics = means({"rec": relevant, "irrelevant": irrelevant, "eos": eos, "penalty": penalty})
         return StepResult(total, reconstruction, metrics | _lengths_by_kind(lengths, asked))
 
-    def _eq2(self, reconstruction: Float[Tensor, "M 3 S S"], images: Float[Tensor, "M 3 S S"]) -> Float[Tensor, " M"]:
-        return self.reconstruction_terms(reconstruction, images)["rec"]
-
-    def extra_state(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Give the windows of both thresholds."""
-        return {**super().extra_state(), "irrelevant_threshold": self.irrelevant_threshold.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the windows of both thresholds."""
-        super().load_extra_state(state)
-        self.irrelevant_threshold.load_state_dict(state["irrelevant_threshold"])
+        return {**super().kept(), "irrelevant_threshold": self.irrelevant_threshold}
 
 
 class GroundingHead(nn.Linear):
@@ -147,10 +142,7 @@ class GroundingHead(nn.Linear):
     ) -> Float[Tensor, ""]:
         """Compute the cross entropy per cell, averaged over the images whose query is about a part; 0 without any.
 
-        Args:
-            hidden: states of the grid positions.
-            inside: True for pixels in the asked boxes; a cell is asked for by the share of its pixels.
-            about_part: True for images with boxes that answer the query.
+        A cell is asked for by the share of its pixels that are inside.
         """
         share = F.adaptive_avg_pool2d(inside[:, None].float(), self.cells).flatten(1)
         scores = self(hidden)[..., 0].float()
@@ -189,7 +181,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         perceptual: list[Tensor] = []
 
         def eq2(boxes: Tensor, targets: Tensor) -> Tensor:
-            terms = self.log_terms(boxes, targets, draws)
+            terms = self.reconstruction_terms(boxes, targets, random_view(boxes, targets, loss.view, draws))
             perceptual.append(mean_by_sample(terms["perceptual"], asked.image_of, len(images)))
             return terms["rec"]
 
@@ -199,17 +191,12 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         errors = prediction_errors(output.eos, lengths, reached, perceptual[0])
         total = relevant.mean() + loss.irrelevant * irrelevant.mean()
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
-        grounding = self._grounding(states[0], images, asked)
+        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
+        grid = grid_states(states[0], asked.query.ids.shape[1], self.grounding.cells)
+        grounding = self.grounding.loss(grid, inside, asked.about_part)
         total = total + loss.grounding * grounding
         metrics = means({"rec": relevant, "irrelevant": irrelevant, "grounding": grounding})
         return StepResult(total, reconstruction, metrics | in_decibels(errors))
-
-    def _grounding(
-        self, states: Float[Tensor, "B P H"], images: Float[Tensor, "B 3 S S"], asked: Asked
-    ) -> Float[Tensor, ""]:
-        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
-        grid = grid_states(states, asked.query.ids.shape[1], self.grounding.cells)
-        return self.grounding.loss(grid, inside, asked.about_part)
 
 
 def psnr_inside(

@@ -45,8 +45,7 @@ def run_training(config: TrainConfig) -> Path:
         output.mkdir(parents=True, exist_ok=True)
     dataset, holdout = split_holdout(open_images(config.data, on_error="skip"), config.run.holdout)
     recipe = RECIPES[type(config)]
-    plain = json.loads(json.dumps(asdict(config)))  # with lists for tuples, which YAML does not have
-    written = yaml.safe_dump(plain, sort_keys=False)
+    written = settings_file(config)
     config = resolve_length(config, len(dataset))
     processor = ImageProcessor(image_size(config))
     set_seed(config.run.seed)
@@ -59,12 +58,18 @@ def run_training(config: TrainConfig) -> Path:
     start = trainer.resume()
     process = PartialState()
     if process.is_main_process:  # not before, as a refused run must leave the settings of the training that is there
-        write_files(output, {"config.yaml": written.encode()})
+        write_files(output, {"config.yaml": written})
     model_folder = trainer.train(start)
     left_out = int(reduce(torch.tensor(getattr(examples, "left_out", 0), device=process.device), "sum"))
     if left_out and process.is_main_process:
         print(f"{left_out} times a query was left out, of whose boxes the central square of its image holds nothing")
     return model_folder
+
+
+def settings_file(config: TrainConfig) -> bytes:
+    """Write settings as YAML."""
+    plain = json.loads(json.dumps(asdict(config)))  # with lists for tuples, which YAML does not have
+    return yaml.safe_dump(plain, sort_keys=False).encode()
 
 
 def resolve_length(config: Settings, images: int) -> Settings:

@@ -135,12 +135,7 @@ def module_on_cpu(module: nn.Module) -> nn.Module:
 
 
 def copy_around(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """Copy a module, without copies of its tensors.
-
-    Args:
-        module: to be copied.
-        tensors: which the copy has instead, by the names of :func:`named_tensors`.
-    """
+    """Copy a module, but for its tensors: the copy has ``tensors`` instead, by the names of :func:`named_tensors`."""
     memo: dict[int, Any] = {}
     for name, parameter in module.named_parameters():
         memo[id(parameter)] = nn.Parameter(tensors[name], parameter.requires_grad)

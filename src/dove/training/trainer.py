@@ -335,9 +335,7 @@ def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Non
 def make_accelerator(config: TrainConfig, *, some_unused: bool) -> Accelerator:
     """Make the accelerator of this machine: GPUs if there are any, else CPU processes over gloo.
 
-    Args:
-        config: settings of the training.
-        some_unused: whether some trained parameters have no part in some steps, which DDP has to be told.
+    DDP has to be told if some trained parameters have no part in some steps.
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)

@@ -20,7 +20,7 @@ class Layout:
     """Positions of a batch; P is the longest row, with images at their full lengths.
 
     Attributes:
-        ids: word ids, ``IMAGE_ID`` at every position of an image, 0 where a row is padded.
+        ids: word ids, ``IMAGE_ID`` at every position of an image, 0 for padding.
         positions: counted from 0 in every row; questions that don't know each other all go on after what they share.
         segments: 0 for what is shared, 1, 2, ... for such questions, -1 for padding.
         labels: the word that a position has to predict, ``NOT_LEARNED`` where none.
@@ -67,10 +67,6 @@ def lay_out(
         pad_left: pad in front, as generation needs it.
         keys: names of the conversations, for messages.
         context: positions that the language model has; None for no limit.
-
-    Raises:
-        UserError: naming a conversation that is longer than the context, or for another number of images than of
-            lengths.
     """
     expected = sum(conversation.images for conversation in conversations)
     if expected != len(lengths):

@@ -10,7 +10,7 @@ from dove.data.dataset import ImageDataset
 from dove.data.progress_bar import ProgressBar
 from dove.protocol import Tokenizer, device_of
 from dove.vlm.config import ViewsConfig
-from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
+from dove.vlm.images import Glimpse, encode_glimpses, encode_images, load_pixels
 
 BATCH_SIZE = 64
 SAMPLE = 256  # Images that a connector's start is fitted to
@@ -49,7 +49,4 @@ def sample_tokens(tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence
     """All tokens of some images from all over the source."""
     some = list(dict.fromkeys(glimpses))
     some = some[:: max(1, len(some) // SAMPLE)][:SAMPLE]
-    pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in some])
-    queries = [glimpse.query for glimpse in some]
-    full = str(tokenizer.max_tokens)
-    return encode_glimpses(tokenizer, pixels.to(device_of(tokenizer)), [full], queries)[0].values
+    return encode_images(tokenizer, images, some, [str(tokenizer.max_tokens)])[0].values

@@ -1,15 +1,15 @@
 """Settings of vision-language models and of their training. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dove.config import added
 from dove.errors import UserError
 from dove.training.config import TrainConfig
 from dove.training.presets import load_presets
 
-PROMPTS = ("plain", "vicuna", "chat")
-QUERIES = ("null", "question")
-ON_MISSING = ("refuse", "skip")
+Prompt = Literal["plain", "vicuna", "chat"]
+Query = Literal["null", "question"]
 BLIND = "none"
 """In place of a tokenizer: the model sees no image."""
 
@@ -71,16 +71,13 @@ class VLMConfig:
     """Side of its images, in pixels."""
     language_model: str | None
     """Folder or hub id whose weights the LoRA adapters are for; None where the model's folder holds all weights."""
-    prompt: str = "plain"
+    prompt: Prompt = "plain"
     """``plain`` (question, line break, answer), ``vicuna``, or ``chat`` for the language model's own template."""
     num_tokens: str = "auto"
     """The length policy where the caller names none."""
-    query: str = "null"
+    query: Query = "null"
     """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-
-    def __post_init__(self) -> None:
-        require_known("prompt", self.prompt, PROMPTS)
 
     @property
     def blind(self) -> bool:
@@ -94,13 +91,13 @@ class VLMTrainConfig(TrainConfig):
 
     images: str = ""
     """Folder below which a conversation file's image paths lie."""
-    on_missing: str = added("refuse")
+    on_missing: Literal["refuse", "skip"] = added("refuse")
     """Reaction to conversations whose images are not there: ``refuse`` the training, or ``skip`` and count them."""
     tokenizer: str = "dove-tiny"
     """The image tokenizer: a shipped name, a folder or a hub id; ``none`` trains on the questions alone."""
     num_tokens: tuple[str, ...] = ("auto",)
     """Length policies; each batch draws one."""
-    query: str = "null"
+    query: Query = "null"
     """Query of a query-conditioned tokenizer: ``null`` (the whole image) or ``question``."""
     cache_tokens: bool = True
     """Encode all images once before the first step and keep their tokens in memory."""
@@ -114,15 +111,12 @@ class VLMTrainConfig(TrainConfig):
     language_model: str | None = None
     """Folder or hub id of a causal language model; None builds ``scratch`` from random weights."""
     scratch: LanguageModelConfig = field(default_factory=LanguageModelConfig)
-    prompt: str = "plain"
+    prompt: Prompt = "plain"
     lora: LoraConfig = field(default_factory=LoraConfig)
     connector_lr: float = 2e-4
     """Peak learning rate of the connector; ``optim.lr`` is the language model's."""
 
     def __post_init__(self) -> None:
-        require_known("on_missing", self.on_missing, ON_MISSING)
-        require_known("prompt", self.prompt, PROMPTS)
-        require_known("query", self.query, QUERIES)
         if not self.num_tokens:
             raise UserError("num_tokens names no length policy; pass auto, a number, or several of them")
         if self.answer_balance < 0:
@@ -133,12 +127,6 @@ class VLMTrainConfig(TrainConfig):
             raise UserError("LoRA adapts a trained language model; pass --language-model with --lora.rank")
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr={self.optim.lr} must be above 0")
-
-
-def require_known(setting: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises ``UserError`` for a value that is none of those."""
-    if value not in known:
-        raise UserError(f"{setting}={value!r} is unknown; pass one of {', '.join(known)}")
 
 
 VLM_PRESETS = load_presets("vlm.yaml", {"vlm": VLMTrainConfig})

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from dove.data.dataset import ImageDataset
-from dove.data.json_files import parse_lines, read_json
 from dove.data.sources import FileImages
 from dove.errors import UserError
-from dove.vlm.images import Glimpse, describe_missing, missing_images
-from dove.vlm.questions import Question, Questions, read_parquet
+from dove.vlm.images import Glimpse, missing_images
+from dove.vlm.questions import Question, Questions, read_parquet, read_records
 from dove.vlm.text import IMAGE, Turn, place_images, without_marks
 
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
@@ -125,22 +124,19 @@ def open_conversations(source: str, images: str = "", on_missing: str = "refuse"
     items = []
     for glimpse, group in groupby(questions, key=lambda question: question.glimpse):
         asked = list(group)
-        turns = tuple(Turn(question=place_images(one.text, 1, one.key), answer=one.answers[0]) for one in asked)
+        turns = tuple(Turn(question=place_images([one.text], 1, one.key)[0], answer=one.answers[0]) for one in asked)
         items.append(Conversation(key=asked[0].key, turns=turns, glimpses=(glimpse,), follows=False))
     return Conversations(dataset, tuple(items))
 
 
 def _read_chats(file: Path, folder: Path, on_missing: str) -> Conversations:
-    records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{file} must hold a list of conversations; see LLaVA's instruction data")
+    records = read_records(file, "conversations; see LLaVA's instruction data")
     index_of: dict[str, int] = {}
     items = [_read_record(record, f"{file} record {number}", index_of) for number, record in enumerate(records)]
     images = FileImages([str(folder / path) for path in index_of])
-    missing = missing_images(index_of, folder)
+    missing, told = missing_images(index_of, folder)
     if not missing:
         return Conversations(images, tuple(items))
-    told = describe_missing(missing, folder)
     if on_missing == "refuse":
         raise UserError(
             f"{file}: {told}; pass the right folder with --images, or leave their conversations out with --on-missing skip"
@@ -172,8 +168,11 @@ def _read_record(record: Any, place: str, index_of: dict[str, int]) -> Conversat
     for number, (role, _) in enumerate(messages):
         if role != ("human", "gpt")[number % 2]:
             raise UserError(f"{key}: {role} speaks where {('human', 'gpt')[number % 2]} should; they take turns")
-    texts = _place_marks([text for _, text in messages], len(paths), key)
-    turns = [Turn(question=question, answer=answer) for question, answer in zip(texts[::2], texts[1::2], strict=True)]
+    answers = [text for _, text in messages[1::2]]
+    if any(IMAGE in answer for answer in answers):
+        raise UserError(f"{key}: an answer holds {IMAGE}; images stand in questions alone")
+    questions = place_images([text for _, text in messages[::2]], len(paths), key)
+    turns = [Turn(question=question, answer=answer) for question, answer in zip(questions, answers, strict=True)]
     turns[0] = replace(turns[0], system=system)
     glimpses = tuple(Glimpse(index=index_of.setdefault(path, len(index_of))) for path in paths)
     return Conversation(key=key, turns=tuple(turns), glimpses=glimpses)
@@ -187,15 +186,3 @@ def _read_message(entry: Any, place: str) -> tuple[str, str]:
     if role is None or not isinstance(text, str):
         raise UserError(f"{place} must have from and value, or role and content; the roles are {', '.join(ROLES)}")
     return role, text
-
-
-def _place_marks(texts: list[str], images: int, key: str) -> list[str]:
-    """The texts with one ``<image>`` for each image; where there is none at all, they stand in front of the first question."""
-    if any(IMAGE in answer for answer in texts[1::2]):
-        raise UserError(f"{key}: an answer holds {IMAGE}; images stand in questions alone")
-    marks = sum(question.count(IMAGE) for question in texts[::2])
-    if not marks:
-        return [place_images(texts[0], images, key), *texts[1:]]
-    if marks != images:
-        raise UserError(f"{key}: {marks} {IMAGE} and {images} images; write one {IMAGE} for each image")
-    return texts

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dove.data.dataset import ImageDataset
 from dove.data.progress_bar import ProgressBar
-from dove.tokens import Tokens
-from dove.vlm.images import Glimpse, encode_glimpses, load_pixels
+from dove.vlm.images import encode_images
 from dove.vlm.metrics import get_metric
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.questions import Questions
+from dove.vlm.questions import Question, Questions
 from dove.vlm.text import Turn, place_images
 
 MAX_ANSWER_WORDS = 32
@@ -23,12 +21,9 @@ MAX_ANSWER_WORDS = 32
 class Answered:
     """Answer of a model."""
 
-    key: str
-    question: str
+    question: Question
     said: str
-    answers: tuple[str, ...]
     length: int  # Tokens of the image; 0 for a blind model
-    index: int  # Index of the image in its source
 
 
 @torch.no_grad()
@@ -43,12 +38,12 @@ def answer_questions(
             part = questions.items[start : start + batch_size]
             asked = []
             for item in part:
-                turn = Turn(question=place_images(f"{item.text}\n{prompt}" if prompt else item.text, 1, item.key))
-                asked.append(model.writer.conversation([turn], item.key))
+                text = f"{item.text}\n{prompt}" if prompt else item.text
+                asked.append(model.writer.conversation([Turn(question=place_images([text], 1, item.key)[0])], item.key))
             by_question = model.config.query == "question"
             glimpses = [replace(item.glimpse, query=item.text if by_question else None) for item in part]
             seen = list(dict.fromkeys(glimpses))
-            tokens = [None] if blind else _tokens(model, questions.images, seen, requests)
+            tokens = [None] if blind else encode_images(model.tokenizer, questions.images, seen, requests)
             rows = [seen.index(glimpse) for glimpse in glimpses]
             for request, each in zip(found, tokens, strict=True):
                 of_questions = None if each is None else each[rows]
@@ -57,26 +52,11 @@ def answer_questions(
                 )
                 lengths = [0] * len(part) if of_questions is None else of_questions.lengths.tolist()
                 found[request] += [
-                    Answered(
-                        key=item.key,
-                        question=item.text,
-                        said=words,
-                        answers=item.answers,
-                        length=length,
-                        index=item.glimpse.index,
-                    )
+                    Answered(question=item, said=words, length=length)
                     for item, words, length in zip(part, said, lengths, strict=True)
                 ]
             progress.update(len(part))
     return found
-
-
-def _tokens(
-    model: VisionLanguageModel, images: ImageDataset, glimpses: Sequence[Glimpse], requests: Sequence[str]
-) -> list[Tokens]:
-    size = model.tokenizer.image_size
-    pixels = torch.stack([load_pixels(images, glimpse.index, size) for glimpse in glimpses]).to(model.device)
-    return encode_glimpses(model.tokenizer, pixels, requests, [glimpse.query for glimpse in glimpses])
 
 
 def summarise(
@@ -93,7 +73,7 @@ def summarise(
             "tokenizer": model.config.tokenizer,
             "num_tokens": int(request) if request.isdigit() else request,
             "mean_length": float(np.mean([one.length for one in found])),
-            "accuracy": float(np.mean([score(one.said, one.answers) for one in found])),
+            "accuracy": float(np.mean([score(one.said, one.question.answers) for one in found])),
         }
         for request, found in answers.items()
     ]

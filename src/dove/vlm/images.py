@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -15,7 +16,7 @@ from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
-from dove.protocol import Tokenizer, encode_each
+from dove.protocol import Tokenizer, device_of, encode_each
 from dove.tokens import Tokens
 from dove.vlm.config import ViewsConfig
 
@@ -25,14 +26,10 @@ MOST_NAMES = 3  # Missing images that a message names
 
 @dataclass(frozen=True, kw_only=True)
 class Glimpse:
-    """An image as one sample wants it.
-
-    Attributes:
-        query: what a query-conditioned tokenizer is asked for; None for the whole image.
-    """
+    """An image as one sample wants it."""
 
     index: int
-    query: str | None = None
+    query: str | None = None  # What a query-conditioned tokenizer is asked for; None for the whole image
 
 
 def pad_to_square(image: Image.Image) -> Image.Image:
@@ -80,20 +77,25 @@ def load_pixels(
     return square_pixels(image, image_size)
 
 
-def missing_images(paths: Iterable[str], folder: Path) -> list[str]:
-    """Those of the paths that are no files below ``folder``."""
-    return [path for path in paths if not (folder / path).is_file()]
-
-
-def describe_missing(missing: Sequence[str], folder: Path) -> str:
-    """Count the missing images and list the names of the first."""
+def missing_images(paths: Iterable[str], folder: Path) -> tuple[list[str], str]:
+    """Those of the paths that are no files below ``folder``, and their number with the names of the first."""
+    missing = [path for path in paths if not (folder / path).is_file()]
     named = ", ".join(missing[:MOST_NAMES]) + (", ..." if len(missing) > MOST_NAMES else "")
-    return f"{len(missing)} images are not in {folder}: {named}"
+    return missing, f"{len(missing)} images are not in {folder}: {named}"
 
 
 def takes_queries(tokenizer: Tokenizer) -> bool:
     """Tell whether ``encode`` of this tokenizer takes a query."""
     return "query" in inspect.signature(tokenizer.encode).parameters
+
+
+def encode_images(
+    tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], requests: Sequence[str]
+) -> list[Tokens]:
+    """Tokens of pictures of a source by each of the length policies."""
+    pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in glimpses])
+    queries = [glimpse.query for glimpse in glimpses]
+    return encode_glimpses(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)
 
 
 def encode_glimpses(

@@ -25,13 +25,10 @@ ANLS_THRESHOLD = 0.5
 RELAXED_TOLERANCE = 0.05
 
 
-def _without_one_apostrophe(word: str) -> list[str]:
-    return [word[:place] + word[place + 1 :] for place, letter in enumerate(word) if letter == "'"]
-
-
 # The official table lists each contraction with any one of its apostrophes left out, and this one the wrong way round.
-CONTRACTIONS = {misspelt: word for word in CONTRACTED for misspelt in _without_one_apostrophe(word)}
-CONTRACTIONS["somebody'd"] = "somebodyd"
+CONTRACTIONS = {
+    word[:place] + word[place + 1 :]: word for word in CONTRACTED for place, letter in enumerate(word) if letter == "'"
+} | {"somebody'd": "somebodyd"}
 
 
 def normalize_vqa(answer: str) -> str:

@@ -176,8 +176,8 @@ class VisionLanguageModel(nn.Module):
             UserError: if a picture cannot be read, or the question has another number of ``<image>``.
         """
         pictures = list(images) if isinstance(images, list | tuple) else [images]
-        turn = Turn(question=place_images(question, len(pictures), "the question"))
-        conversation = self.writer.conversation([turn], "the question")
+        (placed,) = place_images([question], len(pictures), "the question")
+        conversation = self.writer.conversation([Turn(question=placed)], "the question")
         tokens = None
         if conversation.images:
             size = self.tokenizer.image_size

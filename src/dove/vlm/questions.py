@@ -15,7 +15,7 @@ from dove.data.json_files import parse_lines, read_json
 from dove.data.parquet import ParquetImages
 from dove.data.sources import FileImages
 from dove.errors import UserError
-from dove.vlm.images import Glimpse, describe_missing, missing_images
+from dove.vlm.images import Glimpse, missing_images
 
 LETTERS = "ABCDEFGHIJ"
 WORD = "Answer the question using a single word or phrase."
@@ -46,16 +46,11 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question about one image.
-
-    Attributes:
-        text: without image marks.
-        answers: all that are accepted.
-    """
+    """A question about one image."""
 
     key: str
-    text: str
-    answers: tuple[str, ...]
+    text: str  # Without image marks
+    answers: tuple[str, ...]  # All that are accepted
     glimpse: Glimpse
 
 
@@ -122,19 +117,25 @@ def read_parquet(source: str) -> tuple[ImageDataset, tuple[Question, ...]]:
 
 
 def _read_json(file: Path, folder: Path) -> Questions:
-    records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
-    if not isinstance(records, list):
-        raise UserError(f"{file} must hold a list of objects with image, question and answer")
     index_of: dict[str, int] = {}
     items: list[Question] = []
-    for number, record in enumerate(records):
+    for number, record in enumerate(read_records(file, "objects with image, question and answer")):
         key = f"{file} record {number}"
         if not isinstance(record, dict) or not isinstance(record.get("image"), str):
             raise UserError(f"{key}: must be an object with image (a path), question and answer")
         items += _questions(record, Glimpse(index=index_of.setdefault(record["image"], len(index_of))), key)
-    if missing := missing_images(index_of, folder):
-        raise UserError(f"{file}: {describe_missing(missing, folder)}; pass the right folder with --images")
+    missing, told = missing_images(index_of, folder)
+    if missing:
+        raise UserError(f"{file}: {told}; pass the right folder with --images")
     return Questions(FileImages([str(folder / path) for path in index_of]), _some(items, str(file)))
+
+
+def read_records(file: Path, what: str) -> list[Any]:
+    """Read the list in a .json file, or the lines of a .jsonl file."""
+    records = read_json(file, parse_lines) if file.suffix == ".jsonl" else read_json(file)
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{file} must hold a list of {what}")
+    return records
 
 
 def _some(items: list[Question], source: str) -> tuple[Question, ...]:

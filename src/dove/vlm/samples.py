@@ -1,8 +1,7 @@
 """Samples of a training step: conversations with randomly chosen views, lengths and questions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +45,8 @@ class AnswerBatch:
         return replace(self, tokens=tokens, pixels=pixels)
 
 
-class Collator:
-    """Conversations and their seeds to a batch.
+class Samples(Dataset[tuple[Conversation, int]]):
+    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``.
 
     Args:
         cache: tokens made ahead; None to load pixels.
@@ -65,7 +64,15 @@ class Collator:
         self.image_size, self.max_tokens, self.cache = settings.image_size, settings.max_tokens, cache
         self.weights = conversations.answer_weights(config.answer_balance)
 
-    def __call__(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
+        epoch, index = sample
+        drawn = np.random.default_rng([self.config.run.seed, epoch, index + 1]).integers(2**62)
+        return self.conversations.items[index], int(drawn)
+
+    def collate(self, samples: Sequence[tuple[Conversation, int]]) -> AnswerBatch:
         """Make a batch of conversations with their seeds; one length policy for all, as a batch is padded to its longest."""
         requests = self.config.num_tokens
         request = requests[int(np.random.default_rng([samples[0][1], 2]).integers(len(requests)))]
@@ -86,20 +93,3 @@ class Collator:
         images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
         pixels = [load_pixels(images, glimpse.index, self.image_size, views, seed, view) for glimpse, view in seen]
         return replace(batch, pixels=torch.stack(pixels))
-
-
-class Samples(Dataset[tuple[Conversation, int]]):
-    """Conversations with the seeds of their random choices, by the pairs of a ``ResumableSampler``."""
-
-    def __init__(
-        self, conversations: Conversations, seed: int, collate: Callable[[Sequence[tuple[Conversation, int]]], Any]
-    ) -> None:
-        self.conversations, self.seed, self.collate = conversations, seed, collate
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def __getitem__(self, sample: tuple[int, int]) -> tuple[Conversation, int]:
-        epoch, index = sample
-        drawn = np.random.default_rng([self.seed, epoch, index + 1]).integers(2**62)
-        return self.conversations.items[index], int(drawn)

@@ -73,16 +73,16 @@ def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=pad, bos_token=begin, eos_token=end)
 
 
-def place_images(question: str, count: int, key: str) -> str:
-    """The question with one ``<image>`` for each image: its own, or in front where it has none."""
-    found = question.count(IMAGE)
+def place_images(questions: list[str], count: int, key: str) -> list[str]:
+    """A conversation's questions with one ``<image>`` for each image: their own, or in front where they have none."""
+    found = sum(question.count(IMAGE) for question in questions)
     if found == 0:
-        return f"{IMAGE}\n" * count + question
+        return [f"{IMAGE}\n" * count + questions[0], *questions[1:]]
     if found != count:
         raise UserError(
             f"{key}: {_number(found, IMAGE)} and {_number(count, 'image')}; write one {IMAGE} for each image"
         )
-    return question
+    return questions
 
 
 def without_marks(question: str) -> str:
@@ -95,14 +95,7 @@ def _number(count: int, noun: str) -> str:
 
 
 class PromptWriter:
-    """Writes conversations the way a language model expects them.
-
-    Args:
-        style: ``plain``, ``vicuna`` or ``chat``.
-
-    Raises:
-        UserError: for ``chat`` where the text tokenizer has no chat template, or a text tokenizer without an end word.
-    """
+    """Writes conversations the way a language model expects them, in the style ``plain``, ``vicuna`` or ``chat``."""
 
     def __init__(
         self, text_tokenizer: Any, style: str, *, blind: bool = False, name: str = "the language model"

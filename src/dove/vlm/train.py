@@ -1,14 +1,10 @@
 """Training of connector and language model: loss on the answers alone, two learning rates, exact resume."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from accelerate.utils import reduce, set_seed
 from torch import Tensor, nn
@@ -22,9 +18,9 @@ from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import check_devices, check_launcher
 from dove.training.schedule import learning_rate
-from dove.training.setup import resolve_length
+from dove.training.setup import resolve_length, settings_file
 from dove.training.state import checkpoints
-from dove.training.trainer import Trainer
+from dove.training.trainer import Trainer, make_adamw
 from dove.vlm.batch import NOT_LEARNED, lay_out
 from dove.vlm.cache import fill_cache, sample_tokens
 from dove.vlm.checkpoint import add_lora, load_language_model, small_language_model
@@ -34,7 +30,7 @@ from dove.vlm.evaluate import answer_questions
 from dove.vlm.images import encode_glimpses, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.samples import AnswerBatch, Collator, Samples
+from dove.vlm.samples import AnswerBatch, Samples
 from dove.vlm.text import train_text_tokenizer
 
 NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
@@ -73,11 +69,7 @@ class AnswerObjective(Objective[AnswerBatch]):
 
 
 class AnswerTrainer(Trainer):
-    """The tokenizer's loop over conversations.
-
-    Args:
-        holdout: conversations whose answers are counted every ``run.sample_every`` steps.
-    """
+    """The tokenizer's loop over conversations; the answers of ``holdout`` are counted every ``run.sample_every`` steps."""
 
     config: VLMTrainConfig
     objective: AnswerObjective
@@ -115,7 +107,7 @@ class AnswerTrainer(Trainer):
         model.eval()
         answers = answer_questions(model, self.questions, list(dict.fromkeys(self.config.num_tokens)))
         return {
-            f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.answers) for one in found]))
+            f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.question.answers) for one in found]))
             for request, found in answers.items()
         }
 
@@ -127,15 +119,11 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
-    """AdamW with a learning rate of the connector's own; weight decay on matrices alone."""
-    groups: list[dict[str, Any]] = []
-    for part, peak in ((model.connector, config.connector_lr), (model.language_model, config.optim.lr)):
-        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
-        for decay, matrices in ((config.optim.weight_decay, True), (0.0, False)):
-            chosen = [parameter for parameter in trained if (parameter.ndim > 1) == matrices]
-            if chosen:
-                groups.append({"params": chosen, "lr": peak, "peak_lr": peak, "weight_decay": decay})
-    return torch.optim.AdamW(groups, betas=config.optim.betas, fused=True)
+    """AdamW as the tokenizer's, with a learning rate of the connector's own."""
+    parts = ((model.connector, config.connector_lr), (model.language_model, config.optim.lr))
+    made = [make_adamw(config.optim, list(part.parameters()), peak) for part, peak in parts]
+    groups = [group | {"peak_lr": group["lr"]} for each in made for group in each.param_groups if group["params"]]
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence[str]) -> VisionLanguageModel:
@@ -187,7 +175,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     conversations = open_conversations(config.data, config.images, config.on_missing)
     chosen = conversations.by_question() if config.query == "question" else conversations
     training, holdout = chosen.split(config.run.holdout)
-    written = yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+    written = settings_file(config)
     config = resolve_length(config, len(training))
     process = PartialState(cpu=not torch.cuda.is_available())
     if conversations.left_out and process.is_main_process:
@@ -203,9 +191,9 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
         if config.cache_tokens:
             requests = list(dict.fromkeys(config.num_tokens))
             cache = fill_cache(tokenizer, images, glimpses, requests, config.views, config.run.seed)
-    collator = Collator(config, model.writer, training, model.config, cache)
-    trainer = AnswerTrainer(config, AnswerObjective(model), Samples(training, config.run.seed, collator), holdout)
+    samples = Samples(config, model.writer, training, model.config, cache)
+    trainer = AnswerTrainer(config, AnswerObjective(model), samples, holdout)
     start = trainer.resume()
     if process.is_main_process:
-        save_outputs({output / "config.yaml": written.encode()})
+        save_outputs({output / "config.yaml": written})
     return trainer.train(start)

@@ -95,9 +95,9 @@ def answers_to_json(answers: "dict[str, list[Answered]]") -> bytes:
 
     records: list[dict[str, Any]] = []
     for together in zip(*answers.values(), strict=True):
-        first = together[0]
+        item = together[0].question
         said = {request: one.said for request, one in zip(answers, together, strict=True)}
         lengths = {request: one.length for request, one in zip(answers, together, strict=True)}
-        record = {"key": first.key, "question": first.question, "answers": list(first.answers)}
+        record = {"key": item.key, "question": item.text, "answers": list(item.answers)}
         records.append(record | {"said": said, "lengths": lengths})
     return (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode()
