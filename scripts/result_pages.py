@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from result_ablation import NAMES, ablation, told_psnr
+
 from dove.paper.claims_page import markdown_table
 
 Reports = dict[str, dict[str, Any]]
@@ -12,7 +14,6 @@ Reports = dict[str, dict[str, Any]]
 GAIN = "gain over as many for each photo, in PSNR of the mean error (dB)"
 FIXED = "fixed@auto-mean"  # Row of as many tokens for every photo as `auto` takes on average
 OURS, TRIVIAL = "dove-tiny", "cosines"
-NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
 MARGIN = 0.03
 """Share by which a distance has to be smaller than the transform's before a page calls it nearer."""
 LENGTHS = (1, 2, 4, 8, 16, 32)
@@ -45,11 +46,6 @@ def networks(reports: Reports) -> list[str]:
     """Networks that the distances were measured by."""
     row = rows_of(reports, OURS)[1]
     return [name for name in NAMES if f"perceptual_{name}" in row]
-
-
-def told_psnr(row: dict[str, Any]) -> str:
-    """PSNR in dB; exact where nothing but rounding is lost."""
-    return "exact" if row["psnr"] > 90 else f"{row['psnr']:.2f}"
 
 
 def told_network(reports: Reports, name: str) -> str:
@@ -234,5 +230,6 @@ SECTIONS: dict[str, dict[str, Callable[[Reports], str]]] = {
         "calibration": calibration,
         "probes": probes,
     },
+    "docs/results/ablation/README.md": {"rows": ablation},
 }
 """Writers of the sections of each page, by path from the repository's root."""
