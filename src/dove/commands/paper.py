@@ -258,7 +258,7 @@ def values_and_gaps(experiment: Experiment, options: RunOptions) -> list[str]:
             lines.append(f"{other.source}'s values ({other.paper.get('unit', 'as there')}):")
             lines.append(textwrap.indent(other.paper_values, "  "))
     lines += [f"not yet: {part}" for part in missing_parts(experiment, options.scale)]
-    missing = trained_models(options.bench)[1]
+    missing = [] if options.model else trained_models(options.bench)[1]
     if BENCH_MODELS in [item for command in plan.commands for item in command] and missing:
         lines.append(f"not trained in {options.bench}: {', '.join(missing)}; see dove paper train --help")
     return lines

@@ -67,7 +67,7 @@ def _fill(
     arguments: list[str] = []
     for item in command:
         if item == BENCH_MODELS:
-            arguments += trained_models(places.bench)[0]
+            arguments += [] if places.models else trained_models(places.bench)[0]
         elif item == ALL_MODELS:
             arguments += labelled
         elif isinstance(item, str):
