@@ -146,7 +146,7 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     log_axis(scatter)
     scatter.locator_params(axis="y", integer=True)
     pearson = summarise(study)["pearson_log"]
-    shown = "" if pearson is None else f", r = {pearson:.2f} with the logarithm"
+    shown = "" if pearson is None else f", r = {pearson:.2f} with its log"
     scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"{study.model}{shown}")
 
 
