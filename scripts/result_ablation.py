@@ -85,14 +85,7 @@ def distances(rows: dict[str, dict[str, Report]]) -> str:
 
 def meanings(rows: dict[str, dict[str, Report]]) -> str:
     """Table of linear probes on CIFAR-10, and of what lengths follow."""
-    head = [
-        "row",
-        "8 tokens (%)",
-        "16 tokens (%)",
-        "64 tokens (%)",
-        "best hidden layer (%)",
-        "Pearson of length with log Laplacian variance",
-    ]
+    head = ["row", "8 tokens (%)", "16 tokens (%)", "64 tokens (%)", "best hidden layer (%)", "Pearson, length"]
     lines = []
     for name, row in rows.items():
         found = {(line["layer"], line["num_tokens"]): line["top1"] for line in row["probe"]["rows"]}
