@@ -9,6 +9,7 @@ from dove.paper.claims_page import markdown_table
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "ablation"
 NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
+FIXED = "fixed@auto-mean"  # Row of as many tokens for every photo as `auto` takes on average
 LENGTHS = (1, 4, 8, 16)
 TRIVIAL = "cosines"
 
@@ -26,9 +27,9 @@ def read_row(folder: Path) -> dict[str, Report]:
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*.json"))}
 
 
-def ablation(_: dict[str, Report]) -> str:
+def ablation(reports: dict[str, Report]) -> str:
     """Tables of quality, distances, lengths and linear probes."""
-    rows = read_ablation()
+    rows = reports["ablation"]
     return "\n\n".join((qualities(rows), distances(rows), meanings(rows)))
 
 
@@ -48,6 +49,11 @@ def told_psnr(row: Report) -> str:
     return "exact" if row["psnr"] > 90 else f"{row['psnr']:.2f}"
 
 
+def uses(row: Report, network: str) -> bool:
+    """Tell whether the losses of a row's model used a network."""
+    return any(used.startswith(network) for used in row.get("loss_networks", "").split("+"))
+
+
 def qualities(rows: dict[str, dict[str, Report]]) -> str:
     """Table of PSNR by length, and at the length of each photo's own."""
     lengths = (*LENGTHS, 32, 64)
@@ -55,7 +61,7 @@ def qualities(rows: dict[str, dict[str, Report]]) -> str:
     lines = []
     for name, row in rows.items():
         found = by_length(row)
-        auto, same = found.get("auto"), found.get("fixed@auto-mean")
+        auto, same = found.get("auto"), found.get(FIXED)
         told = f"{told_psnr(auto)} at {auto['mean_length']:.1f}" if auto else ""
         spread = f"{auto['psnr_std']:.2f} of {same['psnr_std']:.2f}" if auto and same else ""
         lines.append([told_row(name, row), *(told_psnr(found[k]) for k in lengths), told, spread])
@@ -73,10 +79,9 @@ def distances(rows: dict[str, dict[str, Report]]) -> str:
         if name == TRIVIAL:
             continue
         found = by_length(row)
-        used = str(found[1].get("loss_networks", "")).split("+")
         cells = []
         for column in (*(f"perceptual_{network}" for network in NAMES), "fd_mobilenet"):
-            star = "\\*" if any(network.startswith(column.partition("_")[2]) for network in used) else ""
+            star = "\\*" if uses(found[1], column.partition("_")[2]) else ""
             cells.append(" / ".join(f"{found[k][column] / trivial[k][column]:.2f}" for k in LENGTHS) + star)
         lines.append([told_row(name, row), *cells])
     told = "Distance to the photo as a share of the cosines' (\\*: the row's losses used this network):"

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from result_ablation import NAMES, ablation, told_psnr
+from result_ablation import FIXED, NAMES, ablation, told_psnr, uses
 
 from dove.paper.claims_page import markdown_table
 
 Reports = dict[str, dict[str, Any]]
 
 GAIN = "gain over as many for each photo, in PSNR of the mean error (dB)"
-FIXED = "fixed@auto-mean"  # Row of as many tokens for every photo as `auto` takes on average
 OURS, TRIVIAL = "dove-tiny", "cosines"
 MARGIN = 0.03
 """Share by which a distance has to be smaller than the transform's before a page calls it nearer."""
@@ -50,7 +49,7 @@ def networks(reports: Reports) -> list[str]:
 
 def told_network(reports: Reports, name: str) -> str:
     """Name of a network, and whether a loss of dove-tiny used it."""
-    used = any(network.startswith(name) for network in rows_of(reports, OURS)[1]["loss_networks"].split("+"))
+    used = uses(rows_of(reports, OURS)[1], name)
     return f"{NAMES[name]} ({'in its losses' if used else 'in no loss'})"
 
 

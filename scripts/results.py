@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from result_ablation import read_ablation
 from result_pages import SECTIONS, replace_sections
 from result_picture import PICTURES, draw, picture_hash
 
@@ -110,8 +111,9 @@ def stale_pages() -> list[Path]:
 
 
 def read_reports() -> dict[str, dict]:
-    """Read the reports by name."""
-    return {report.name: json.loads(report.file.read_text(encoding="utf-8")) for report in REPORTS}
+    """Read the reports by name, and those of the ablation by row and kind."""
+    own = {report.name: json.loads(report.file.read_text(encoding="utf-8")) for report in REPORTS}
+    return {**own, "ablation": read_ablation()}
 
 
 def list_stale() -> list[str]:

@@ -166,10 +166,7 @@ class ALIT(nn.Module):
 
     def last_roll_out(self, images: Float[Tensor, "B 3 S S"], count: int) -> RollOut:
         """Compute roll-out ``count`` over images in [-1, 1], with gradients, without decoding or halting before it."""
-        hidden, codes = self._image_tokens(images)
-        for number in range(count):
-            hidden = self._extend(hidden, number)
-        return self._read(hidden, codes)
+        return self._read(*self._run(images, count))
 
     @property
     def grid_size(self) -> int:
@@ -188,11 +185,12 @@ class ALIT(nn.Module):
 
     @torch.no_grad()
     def hidden_layers(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
-        """Compute the outputs of the encoder's L blocks in the last roll-out at the N image tokens, row by row."""
-        hidden, codes = self._image_tokens(images)
+        """Compute the outputs of the encoder's L blocks in the last roll-out at the N image tokens, row by row.
+
+        No image token is halted before it.
+        """
         last = self.config.num_rollouts - 1
-        for number in range(last):
-            hidden = self._extend(hidden, number)
+        hidden, codes = self._run(images, last)
         return self.encoder.layers(self._embed(hidden, last))[:, :, 1 : 1 + codes.shape[1]]
 
     def logits(self, values: Float[Tensor, "B L D"], kept: Bool[Tensor, "B L"]) -> Float[Tensor, "B N V"]:
@@ -215,6 +213,13 @@ class ALIT(nn.Module):
         first = self.encoder_class_embedding.expand(len(cells), -1, -1)
         tokens = torch.cat([first, cells], 1) + self.encoder_positional_embedding
         return tokens, self.base_tokenizer.quantize(grid).ids
+
+    def _run(self, images: Float[Tensor, "B 3 S S"], count: int) -> tuple[Float[Tensor, "B T H"], Int[Tensor, "B N"]]:
+        """Run the encoder for the first ``count`` roll-outs, without decoding or halting, and give the VQGAN's codes, too."""
+        hidden, codes = self._image_tokens(images)
+        for number in range(count):
+            hidden = self._extend(hidden, number)
+        return hidden, codes
 
     def _extend(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
         """Add the fresh latents of a roll-out, counted from 0, and run the encoder."""

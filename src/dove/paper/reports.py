@@ -116,18 +116,23 @@ def read_reports(folders: Sequence[Path]) -> Reports:
             name = f"{folder.name}/{file.relative_to(folder).with_suffix('')}"
             origins.append({"report": name, **report["provenance"]})
             if file.stem == "reconstruction":
-                for model in set(report["provenance"]["models"].items()):
-                    if model[0] not in (FLAT, COSINES) and trained.setdefault(model, folder) != folder:
-                        raise UserError(
-                            f"--reports {trained[model]} and {folder} measure the same weights of {model[0]}, which would "
-                            "count as two seeds; give each training once"
-                        )
+                refuse_twice(trained, folder, report["provenance"]["models"])
             found += [
                 Found(seed=seed, report=file.stem, key=key, rows=rows)
                 for key, rows in report.items()
                 if isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
             ]
     return Reports(found, origins, notes)
+
+
+def refuse_twice(trained: dict[tuple[str, str], Path], folder: Path, models: Mapping[str, str]) -> None:
+    """Refuse trained models whose weights another folder has measured; ``trained`` has the folder of each that was seen."""
+    for name, sha256 in models.items():
+        if name not in (FLAT, COSINES) and (other := trained.setdefault((name, sha256), folder)) != folder:
+            raise UserError(
+                f"--reports {other} and {folder} measure the same weights of {name}, which would count as two seeds; "
+                "give each training once"
+            )
 
 
 def read_notes(file: Path) -> dict[str, str]:
