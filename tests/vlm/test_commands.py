@@ -19,11 +19,13 @@ def trained(training: VLMTrainConfig) -> str:
 
 def test_evaluate_writes_the_rows_of_table_3(trained: str, questions_file: str, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    arguments = ["--model", trained, "--data", questions_file, "--num-tokens", "auto", "4", "full", "--limit", "9"]
+    named = f"small={trained}"
+    arguments = ["--model", named, "--data", questions_file, "--num-tokens", "auto", "4", "full", "--limit", "9"]
     assert main(["vlm", "evaluate", *arguments, "--output", str(output), "--shown", "2"]) == 0
     report = json.loads((output / "vlm.json").read_text())
     assert [row["num_tokens"] for row in report["rows"]] == ["auto", 4, 16]
     assert [row["mean_length"] for row in report["rows"][1:]] == [4, 16]
+    assert {row["model"] for row in report["rows"]} == {"small"} == set(report["provenance"]["models"])
     assert set(report["rows"][0]) == {"model", "tokenizer", "num_tokens", "mean_length", "accuracy"}
     answers = json.loads((output / "answers.json").read_text())
     assert len(answers) == 9

@@ -53,21 +53,33 @@ def make_slug(name: str) -> str:
 
 def load_subjects(names: Sequence[str], device: str) -> list[Subject]:
     """Load the models of an evaluation, each once."""
-    labels = [name.partition("=")[0] for name in dict.fromkeys(names)]
+    target = select_device(device)
+    return [load_subject(source, target, label) for label, source in labelled(names).items()]
+
+
+def labelled(names: Sequence[str]) -> dict[str, str]:
+    """Split models, each a checkpoint or LABEL=CHECKPOINT, into labels for the report and checkpoints.
+
+    Raises:
+        UserError: If several have the same label.
+    """
+    pairs = []
+    for name in dict.fromkeys(names):
+        label, separator, source = name.partition("=")
+        pairs.append((label, source if separator else name))
+    labels = [label for label, _ in pairs]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"several models are called {min(twice)}; label each, as in --model A=FOLDER B=FOLDER")
-    target = select_device(device)
-    return [load_subject(name, target) for name in dict.fromkeys(names)]
+    return dict(pairs)
 
 
-def load_subject(name: str, device: torch.device) -> Subject:
-    """Load one model: a checkpoint of any kind, or LABEL=CHECKPOINT to call it otherwise in the report."""
-    label, separator, source = name.partition("=")
-    folder = resolve_checkpoint(source if separator else name)
+def load_subject(source: str, device: torch.device, label: str | None = None) -> Subject:
+    """Load one model: a checkpoint of any kind, which reports call by its label or else by its source."""
+    folder = resolve_checkpoint(source)
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, nn.Module)
     return Subject(
-        label, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
+        label or source, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
     )
 
 

@@ -18,7 +18,7 @@ from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, load_subject
+from dove.evaluation.common import Images, Subject, labelled, load_subject
 from dove.evaluation.operations import count_operations, decode_operations, encode_operations
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
 from dove.models.vqgan import VQGAN
@@ -77,15 +77,16 @@ def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[Subj
     """Load models; each ``Dove`` with a VQGAN is followed by that VQGAN alone.
 
     Args:
-        names: checkpoints, or presets that are no checkpoints: those get random weights.
+        names: checkpoints, or presets that are no checkpoints: those get random weights. Each may be LABEL=NAME.
         device: device of the models; the meta device to count the operations of presets alone.
     """
     found: list[Subject] = []
-    for name in dict.fromkeys(names):
-        if is_preset(name):
-            subject = Subject(name, random_tokenizer(name, device), device, "random weights", weights="random weights")
+    for label, source in labelled(names).items():
+        if is_preset(source):
+            model = random_tokenizer(source, device)
+            subject = Subject(label, model, device, "random weights", weights="random weights")
         else:
-            subject = load_subject(name, torch.device("cpu") if device == META else device)
+            subject = load_subject(source, torch.device("cpu") if device == META else device, label)
         found.append(subject)
         # Patches in the place of a VQGAN have no codebook, so they are no tokenizer by themselves.
         if isinstance(subject.tokenizer, Dove) and isinstance(subject.tokenizer.vqgan, VQGAN):

@@ -25,7 +25,7 @@ class VlmOptions(EvaluationOptions):
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]
     """Questions: parquet, .json or .jsonl with image, question and answer (or answers)."""
     model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")]
-    """Folders of dove vlm train or hub ids; each gets its own rows."""
+    """Folders of dove vlm train or hub ids, maybe as LABEL=FOLDER; each gets its own rows."""
     benchmark: str = "easy-vqa"
     """Decides prompt and metric: easy-vqa, vqav2, gqa, okvqa, textvqa, docvqa, infovqa, chartqa or scienceqa."""
     num_tokens: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N...")] = ("auto",)
@@ -52,7 +52,7 @@ def run(options: VlmOptions) -> None:
     import time
 
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.evaluation.common import make_slug
+    from dove.evaluation.common import labelled, make_slug
     from dove.evaluation.report import provenance, rows_to_text, write_report
     from dove.vlm.evaluate import answer_questions, summarise
     from dove.vlm.model import VisionLanguageModel
@@ -62,20 +62,20 @@ def run(options: VlmOptions) -> None:
     started = time.time()
     benchmark = get_benchmark(options.benchmark)
     questions = open_questions(options.data[0], options.images).draw(options.limit, options.seed)
-    names = list(dict.fromkeys(options.model))
+    models = labelled(options.model)
     rows, contents = [], {}
-    for name in names:
-        model = VisionLanguageModel.from_pretrained(name, tokenizer=options.tokenizer, device=options.device)
+    for name, source in models.items():
+        model = VisionLanguageModel.from_pretrained(source, tokenizer=options.tokenizer, device=options.device)
         full = str(model.config.max_tokens)
         requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
         rows += summarise(name, model, answers, benchmark.metric)
-        suffix = "" if len(names) == 1 else f"-{make_slug(name)}"
+        suffix = "" if len(models) == 1 else f"-{make_slug(name)}"
         contents[f"answers{suffix}.json"] = answers_to_json(answers)
         contents[f"vlm{suffix}.png"] = questions_picture(model, questions, answers, options.shown)
     print(rows_to_text(rows))
     origin = provenance([], {}, options.seed, started)
-    origin["models"] = {name: checkpoint_sha256(resolve_checkpoint(name)) for name in names}
+    origin["models"] = {name: checkpoint_sha256(resolve_checkpoint(source)) for name, source in models.items()}
     images = len({item.glimpse.index for item in questions.items})
     origin["data"] = {
         "questions": {
