@@ -109,7 +109,7 @@ def test_a_model_s_operations_are_counted_once(desk: Path, monkeypatch: pytest.M
     ("flags", "message"),
     [
         (["--num-tokens", "99"], "1 to 16 tokens"),
-        (["--limit", "0"], "limit=0"),
+        (["--limit", "0"], "--limit 0"),
         (["--model", "nowhere"], "nowhere"),
         (["--model", "x=dove-tiny", "x=cosines"], "several models are called x"),
     ],

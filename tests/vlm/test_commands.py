@@ -54,7 +54,7 @@ def test_bad_input_is_one_line(trained: str, questions_file: str, capsys: pytest
         (["ask", "no.png", " ", "--model", trained], "the question is empty"),
         (["ask", "no.png", "what?", "--model", "dove-tiny"], "config"),
         (["evaluate", "--model", trained, "--data", questions_file, "--benchmark", "bleu"], "no benchmark 'bleu'"),
-        (["evaluate", "--model", trained, "--data", questions_file, "--limit", "0"], "limit=0"),
+        (["evaluate", "--model", trained, "--data", questions_file, "--limit", "0"], "--limit 0"),
         (["train", "--preset", "vlm-huge"], "no preset 'vlm-huge'; the presets are vlm-tiny, llava"),
     ):
         assert main(["vlm", *arguments]) == 2

@@ -34,6 +34,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         require_least("--batch-size", self.batch_size)
+        require_least("--limit", self.limit)
         if not self.model:
             raise UserError("no model is given; pass --model with checkpoints, such as dove-tiny")
         if self.output.exists() and not self.output.is_dir():

@@ -7,6 +7,7 @@ import tyro
 
 from dove.errors import UserError
 from dove.evaluation.options import EvaluationOptions
+from dove.flags import require_least
 
 if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
@@ -39,6 +40,10 @@ class QueriesOptions(EvaluationOptions):
     """Number of tokens in the picture."""
     examples: int = 8
     """Images in the picture; 0 for no picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_least("--examples", self.examples, 0)
 
 
 def run(options: QueriesOptions) -> None:

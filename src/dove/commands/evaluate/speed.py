@@ -49,7 +49,6 @@ class SpeedOptions(EvaluationOptions):
         super().__post_init__()
         require_least("--repetitions", self.repetitions)
         require_least("--text-tokens", self.text_tokens, 0)
-        require_least("--limit", self.limit)
 
 
 def run(options: SpeedOptions) -> None:
