@@ -80,3 +80,19 @@ def test_a_missing_preset_lists_them_all() -> None:
 def test_a_misspelt_flag_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no flag --optim\.lrr; did you mean --optim\.lr\?"):
         parse(["--preset", "dove-tiny", "--optim.lrr", "1"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run.threads", "0"], "run.threads=0"),
+        (["--run.seed", "-1"], "run.seed=-1"),
+        (["--optim.warmup-steps", "-5"], "optim.warmup_steps=-5"),
+        (["--model.generator.num-heads", "3"], "num_heads=3 must divide hidden_size=128"),
+        (["--model.generator.rotary-fraction", "2"], "rotary_fraction=2"),
+        (["--model.eos-head", "vocab", "--model.vocab-size", "0"], "eos_token_id=0"),
+    ],
+)
+def test_settings_that_no_model_or_run_can_have_are_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(["--preset", "dove-bench", *flags])

@@ -99,7 +99,7 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
         if old := sorted(OLD_SETTINGS & set(values)):
             raise UserError(
                 f"{file} is of an older layout (it has {', '.join(old)}), which this version cannot load; train the model "
-                "anew, or install the version that wrote it: pip install git+REPOSITORY@5c2cfab"
+                "anew, or load it with the version that wrote it, commit 5c2cfab of this repository"
             )
     try:
         return config_from_dict(values, kind)

@@ -66,6 +66,12 @@ class BackboneConfig:
     initializer_range: float = 0.02
     """Standard deviation of freshly drawn weights."""
 
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
+            raise UserError(f"num_heads={self.num_heads} must divide hidden_size={self.hidden_size}")
+        if not 0 <= self.rotary_fraction <= 1:
+            raise UserError(f"rotary_fraction={self.rotary_fraction} is a share of a head; pass a number from 0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
@@ -114,6 +120,10 @@ class DoveConfig:
             raise UserError(
                 "model.autoencoder=patches needs one width in model.vqgan.block_out_channels and an even "
                 f"model.vqgan.patch_size; got {self.vqgan.block_out_channels} and {self.vqgan.patch_size}"
+            )
+        if self.eos_head == "vocab" and not 0 <= self.eos_token_id < self.vocab_size:
+            raise UserError(
+                f"model.eos_token_id={self.eos_token_id} is no word of a vocabulary of model.vocab_size={self.vocab_size}"
             )
         if self.prior == "none" and self.prior_numbers:
             raise UserError(f"model.prior_numbers={self.prior_numbers} needs a prior; pass --model.prior cosines, or 0")

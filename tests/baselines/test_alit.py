@@ -141,8 +141,17 @@ def test_halting_masks_what_the_decoder_is_sure_of(alit, images):
     hidden, codes = torch.randn(3, 19, 32), torch.zeros(3, 16, dtype=torch.long)
     logits = torch.zeros(3, 16, 16)
     logits[0, 5, 0] = 9.0
-    changed = (alit._halt(hidden, logits, codes) != hidden).any(2).nonzero().tolist()
+    changed = (alit._halt(hidden, logits, codes, 0.5) != hidden).any(2).nonzero().tolist()
     assert changed == [[0, 6]]
+
+
+@pytest.mark.parametrize(("threshold", "calls"), [(None, 0), (0.5, SMALL.num_rollouts - 1)])
+def test_the_decoder_runs_only_where_halting_asks_for_it(images, threshold, calls):
+    model = ALIT(replace(SMALL, halting_threshold=threshold)).eval()
+    ran = []
+    model.decoder.register_forward_hook(lambda *_: ran.append(1))
+    model.encode(images, model.max_tokens)
+    assert len(ran) == calls
 
 
 def test_outside_training_nothing_is_drawn(alit, images):

@@ -109,6 +109,13 @@ def test_images_that_a_model_was_trained_on_are_refused(tmp_path: Path, capsys: 
     assert main(["paper", "run", "table2", "--data", str(tmp_path / "run"), *flags]) == 0
 
 
+def test_settings_beside_a_name_that_is_no_folder_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "config.yaml").write_text("data: photos\n")
+    monkeypatch.chdir(tmp_path)
+    refuse_training_images([Step(arguments=["evaluate", "probe", "--model", "dove-tiny", "--data", "photos"])])
+
+
 def test_copies_of_training_images_are_found_by_their_content(photos: Path, tmp_path: Path) -> None:
     others, part = tmp_path / "others", tmp_path / "part"
     part.mkdir()

@@ -117,3 +117,15 @@ def test_unreadable_images_are_the_last_word(
     assert main([*flags, "--num-tokens", "4"]) == 2
     assert "1 of 16 images could not be read" in capsys.readouterr().err
     assert report(tmp_path)["rows"][0]["n_train"] == 15
+
+
+def test_features_of_the_same_images_under_other_names_are_told_apart(
+    flags: list[str], shades: Path, tmp_path: Path
+) -> None:
+    linear = ["--kind", "linear", "--layer", "1"]
+    assert main([*flags, *linear]) == 0
+    before = report(tmp_path)["rows"]
+    for file in sorted((shades / "train").rglob("*.png")):
+        file.rename(file.with_name(f"renamed-{file.name}"))
+    assert main([*flags, *linear]) == 0
+    assert report(tmp_path)["rows"] == before

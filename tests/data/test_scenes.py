@@ -13,6 +13,7 @@ from dove.cli import main
 from dove.data.config import SceneConfig
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
+from dove.data.query_batch import scene_draws
 from dove.data.scenes import CutOut, Scenes, caption_words, load_cutouts, phrases
 from dove.data.stamps import convert_stamps
 from dove.errors import UserError
@@ -71,6 +72,20 @@ def test_scenes_follow_from_seed_epoch_and_index(photos: ImageDataset, table: st
     assert one[2, 5].asks == same[2, 5].asks
     assert not torch.equal(one[2, 5].image, other[2, 5].image)
     assert not torch.equal(one[2, 5].image, one[3, 5].image)
+
+
+def test_scenes_of_evaluation_are_those_of_no_training(photos: ImageDataset, table: str) -> None:
+    trained = [Scenes(photos, load_cutouts(table), 16, SceneConfig(curriculum=0), seed=seed) for seed in range(5)]
+    for seed in range(3):
+        scenes = Scenes(photos, load_cutouts(table), 16, SceneConfig(curriculum=0), seed=seed, evaluation=True)
+        for sample in ((0, 0), (0, 1), (1, 0)):
+            assert not any(torch.equal(scenes[sample].image, training[sample].image) for training in trained)
+
+
+@given(seed=st.integers(0, 5), epoch=st.integers(0, 3), index=st.integers(0, 100), other=st.integers(0, 2**33))
+def test_no_seed_of_a_training_gives_the_draws_of_an_evaluation(seed: int, epoch: int, index: int, other: int) -> None:
+    evaluated = scene_draws(seed, (epoch, index), evaluation=True).integers(2**62)
+    assert evaluated != scene_draws(other, (epoch, index), evaluation=False).integers(2**62)
 
 
 def test_a_curriculum_begins_with_two_large_things(photos: ImageDataset, table: str) -> None:

@@ -75,3 +75,8 @@ def test_models_that_predict_no_quality_are_refused(
     flags = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
     assert main(["evaluate", "calibration", "--data", str(photos), *flags]) == 2
     assert "predicts no quality" in capsys.readouterr().err
+
+
+def test_budgets_below_a_token_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "calibration", "--data", str(photos), "--budgets", "0.5", "--lengths", "2"]) == 2
+    assert "budget 0.5" in capsys.readouterr().err

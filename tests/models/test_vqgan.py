@@ -6,6 +6,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch.nn import functional as F
 
 from dove.config import VQGANConfig
+from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 
 
@@ -79,3 +80,8 @@ def test_gradients_are_the_librarys():
     for name, parameter in ours.named_parameters():
         if "quantize" not in name:
             torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-9, rtol=1e-7)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(UserError, match="norm_groups=7"):
+        VQGAN(VQGANConfig(image_size=16, block_out_channels=(8, 16), latent_channels=6, norm_groups=7))

@@ -174,3 +174,15 @@ def test_what_is_missing_for_all_rows_is_told_once(
     assert told in captured.err
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     assert not (tmp_path / "bench").exists()
+
+
+def test_a_row_whose_last_checkpoint_is_missing_is_not_done(tmp_path: Path) -> None:
+    (row,) = load_rows(["vqgan"])
+    folder = tmp_path / row.name
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.safetensors").write_bytes(b"1")
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": row.steps(1.0)}) + "\n")
+    (folder / "checkpoints" / "step-00006000").mkdir(parents=True)
+    assert not row.progress(tmp_path).done
+    (folder / "checkpoints" / f"step-{row.steps(1.0):08d}").mkdir()
+    assert row.progress(tmp_path).done

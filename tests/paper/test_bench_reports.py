@@ -1,6 +1,7 @@
 """``dove paper evaluate bench``: what is asked of each row, and that answers are kept while the question stays the same."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
@@ -112,3 +113,9 @@ def test_it_says_what_it_needs(
 def test_too_few_images_are_refused_in_front_of_all_evaluations() -> None:
     with pytest.raises(UserError, match="--limit 100 is too few for Frechet distances; pass at least 513"):
         EvaluateOptions(data=("val",), limit=100)
+
+
+def test_speeds_are_measured_of_all_rows_together_or_not_at_all(tmp_path: Path) -> None:
+    train(tmp_path)
+    names = [item.name for item in list_evaluations(replace(reports_of(tmp_path), only=("dove",)))]
+    assert names == ["dove/reconstruction", "dove/lengths", "dove/probe"]

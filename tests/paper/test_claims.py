@@ -218,3 +218,10 @@ def test_notes_beside_the_reports_are_on_the_page(tmp_path: Path) -> None:
         notes.write_text(damage)
         with pytest.raises(UserError, match="notes.yaml"):
             read_reports([tmp_path])
+
+
+def test_models_without_a_common_length_are_not_compared(tmp_path: Path) -> None:
+    rows = [{"model": "DOVE", "num_tokens": 1, "fd_efficientnet": 40.0, "psnr": 20.0, "image_size": 32}]
+    rows += [{"model": "ALIT", "num_tokens": 32, "fd_efficientnet": 10.0, "psnr": 20.0, "image_size": 32}]
+    write(tmp_path / "one", "reconstruction", {"rows": [*rows, *reconstructions("flat colour", 12.0)]})
+    assert judge(named("alit"), COLUMNS, read_reports([tmp_path / "one"])).verdict == "not measured"

@@ -8,6 +8,7 @@ import torch
 
 from dove.checkpoint import save_checkpoint
 from dove.config import DoveConfig
+from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
@@ -58,3 +59,16 @@ def test_presets_fit_the_shipped_checkpoint_that_they_start_from(name: str) -> N
     shipped = Dove.from_pretrained("dove-tiny")
     for part in ("vqgan.embed.weight", "generator.transformer.layers.0.mlp.dense_h_to_4h.weight"):
         torch.testing.assert_close(model.state_dict()[part], shipped.state_dict()[part])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"num_layers": 3}, "generator.num_layers 2"), ({"num_heads": 4}, "generator.num_heads 2")],
+)
+def test_weights_of_other_sizes_are_refused(
+    changed: dict[str, int], message: str, tiny_config: DoveConfig, tmp_path: Path
+) -> None:
+    Dove(tiny_config).save_pretrained(tmp_path)
+    other = Dove(replace(tiny_config, generator=replace(tiny_config.generator, **changed)))
+    with pytest.raises(UserError, match=message):
+        initialise_from_checkpoint(other, str(tmp_path))

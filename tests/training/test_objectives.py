@@ -56,6 +56,20 @@ def test_the_eos_loss_is_silent_at_the_start_of_its_ramp(tiny_training: DoveTrai
     assert head.grad.abs().sum() == 0
 
 
+def test_the_total_is_table_1s_sum_and_ends_sequences_of_easy_images(tiny_training: DoveTrainConfig) -> None:
+    loss = replace(tiny_training.loss, rec=0.7, eos=0.3, kl=0.01)
+    objective = make(replace(tiny_training, loss=loss))
+    objective.threshold.load_state_dict({"means": [1e9]})  # every image is better
+    late = Step(tiny_training.run.steps)
+    result = objective(batch(4), late)
+    assert objective.eos_weight(late) == pytest.approx(0.3)
+    assert result.metrics["eos"] < 0
+    terms = {name: float(result.metrics[name]) for name in ("rec", "eos", "kl")}
+    assert result.loss.item() == pytest.approx(0.7 * terms["rec"] + 0.3 * terms["eos"] + 0.01 * terms["kl"], rel=1e-4)
+    result.loss.backward()
+    assert objective.model.generator.eos_head.projection.bias.grad.item() < 0  # a step raises the probability of EOS
+
+
 def test_tokens_after_the_eos_get_no_gradient_from_the_reconstruction(tiny_training: DoveTrainConfig) -> None:
     objective = make(tiny_training)
     objective.model.generator.eos_head.projection.bias.data.fill_(9.0)  # EOS at position 2: one token is kept
@@ -75,8 +89,9 @@ def test_tokens_after_the_eos_get_no_gradient_from_the_reconstruction(tiny_train
 
 def test_the_threshold_is_the_mean_of_earlier_steps(tiny_training: DoveTrainConfig) -> None:
     objective = make(tiny_training)
-    losses = [float(objective(batch(4, seed), Step(0)).metrics["rec"]) for seed in range(3)]
+    losses = [float(objective(batch(4, seed), Step(seed)).metrics["rec"]) for seed in range(3)]
     assert objective.threshold.value == pytest.approx(sum(losses) / 3)
+    assert objective.threshold.step(torch.tensor([9.0]), 3) == pytest.approx(sum(losses) / 3)  # without its own
 
 
 def test_without_a_discriminator_none_is_made(tiny_training: DoveTrainConfig) -> None:

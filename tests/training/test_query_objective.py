@@ -143,6 +143,25 @@ def test_papers_loss_is_equation_7(batch: QueryBatch, tmp_path: Path) -> None:
     assert result.metrics["length_asked"] > 0
 
 
+def test_papers_loss_adds_both_terms_of_the_end(batch: QueryBatch, tmp_path: Path) -> None:
+    config = settings("paper", tmp_path, tmp_path)
+    assert isinstance(config, QDoveTrainConfig)
+    config = replace(config, loss=replace(config.loss, null=0.0, irrelevant=0.25, eos=0.5))
+    objective = QDoveObjective(config, QDove(MODEL))
+    for threshold in (objective.threshold, objective.irrelevant_threshold):
+        threshold.load_state_dict({"means": [1e9]})  # every image is good enough, inside of the boxes and outside
+    torch.manual_seed(3)
+    result = objective(batch, Step(config.run.steps))
+    torch.manual_seed(3)
+    asked = pick_queries(batch, objective.model, 0.0)
+    arguments = (result.reconstruction, batch.images, asked.boxes, asked.image_of)
+    rebuilt = relevant_loss(*arguments, squared_error).mean() + 0.25 * irrelevant_loss(*arguments).mean()
+    eos, penalty = result.metrics["eos"], result.metrics["penalty"]
+    assert eos < 0
+    assert penalty == pytest.approx(float(eos) * float(asked.about_part.float().mean()), rel=0.2)
+    torch.testing.assert_close(result.loss, rebuilt + 0.5 * (eos + penalty), rtol=1e-4, atol=1e-5)
+
+
 def test_quality_is_foreseen_inside_the_boxes() -> None:
     images = torch.zeros(1, 3, 16, 16)
     rebuilt = images.clone()

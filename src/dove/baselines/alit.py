@@ -8,8 +8,9 @@ Where the published code and the paper differ, this follows the paper: halting i
 training; every image of a batch gets its own length; and tokens can be decoded without the image they came from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -39,16 +40,21 @@ class RollOut:
         values: codebook entries of unit length, with the latents' gradient.
         ids: ids of these entries.
         loss: sum of the codebook and the commitment loss.
-        logits: logits of the VQGAN's codes, computed from the values.
         codes: the VQGAN's codes of the images, which the logits are trained to predict.
+        decode: computes the logits of these codes from values and what is kept of them.
     """
 
     latents: Float[Tensor, "B L D"]
     values: Float[Tensor, "B L D"]
     ids: Int[Tensor, "B L"]
     loss: Float[Tensor, ""]
-    logits: Float[Tensor, "B N V"]
     codes: Int[Tensor, "B N"]
+    decode: Callable[[Float[Tensor, "B L D"], Bool[Tensor, "B L"]], Float[Tensor, "B N V"]]
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "B N V"]:
+        """Logits of the VQGAN's codes, computed when they are first asked for: tokens alone need none."""
+        return self.decode(self.values, torch.ones_like(self.ids, dtype=torch.bool))
 
 
 class ALITDecoder(Transformer):
@@ -156,10 +162,10 @@ class ALIT(nn.Module):
     def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         hidden, codes = self._image_tokens(images)
-        roll_out = None
+        roll_out, threshold = None, self.config.halting_threshold
         for number in range(self.config.num_rollouts)[:count]:
-            if roll_out:
-                hidden = self._halt(hidden, roll_out.logits, codes)
+            if roll_out and threshold is not None:
+                hidden = self._halt(hidden, roll_out.logits, codes, threshold)
             hidden = self._extend(hidden, number)
             roll_out = self._read(hidden, codes)
             yield roll_out
@@ -233,20 +239,17 @@ class ALIT(nn.Module):
         return embedded
 
     def _read(self, hidden: Float[Tensor, "B T H"], codes: Int[Tensor, "B N"]) -> RollOut:
-        """Quantise the latents of a roll-out and decode them."""
+        """Quantise the latents of a roll-out."""
         latents = self.pre_quantizer_mlp(self.encoder_ln_post(hidden[:, 1 + codes.shape[1] :]))
         quantized = self.quantize(latents)
-        logits = self.logits(quantized.values, torch.ones_like(quantized.ids, dtype=torch.bool))
-        return RollOut(latents, quantized.values, quantized.ids, quantized.loss, logits, codes)
+        return RollOut(latents, quantized.values, quantized.ids, quantized.loss, codes, self.logits)
 
     def _halt(
-        self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"]
+        self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], threshold: float
     ) -> Float[Tensor, "B S H"]:
         """Put the mask token where the decoder is sure of the image's code; in training, with that probability."""
-        if self.config.halting_threshold is None:
-            return hidden
         probability = logits.softmax(-1).gather(2, codes[..., None])[..., 0]
-        halted = probability >= self.config.halting_threshold
+        halted = probability >= threshold
         if self.training:
             halted &= torch.bernoulli(probability).bool()
         masks = self.encoder_mask_token + self.encoder_positional_embedding[1:]

@@ -143,7 +143,7 @@ def missing_parts(experiment: Experiment, scale: str) -> list[str]:
 
 
 def write_claims(options: ClaimsOptions) -> int:
-    """Judge the claims by the reports, write the page and print the verdicts."""
+    """Decide the claims by the reports, write the page and print the verdicts."""
     from dove.paper.claims import judge, load_claims
     from dove.paper.claims_page import write_page
     from dove.paper.reports import read_reports

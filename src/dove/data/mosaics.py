@@ -1,12 +1,14 @@
 """Scenes with several named objects, made of photos that show one each."""
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from dove.data.config import MosaicConfig
 from dove.data.dataset import ImageDataset, Record
-from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
+from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample, scene_draws
 from dove.errors import UserError
 from dove.processor import pil_to_tensor
 
@@ -38,9 +40,16 @@ class Mosaics(Dataset[QueryExample]):
     collate = staticmethod(QueryBatch.collate)
 
     def __init__(
-        self, photos: ImageDataset, image_size: int, config: MosaicConfig | None = None, *, seed: int = 0
+        self,
+        photos: ImageDataset,
+        image_size: int,
+        config: MosaicConfig | None = None,
+        *,
+        seed: int = 0,
+        evaluation: bool = False,
     ) -> None:
-        self.photos, self.image_size, self.seed = photos, image_size, seed
+        self.photos, self.image_size = photos, image_size
+        self.draws = partial(scene_draws, seed, evaluation=evaluation)
         self.config = config or MosaicConfig()
         self._photos: dict[int, Image.Image] = {}
         self.by_name: dict[str, list[int]] = {}
@@ -54,8 +63,7 @@ class Mosaics(Dataset[QueryExample]):
         return len(self.photos)
 
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
-        epoch, index = sample
-        rng = np.random.default_rng([self.seed, epoch, index + 1])
+        rng = self.draws(sample)
         placements = self._grid() if rng.random() < self.config.grid_share else self._scattered(rng)
         chosen = rng.permutation(self.names)[: len(placements)].tolist()
         scene = _background(rng, self.image_size)

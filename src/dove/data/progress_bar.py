@@ -12,7 +12,7 @@ LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} 
 
 
 class LogStream:
-    """What tqdm writes to where standard error is no terminal: its texts as lines, without carriage returns and padding."""
+    """Stream for tqdm where standard error is no terminal: its texts as lines, without carriage returns and padding."""
 
     def write(self, text: str) -> None:
         """Write a line, if there is anything on it."""

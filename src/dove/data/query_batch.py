@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the image it belongs to
+
+
+def scene_draws(seed: int, sample: tuple[int, int], *, evaluation: bool) -> np.random.Generator:
+    """Make the random numbers of a scene; those of evaluation follow no training, whatever its seed."""
+    epoch, index = sample
+    return np.random.default_rng([seed, epoch, index + 1, *([1] if evaluation else [])])
 
 
 @dataclass(frozen=True)

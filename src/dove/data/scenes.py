@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from dove.data.config import SceneConfig
 from dove.data.dataset import ImageDataset, Record
 from dove.data.images import open_images
-from dove.data.query_batch import Ask, QueryBatch, QueryExample
+from dove.data.query_batch import Ask, QueryBatch, QueryExample, scene_draws
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.query.words import split_words
@@ -82,8 +83,10 @@ class Scenes(Dataset[QueryExample]):
         config: SceneConfig | None = None,
         *,
         seed: int = 0,
+        evaluation: bool = False,
     ) -> None:
-        self.photos, self.cutouts, self.image_size, self.seed = photos, cutouts, image_size, seed
+        self.photos, self.cutouts, self.image_size = photos, cutouts, image_size
+        self.draws = partial(scene_draws, seed, evaluation=evaluation)
         self.config = config or SceneConfig()
         if len({cutout.words for cutout in cutouts}) < 2:
             raise UserError(f"scenes need cut-outs of at least two captions; there are {len(cutouts)} cut-outs")
@@ -98,12 +101,11 @@ class Scenes(Dataset[QueryExample]):
         return SCENES_PER_EPOCH
 
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
-        epoch, index = sample
-        rng = np.random.default_rng([self.seed, epoch, index + 1])
+        rng = self.draws(sample)
         scene = self._photo(rng)
         asks: list[Ask] = []
         while not asks:
-            placed = self._placed(rng, self._progress(epoch))
+            placed = self._placed(rng, self._progress(sample[0]))
             others = [cutout.words for cutout, _ in placed]
             for number, (cutout, place) in enumerate(placed):
                 if words := phrases(cutout.words, others[:number] + others[number + 1 :]):

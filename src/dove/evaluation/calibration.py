@@ -18,7 +18,7 @@ from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.options import CalibrationOptions
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
 from dove.lengths import Trial, parse_length_policy
-from dove.lengths.budget import Budget, spend
+from dove.lengths.budget import spend
 from dove.metrics import LEAST_ERROR, unit_range
 from dove.models.eos import EosScores
 from dove.protocol import ScoresLengths
@@ -69,7 +69,7 @@ def calibrate(subject: Subject, images: Images, options: CalibrationOptions) -> 
     scores = scores_of(encoded.predicted)
     for mean in ProgressBar(options.budgets, desc=f"{subject.name}: budgets", unit="budget"):
         started = time.perf_counter()
-        spent = Budget(mean).lengths(scores)
+        spent = parse_length_policy(f"budget {mean:g}", model.max_tokens).lengths(scores)
         seconds = time.perf_counter() - started
         known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
         fixed = _as_even_as_possible(count, int(spent.sum()))

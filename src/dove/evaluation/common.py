@@ -115,7 +115,7 @@ class Images:
             drawn = np.random.default_rng(seed).choice(len(dataset), limit, replace=False)
             dataset = dataset.select(np.sort(drawn).tolist())
         self.source, self.dataset = source, dataset
-        self.sha256 = hash_images(dataset)
+        self.sha256, self.keys_sha256 = hash_images(dataset)
         self.unreadable: dict[str, Unreadable] = {}
 
     def __len__(self) -> int:
@@ -152,14 +152,17 @@ class Images:
             raise UserError(summarise_unreadable(list(self.unreadable.values()), len(self)))
 
 
-def hash_images(dataset: ImageDataset) -> str:
-    """Compute the SHA-256 of the encoded images in their order. Unreadable ones count as empty."""
-    digest = hashlib.sha256()
+def hash_images(dataset: ImageDataset) -> tuple[str, str]:
+    """Compute the SHA-256 of the encoded images in their order, and that of their keys. Unreadable ones count as empty."""
+    contents, keys = hashlib.sha256(), hashlib.sha256()
     for index in ProgressBar(range(len(dataset)), desc="hash of the images"):
+        key, data = "", b""
         try:
-            source = dataset.raw(index).source
+            raw = dataset.raw(index)
+            key, source = raw.key, raw.source
             data = source if isinstance(source, bytes) else Path(str(source)).read_bytes() if source else b""
         except (OSError, UserError):
-            data = b""
-        digest.update(hashlib.sha256(data).digest())
-    return digest.hexdigest()
+            pass
+        contents.update(hashlib.sha256(data).digest())
+        keys.update(f"{key}\n".encode())
+    return contents.hexdigest(), keys.hexdigest()

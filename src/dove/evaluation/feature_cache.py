@@ -146,7 +146,7 @@ class FeatureCache:
 
     def _file(self, source: FeatureSource, start: int) -> Path:
         size = self.subject.tokenizer.image_size
-        key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {size} {source}"
+        key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {self.images.keys_sha256} {size} {source}"
         if source.num_tokens and parse_length_policy(source.num_tokens, self.subject.tokenizer.max_tokens).collective:
             key += f" {self.batch_size}"  # the images of a batch share their tokens
         return cache_folder("features") / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"

@@ -43,7 +43,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOptions(EvaluationOptions):
-    """Compare the quality that a model foresees with what it reaches, and the policies that trust it with others.
+    """Compare the quality that a model predicts with what it reaches, and the policies that trust it with others.
 
     Writes calibration.json, .csv (a row for each measured length: predicted and measured PSNR, mean absolute error and
     correlation; a row for each policy: "budget n" beside "fixed n" and "known n", which spends by the measured errors)

@@ -52,9 +52,10 @@ def _find_file(weights: str | Path | None) -> Path:
     found = weights or os.environ.get(SQUEEZENET_VARIABLE)
     if not found:
         raise UserError(
-            "SqueezeNet needs its weights; give a safetensors file in torchvision's squeezenet1_0 layout as the "
-            f"perceptual weights or in the environment variable {SQUEEZENET_VARIABLE}, use efficientnet-lite0, whose "
-            "weights a package holds, or train without: --loss.perceptual 0 --loss.perceptual-network none"
+            "SqueezeNet needs its weights, a safetensors file in torchvision's squeezenet1_0 layout: name it by "
+            f"--loss.perceptual-weights, --loss.align.weights or the environment variable {SQUEEZENET_VARIABLE}, use "
+            "efficientnet-lite0, whose weights a package holds, or train without: --loss.perceptual 0 "
+            "--loss.perceptual-network none"
         )
     return Path(found)
 

@@ -50,8 +50,8 @@ class RunningThreshold:
 
         Args:
             losses: L_rec of this rank's samples.
-            number: of the training step. Batches of one step have one threshold and one entry in the window;
-                None makes every call a step.
+            number: of the training step. Batches of one step have one entry in the window and, except in the first step of
+                all, one threshold; None makes every call a step.
         """
         if number is None or number != self._number:
             self._before, self._parts = self.value, []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.config import VQGANConfig
+from dove.errors import UserError
 
 COMMITMENT = 0.25
 """Weight of the commitment loss (van den Oord et al., "Neural discrete representation learning", Eq. 3)."""
@@ -24,6 +25,8 @@ PIXEL_RANGES = {"-1..1": (1.0, 0.0), "0..1": (0.5, 0.5)}  # Factor and summand t
 
 def group_norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
     """Make a group norm as the VQGAN uses it."""
+    if config.norm_groups < 1 or channels % config.norm_groups:
+        raise UserError(f"norm_groups={config.norm_groups} must divide the channels of all levels; {channels} are not")
     return nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
 
 

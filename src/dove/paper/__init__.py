@@ -74,14 +74,14 @@ def load_yaml(name: str) -> Any:
 
 
 def experiment_names() -> list[str]:
-    """All names: tables, figures, then the values of others, each in the order of the paper."""
+    """List all names: tables, figures, then the values of others, each in the order of the paper."""
     stems = [file.name.removesuffix(".yaml") for file in files("dove.paper").iterdir() if file.name.endswith(".yaml")]
     found = [(kind, stem) for stem in stems for kind in range(len(KINDS)) if stem.startswith(KINDS[kind])]
     return [stem for _, stem in sorted(found, key=lambda item: (item[0], len(item[1]), item[1]))]
 
 
 def load_experiments() -> list[Experiment]:
-    """All of them, in order."""
+    """Read all experiments, in the order of their names."""
     return [load_experiment(name) for name in experiment_names()]
 
 

@@ -81,11 +81,13 @@ class Row:
         steps, batch = self.steps(share), get_preset(self.preset).run.batch_size
         numbers = last_numbers(bench / self.name)
         step = min(int(numbers.get("step", 0)), steps)
+        # A training that is killed between its last line of metrics and its last checkpoint has an older model.
+        saved = [int(path.name.removeprefix("step-")) for path in (bench / self.name / "checkpoints").glob("step-*")]
         return Progress(
             images=steps * batch,
             seen=step * batch,
             images_per_second=numbers.get("images_per_second"),
-            done=step == steps and self.trained(bench),
+            done=step == steps and max(saved, default=steps) >= steps and self.trained(bench),
         )
 
 

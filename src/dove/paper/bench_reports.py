@@ -29,7 +29,7 @@ class EvaluateOptions:
     """
 
     comparison: Annotated[Comparison, tyro.conf.Positional] = "bench"
-    """What `dove paper train` trained."""
+    """The comparison that `dove paper train` trained."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE...")] = ()
     """Images that were not trained on."""
     limit: int = 2000
@@ -45,7 +45,8 @@ class EvaluateOptions:
     bench: Path | None = None
     """Folder of the trainings, one for each seed; by default results/bench or results/ablation."""
     only: tuple[str, ...] = ()
-    """Names of the rows to measure; by default all that are trained."""
+    """Names of the rows to measure, without the speeds, which are measured of all rows together; by default all that are
+    trained."""
 
     def __post_init__(self) -> None:
         if bool(self.probe_train) != bool(self.probe_data):
@@ -117,7 +118,7 @@ def list_evaluations(reports: EvaluateOptions) -> Iterator[Evaluation]:
     if (mean := mean_length(reports)) and (beside := [row for row in rows if row.name == "dove-plus"]):
         arguments = ["evaluate", "reconstruction", *photos, "--num-tokens", f"budget {mean:.1f}", *networks]
         yield Evaluation(name="dove-plus/length-rule", rows=beside, arguments=arguments)
-    if rows:
+    if rows and not reports.only:  # one run of all rows, or their speeds could not be compared
         yield Evaluation(name="speed", rows=rows, arguments=["evaluate", "speed"])
 
 

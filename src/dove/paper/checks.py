@@ -80,9 +80,12 @@ def _digest(image: Any) -> bytes:
 
 def _of_models(arguments: Sequence[str]) -> Iterator[str]:
     """List the training data of the models among a command's arguments, where their settings lie beside them."""
+    flag = ""
     for argument in arguments:
-        file = Path(argument.rpartition("=")[2]).parent / CONFIG
-        if not argument.startswith("--") and file.is_file():
+        flag = argument if argument.startswith("--") else flag
+        folder = Path(argument.rpartition("=")[2])
+        file = folder.parent / CONFIG
+        if flag == "--model" and folder.is_dir() and file.is_file():
             settings = yaml.safe_load(file.read_text(encoding="utf-8"))
             if isinstance(settings, dict) and settings.get("data"):
                 yield str(settings["data"])

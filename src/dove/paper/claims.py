@@ -171,6 +171,8 @@ def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:
     if "num_tokens" in rule.of.where or "num_tokens" in side.where:
         return [(None, None)]
     shared = sorted({*_lengths(rule, reports, side)} & {*_lengths(rule, reports, rule.of)})
+    if not shared and (_lengths(rule, reports, side) or _lengths(rule, reports, rule.of)):
+        return []
     return [(length, length) for length in shared] or [(None, None)]
 
 

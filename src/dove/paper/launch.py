@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from dove.paper.models import Step
 
 IMPORTED = ("dove.commands.train", "dove.training.setup", "dove.vlm.train")
-"""What forked processes share: most of a short training would be imports."""
+"""Modules that forked processes share: most of a short training would be imports."""
 MOST_IMAGES = 24  # Images that one process takes at a time, as on the paper's cards
 
 

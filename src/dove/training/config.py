@@ -164,7 +164,7 @@ class OptimConfig:
     lr: float = 1e-4
     """Peak learning rate."""
     final_lr: float = 0.0
-    """Learning rate at the last step."""
+    """Learning rate that the schedule falls to, one step behind the last one."""
     warmup_steps: int = 500
     """Steps of linear warm-up. Not a share of the run: how long the optimizer's averages take to settle does not depend on
     how long the run is."""
@@ -184,7 +184,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.decay_share <= 1:
             raise UserError(f"optim.decay_share={self.decay_share} is a share of the run; pass a number from 0 to 1")
-        for name in ("lr", "final_lr", "discriminator_lr", "weight_decay", "clip_norm"):
+        for name in ("lr", "final_lr", "warmup_steps", "discriminator_lr", "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:  # NaN fails this, too
                 raise UserError(f"optim.{name}={getattr(self, name)} must be a number of at least 0")
         if self.clip_norm == 0:
@@ -244,7 +244,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "accumulate": 1, "keep_checkpoints": 1, "workers": 0, "shuffle_blocks": 0}
-        least |= {"log_every": 1, "sample_every": 1, "checkpoint_every": 1}
+        least |= {"seed": 0, "threads": 1, "log_every": 1, "sample_every": 1, "checkpoint_every": 1}
         for name, number in least.items():
             if (given := getattr(self, name)) is not None and given < number:
                 raise UserError(f"run.{name}={given} must be at least {number}")

@@ -1,6 +1,7 @@
 """Initialisation of models: sizes from the settings, weights at random, computed or from a checkpoint."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from dove.baselines.maskgit_vqgan import MaskgitVQGAN
 from dove.baselines.titok import TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
+from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.models.pretrained import AMUSED, import_backbones, import_vqgan, import_words
+from dove.models.pretrained import AMUSED, check_settings, import_backbones, import_vqgan, import_words
 from dove.models.prior import CosinePrior
 from dove.models.vqgan import VQGAN
 from dove.query.config import QDoveConfig
@@ -93,6 +95,7 @@ def initialise_from_checkpoint(model: Dove, source: str) -> None:
     if not source:
         raise UserError("start=checkpoint needs --checkpoint with a model folder or a shipped name")
     other = Dove.from_pretrained(source)
+    check_settings(settings_of_weights(model.config), settings_of_weights(other.config), source)
     own, weights = model.state_dict(), other.state_dict()
     if model.config.eos_head == other.config.eos_head == "quality":
         for name in ("generator.eos_head.projection.weight", "generator.eos_head.projection.bias"):
@@ -100,6 +103,16 @@ def initialise_from_checkpoint(model: Dove, source: str) -> None:
     if model.config.eos_head != other.config.eos_head:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("generator.eos_head.")}
     load_weights(model, own | weights, source)
+
+
+def settings_of_weights(config: DoveConfig) -> dict[str, Any]:
+    """List the settings that have to agree for weights to mean the same."""
+    found: dict[str, Any] = {name: getattr(config, name) for name in ("autoencoder", "prior", "prior_numbers")}
+    for part in ("generator", "decoder"):
+        sizes = asdict(getattr(config, part))
+        del sizes["initializer_range"]
+        found |= {f"{part}.{name}": value for name, value in sizes.items()}
+    return found
 
 
 @torch.no_grad()

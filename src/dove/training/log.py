@@ -31,7 +31,7 @@ class TrainingLog:
             self.tracker.numbers(step, values)
 
     def pictures(self, step: int, images: Float[Tensor, "B 3 S S"], previews: dict[str, Tensor]) -> Path:
-        """A grid: one column per image, the original on top, below it each kind of reconstruction; all in [-1, 1]."""
+        """Draw a grid with a column per image: the original, and below it each kind of reconstruction; all in [-1, 1]."""
         rows = torch.cat([images, *previews.values()]).clamp(-1, 1).add(1).div(2)
         rows = rows.repeat_interleave(PREVIEW_SCALE, dim=2).repeat_interleave(PREVIEW_SCALE, dim=3)
         grid = make_grid(rows, nrow=len(images), padding=2, pad_value=1.0)
@@ -48,7 +48,7 @@ class TrainingLog:
             self.tracker.close()
 
     def _drop_lines_after(self, step: int) -> None:
-        """A killed run may have logged steps that its last checkpoint has not; they will come again."""
+        """Drop the lines of steps that the last checkpoint of a killed run has not; they will come again."""
         if not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()

@@ -83,7 +83,7 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     """
 
     some_unused: ClassVar[bool] = False
-    """Whether some trained parameters have no part in some steps."""
+    """True where some trained parameters have no part in some steps."""
 
     def __init__(self, model: nn.Module, loss: ReconstructionLossConfig):
         super().__init__()

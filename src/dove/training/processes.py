@@ -38,7 +38,7 @@ def check_devices(gpus: int, environment: Mapping[str, str] = os.environ) -> Non
 
 
 def loader_processes(asked: int | None, *, gpu: bool, environment: Mapping[str, str] = os.environ) -> int:
-    """Loader processes of each training process."""
+    """Choose the number of loader processes of each training process."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

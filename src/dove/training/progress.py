@@ -12,7 +12,7 @@ BUILT_ON = ("vqgan_checkpoint", "stage_one", "checkpoint")
 
 
 def last_numbers(output: Path) -> dict[str, Any]:
-    """The newest value of every number in a training's metrics; empty without any."""
+    """Read the newest value of every number in a training's metrics; empty without any."""
     try:
         lines = (output / METRICS).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -32,9 +32,9 @@ class Recipe:
     initialise: Callable[[Any, initialisation.Sample], nn.Module]
     """The model with its first weights, from the settings and a sample of the training images."""
     objective: Callable[[Any, Any], Objective[Any]]
-    """What is minimised, from the settings and that model."""
+    """The loss to minimise, from the settings and that model."""
     examples: Callable[[Any, ImageDataset, Any], Dataset[Any]] | None = None
-    """What batches are made of, from the settings, the training images and the model; None for augmented images."""
+    """The examples of batches, from the settings, the training images and the model; None for augmented images."""
 
 
 def image_size(config: Any) -> int:

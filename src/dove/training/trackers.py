@@ -20,10 +20,10 @@ class Tracker(Protocol):
     """Viewer of curves and sample pictures."""
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Scalars of a step."""
+        """Write the scalars of a step."""
 
     def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        """A picture in [0, 1]."""
+        """Write a picture in [0, 1]."""
 
     def close(self) -> None:
         """Write out what is left."""
@@ -85,5 +85,5 @@ TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {
 
 
 def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
-    """The tracker of that name, None for "none"."""
+    """Make the tracker of that name; None for "none"."""
     return None if name == "none" else TRACKERS[name](output, start)

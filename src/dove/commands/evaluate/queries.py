@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     QueryScenes = AnnotatedImages | Mosaics | Scenes
 
 SCENES = 200
-TARGET = 25.0  # PSNR in dB inside the asked region up to which tokens are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ def run(options: QueriesOptions) -> None:
             count = min(options.limit or SCENES, len(scenes))
             scores = score_queries(model, scenes, count, options.batch_size)
             rows += [{"data": kind, **row} for row in summarise_queries(subject.name, scores)]
-            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, TARGET)})
+            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, model.config.quality_target)})
             if options.examples:
                 request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
@@ -88,14 +87,14 @@ def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) ->
     from dove.data.queries import AnnotatedImages, has_queries
     from dove.data.scenes import Scenes, load_cutouts
 
-    seed = options.seed + 1
     if options.stamps:
         cutouts, config = load_cutouts(options.stamps), SceneConfig(curriculum=0)
         parts = {"seen": False, "unseen": True}
         return {
-            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=seed)
+            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=options.seed, evaluation=True)
             for name, apart in parts.items()
         }
     if has_queries(dataset.raw(0)):
         return {"annotated": AnnotatedImages(dataset, size)}
-    return {"mosaics": Mosaics(dataset, size, MosaicConfig(augment=False, absent_share=1.0), seed=seed)}
+    mosaics = MosaicConfig(augment=False, absent_share=1.0)
+    return {"mosaics": Mosaics(dataset, size, mosaics, seed=options.seed, evaluation=True)}
