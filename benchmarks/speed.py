@@ -34,7 +34,6 @@ from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
-from dove.baselines.blocks import Codebook
 from dove.baselines.config import ALITS, TITOKS
 from dove.baselines.titok import make_titok
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
@@ -42,6 +41,7 @@ from dove.evaluation.operations import count_operations, on_meta
 from dove.evaluation.report import git_commit, hardware, versions
 from dove.evaluation.speed import stopwatch
 from dove.models.optimize import optimize
+from dove.models.vqgan import Codebook
 from dove.tokenizer import Dove
 from dove.training.presets import PRESETS
 

@@ -92,6 +92,8 @@ def test_savings_are_tokens_until_the_target() -> None:
 
 
 @pytest.mark.parametrize("flags", [["--limit", "0"], ["--examples", "-1"]])
-def test_numbers_that_are_too_small_are_refused(flags: list[str], named: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_are_too_small_are_refused(
+    flags: list[str], named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", "queries", "--model", "qdove-tiny", "--data", str(named), *flags]) == 2
     assert " ".join(flags) in capsys.readouterr().err

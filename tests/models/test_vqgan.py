@@ -61,13 +61,13 @@ def test_latents_and_images_are_the_librarys(mid_attention, embedding_dim):
 def test_the_codebook_is_the_librarys():
     ours, library = make_pair()
     latents = torch.randn(2, 16, 6)
-    quantized, loss, ids = ours.quantize(latents)
+    found = ours.quantize(latents)
     grid = latents.transpose(1, 2).unflatten(2, (4, 4))
     expected, expected_loss, (_, _, expected_ids) = library.quantize(grid)
-    torch.testing.assert_close(quantized, expected.flatten(2).transpose(1, 2))
-    torch.testing.assert_close(loss, expected_loss)
-    assert ids.flatten().tolist() == expected_ids.tolist()
-    assert len(ids.unique()) > 3
+    torch.testing.assert_close(found.values, expected.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(found.loss, expected_loss)
+    assert found.ids.flatten().tolist() == expected_ids.tolist()
+    assert len(found.ids.unique()) > 3
 
 
 def test_gradients_are_the_librarys():

@@ -62,8 +62,7 @@ def test_presets_fit_the_shipped_checkpoint_that_they_start_from(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
-    [({"num_layers": 3}, "generator.num_layers 2"), ({"num_heads": 4}, "generator.num_heads 2")],
+    ("changed", "message"), [({"num_layers": 3}, "generator.num_layers 2"), ({"num_heads": 4}, "generator.num_heads 2")]
 )
 def test_weights_of_other_sizes_are_refused(
     changed: dict[str, int], message: str, tiny_config: DoveConfig, tmp_path: Path

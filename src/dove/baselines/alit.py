@@ -245,7 +245,11 @@ class ALIT(nn.Module):
         return RollOut(latents, quantized.values, quantized.ids, quantized.loss, codes, self.logits)
 
     def _halt(
-        self, hidden: Float[Tensor, "B S H"], logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], threshold: float
+        self,
+        hidden: Float[Tensor, "B S H"],
+        logits: Float[Tensor, "B N V"],
+        codes: Int[Tensor, "B N"],
+        threshold: float,
     ) -> Float[Tensor, "B S H"]:
         """Put the mask token where the decoder is sure of the image's code; in training, with that probability."""
         probability = logits.softmax(-1).gather(2, codes[..., None])[..., 0]

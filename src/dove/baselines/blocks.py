@@ -1,17 +1,15 @@
-"""The pre-norm transformer and the codebook that TiTok and ALIT share. Parameters have the published names."""
+"""Transformer and codebook on the unit sphere that TiTok and ALIT share. Parameters have the published names."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.config import TransformerConfig
 from dove.models.transformer import attend
-
-COMMITMENT = 0.25  # Weight of the commitment loss beside the codebook loss
+from dove.models.vqgan import Codebook
 
 
 class Attention(nn.Module):
@@ -86,58 +84,6 @@ def initialise(model: nn.Module, config: TransformerConfig) -> None:
             nn.init.trunc_normal_(module.weight, std=config.initializer_range)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Codebook entries in place of latents.
-
-    Attributes:
-        values: the entries, with the gradient of the latents they replace.
-        ids: ids of the entries.
-        loss: mean over batch, positions and channels of the codebook and the commitment loss.
-        latents: the latents as they were compared with the entries.
-    """
-
-    values: Float[Tensor, "B L D"]
-    ids: Int[Tensor, "B L"]
-    loss: Float[Tensor, ""]
-    latents: Float[Tensor, "B L D"]
-
-
-class Codebook(nn.Module):
-    """Codebook for nearest-neighbour quantisation."""
-
-    def __init__(self, size: int, width: int):
-        super().__init__()
-        self.embedding = nn.Embedding(size, width)
-        nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
-
-    @property
-    def size(self) -> int:
-        """Number V of entries."""
-        return self.embedding.num_embeddings
-
-    def entries(self) -> Float[Tensor, "V D"]:
-        """Return the V entries that replace latents."""
-        return self.embedding.weight
-
-    def prepare(self, latents: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Bring latents to the form in which they are compared with the entries."""
-        return latents
-
-    def lookup(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Look up the entries of ids."""
-        return F.embedding(ids, self.entries())
-
-    def forward(self, latents: Float[Tensor, "B L D"]) -> Quantized:
-        """Quantise latents to their nearest entries."""
-        latents, entries = self.prepare(latents.float()), self.entries()
-        # |z - e|^2 without |z|^2, which is the same for all entries
-        ids = (entries.square().sum(1) - 2 * latents @ entries.T).argmin(-1)
-        values = F.embedding(ids, entries)
-        loss = F.mse_loss(values, latents.detach()) + COMMITMENT * F.mse_loss(latents, values.detach())
-        return Quantized(latents + (values - latents).detach(), ids, loss, latents)
 
 
 class UnitCodebook(Codebook):

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dove.baselines.blocks import Codebook
 from dove.baselines.config import MaskgitVQGANConfig
+from dove.models.vqgan import Codebook
 
 
 def _conv(fan_in: int, fan_out: int, *, kernel: int = 3, bias: bool = False) -> nn.Conv2d:

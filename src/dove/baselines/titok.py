@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
-from dove.baselines.blocks import Codebook, Quantized, Transformer, UnitCodebook, embedding, initialise
+from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import TITOKS, TiTokConfig
 from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
+from dove.models.vqgan import Codebook, Quantized
 
 
 class TiTokEncoder(Transformer):

@@ -7,12 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
-from dove.baselines.blocks import Codebook, Quantized
 from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN, from_taming_name
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.config import VQGANConfig
-from dove.models.vqgan import VQGAN
+from dove.models.vqgan import VQGAN, Codebook, Quantized
 
 
 class VQGANTokenizer(FixedLength):
@@ -26,8 +25,7 @@ class VQGANTokenizer(FixedLength):
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute the codebook entries of images in [-1, 1]."""
-        quantized: Tensor = self.vqgan.quantize(self.vqgan.encode(images))[0]
-        return quantized
+        return self.vqgan.quantize.lookup(self.vqgan.quantize(self.vqgan.encode(images)).ids)
 
     def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from codebook entries, with gradients."""

@@ -79,7 +79,12 @@ def load_subject(source: str, device: torch.device, label: str | None = None) ->
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, nn.Module)
     return Subject(
-        label or source, tokenizer.to(device), device, checkpoint_sha256(folder), loss_networks(folder), images_seen(folder)
+        label or source,
+        tokenizer.to(device),
+        device,
+        checkpoint_sha256(folder),
+        loss_networks(folder),
+        images_seen(folder),
     )
 
 

@@ -6,6 +6,7 @@ inverse behind let small models convolve at a fraction of the resolution; at the
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -238,24 +239,57 @@ class Decoder(nn.Module):
         return outputs
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """Codebook entries in place of latents.
+
+    Attributes:
+        values: the entries, with the gradient of the latents they replace.
+        ids: ids of the entries.
+        loss: mean over batch, positions and channels of the codebook and the commitment loss.
+        latents: the latents as they were compared with the entries.
+    """
+
+    values: Float[Tensor, "B L D"]
+    ids: Int[Tensor, "B L"]
+    loss: Float[Tensor, ""]
+    latents: Float[Tensor, "B L D"]
+
+
 class Codebook(nn.Module):
-    """The V codebook entries and the look-up of the nearest one."""
+    """Codebook for nearest-neighbour quantisation."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
         self.embedding = nn.Embedding(size, width)
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
 
-    def forward(
-        self, latents: Float[Tensor, "B N C"]
-    ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, ""], Int[Tensor, "B N"]]:
-        """Give the nearest entries with a straight-through gradient, the codebook plus the commitment loss, and token ids."""
-        entries = self.embedding.weight
-        ids = torch.cdist(latents.flatten(0, 1), entries).argmin(1).view(latents.shape[:2])
-        quantized = self.embedding(ids)
-        commitment = (quantized.detach() - latents).square().mean()
-        loss = COMMITMENT * commitment + (quantized - latents.detach()).square().mean()
-        return latents + (quantized - latents).detach(), loss, ids
+    @property
+    def size(self) -> int:
+        """Number V of entries."""
+        return self.embedding.num_embeddings
+
+    def entries(self) -> Float[Tensor, "V D"]:
+        """Return the V entries that replace latents."""
+        return self.embedding.weight
+
+    def prepare(self, latents: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Bring latents to the form in which they are compared with the entries."""
+        return latents
+
+    def lookup(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Look up the entries of ids."""
+        return F.embedding(ids, self.entries())
+
+    def forward(self, latents: Float[Tensor, "B L D"]) -> Quantized:
+        """Quantise latents to their nearest entries."""
+        latents, entries = self.prepare(latents.float()), self.entries().float()
+        with torch.autocast(latents.device.type, enabled=False):  # the nearest entry is a matter of small differences
+            # |z - e|^2 without |z|^2, which is the same for all entries
+            ids = (entries.square().sum(1) - 2 * latents @ entries.T).argmin(-1)
+        values = F.embedding(ids, entries)
+        loss = F.mse_loss(values, latents.detach()) + COMMITMENT * F.mse_loss(latents, values.detach())
+        return Quantized(latents + (values - latents).detach(), ids, loss, latents)
 
 
 class VQGAN(nn.Module):

@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
-from dove.baselines.blocks import Codebook
 from dove.baselines.maskgit_vqgan import mix_codes
 from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.vqgan import MaskgitTokenizer
+from dove.models.vqgan import Codebook
 from dove.training.baseline_config import (
     ALITCodesTrainConfig,
     ALITPixelsTrainConfig,

@@ -186,22 +186,21 @@ class VQGANObjective(CodebookObjective):
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the loss of a batch of images in [-1, 1]; it is the same at every step."""
         latents = self.model.encode(batch)
-        quantized, codebook_loss, ids = self.model.quantize(latents)
-        usage = self.keep_in_use(self.model.quantize.embedding.weight, latents, ids)
+        quantized = self.model.quantize(latents)
+        usage = self.keep_in_use(self.model.quantize.embedding.weight, quantized.latents, quantized.ids)
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
         continuous = round(self.config.loss.continuous * len(batch))
-        mixed = torch.cat([latents[:continuous].to(quantized.dtype), quantized[continuous:]])
+        mixed = torch.cat([quantized.latents[:continuous], quantized.values[continuous:]])
         reconstruction = self.model.decode(mixed)
         terms = self.reconstruction_terms(reconstruction, batch)
-        loss = terms["rec"].mean() + self.config.loss.codebook * codebook_loss
-        return StepResult(loss, reconstruction, {**means(terms), "codebook": codebook_loss.detach(), **usage})
+        loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
+        return StepResult(loss, reconstruction, {**means(terms), "codebook": quantized.loss.detach(), **usage})
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from the latents themselves and from their codebook entries."""
         assert isinstance(model, VQGAN)
         latents = model.encode(images)
-        quantized, _, _ = model.quantize(latents)
-        return {"continuous": model.decode(latents), "quantized": model.decode(quantized)}
+        return {"continuous": model.decode(latents), "quantized": model.decode(model.quantize(latents).values)}
 
 
 class TokenizerObjective(Objective[Batch]):

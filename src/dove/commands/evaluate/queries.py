@@ -69,7 +69,9 @@ def run(options: QueriesOptions) -> None:
             count = min(options.limit or SCENES, len(scenes))
             scores = score_queries(model, scenes, count, options.batch_size)
             rows += [{"data": kind, **row} for row in summarise_queries(subject.name, scores)]
-            savings.append({"data": kind, "scenes": count, **summarise_savings(subject.name, scores, model.config.quality_target)})
+            savings.append(
+                {"data": kind, "scenes": count, **summarise_savings(subject.name, scores, model.config.quality_target)}
+            )
             if options.examples:
                 request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
@@ -91,7 +93,9 @@ def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) ->
         cutouts, config = load_cutouts(options.stamps), SceneConfig(curriculum=0)
         parts = {"seen": False, "unseen": True}
         return {
-            name: Scenes(dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=options.seed, evaluation=True)
+            name: Scenes(
+                dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=options.seed, evaluation=True
+            )
             for name, apart in parts.items()
         }
     if has_queries(dataset.raw(0)):
