@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
+from yaml import YAMLError
 
 from dove.config import DoveConfig, config_from_dict
 from dove.errors import UserError, writing
@@ -134,6 +135,15 @@ def read_model_type(folder: Path) -> str:
         raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
     values = _read_json(file)
     return str(values.get(TYPE_KEY)) if isinstance(values, dict) and TYPE_KEY in values else model_type(DoveConfig)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the front matter of a checkpoint's card; empty where there is none that can be read: a card is free text."""
+    card = folder / CARD_FILE
+    try:
+        return (metadata_load(card) if card.is_file() else None) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:

@@ -130,6 +130,14 @@ def test_time_left_is_taken_from_measured_speed() -> None:
     assert (told_time(5.0), told_time(7260.0)) == ("1 min", "2 h 1 min")
 
 
+def test_images_that_a_shipped_model_has_seen_are_on_its_card(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"step": 2, "images": 20}\n')
+    (run / "config.yaml").write_text("start: checkpoint\ncheckpoint: alit-bench\n")
+    assert images_seen(run / "model") == 300_020
+
+
 def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None:
     for name, images, settings in (
         ("first", 10, "data: photos"),

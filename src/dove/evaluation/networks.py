@@ -10,12 +10,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from huggingface_hub import metadata_load
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from yaml import YAMLError
 
+from dove.checkpoint import read_card
 from dove.errors import UserError, one_line
 from dove.frozen.network import FrozenNetwork
 from dove.losses.perceptual import LpipsPerceptual, map_distance
@@ -98,14 +97,13 @@ def loss_networks(folder: Path) -> str | None:
 
     Its card says so under ``loss_networks``, else its config.json where it predicts a perceptual distance; None without.
     """
-    card, config = folder / "README.md", folder / "config.json"
+    if named := read_card(folder).get("loss_networks"):
+        return "+".join(map(str, named))
     try:
-        named = (metadata_load(card) or {}).get("loss_networks") if card.is_file() else None
-        if named:
-            return "+".join(map(str, named))
-        predicted = json.loads(config.read_text(encoding="utf-8")).get("quality_perceptual", "none")
-    except (OSError, ValueError, YAMLError):  # a card is free text
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    predicted = config.get("quality_perceptual", "none")
     return None if predicted == "none" else str(predicted)
 
 

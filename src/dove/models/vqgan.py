@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 from dove.config import VQGANConfig
@@ -284,7 +285,8 @@ class Codebook(nn.Module):
     def forward(self, latents: Float[Tensor, "B L D"]) -> Quantized:
         """Quantise latents to their nearest entries."""
         latents, entries = self.prepare(latents.float()), self.entries().float()
-        with torch.autocast(latents.device.type, enabled=False):  # the nearest entry is a matter of small differences
+        device = latents.device.type if is_autocast_available(latents.device.type) else "cpu"  # meta has no autocast
+        with torch.autocast(device, enabled=False):  # the nearest entry is a matter of small differences
             # |z - e|^2 without |z|^2, which is the same for all entries
             ids = (entries.square().sum(1) - 2 * latents @ entries.T).argmin(-1)
         values = F.embedding(ids, entries)

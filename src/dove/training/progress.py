@@ -28,8 +28,13 @@ def images_seen(model: Path) -> int | None:
     """Images that a training has shown its model, and those that it builds on.
 
     Returns:
-        Their number, repetitions included; None where one of these trainings cannot be found.
+        Their number, repetitions included, as the model's card says or as its training's files do; None where one of these
+        trainings cannot be found.
     """
+    from dove.checkpoint import read_card, shipped_checkpoints
+
+    if told := read_card(model).get("images_seen"):
+        return int(told)
     settings = model.parent / "config.yaml"
     numbers = last_numbers(model.parent)
     if not settings.is_file() or "images" not in numbers:
@@ -39,7 +44,7 @@ def images_seen(model: Path) -> int | None:
     for name in BUILT_ON:
         unused = name == "checkpoint" and config.get("start") != "checkpoint"
         if config.get(name) and not unused:
-            more = images_seen(Path(config[name]))
+            more = images_seen(shipped_checkpoints().get(str(config[name]), Path(config[name])))
             if more is None:
                 return None
             total += more
