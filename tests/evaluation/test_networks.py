@@ -154,7 +154,7 @@ def test_a_card_or_a_config_knows_the_networks(desk, tmp_path):
     (desk / "model" / "config.json").write_text(json.dumps(config | {"quality_perceptual": "lpips"}))
     assert loss_networks(desk / "model") == "lpips"
     (desk / "model" / "README.md").write_text("---\nloss_networks: {broken\n---\n")
-    assert loss_networks(desk / "model") is None
+    assert loss_networks(desk / "model") == "lpips"
     assert loss_networks(tmp_path / "missing") is None
 
 
