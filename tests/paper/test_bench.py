@@ -142,7 +142,7 @@ def test_images_seen_adds_up_over_stages_or_is_not_known(tmp_path: Path) -> None
     for name, images, settings in (
         ("first", 10, "data: photos"),
         ("second", 5, f"stage_one: {tmp_path / 'first' / 'model'}"),
-        ("third", 2, "start: checkpoint\ncheckpoint: dove-tiny"),
+        ("third", 2, "start: checkpoint\ncheckpoint: elsewhere"),
         ("fourth", 3, "start: random\ncheckpoint: dove-tiny"),
     ):
         (tmp_path / name).mkdir()
