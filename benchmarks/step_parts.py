@@ -2,8 +2,8 @@
 
     python benchmarks/step_parts.py --json FILE
 
-Weights are random, those of SqueezeNet too, and images are noise; loading and augmenting them is not in it. Steps alternate in one
-process, so that a slow minute of the machine affects them all alike; medians over rounds.
+Weights are random, those of SqueezeNet too, and images are noise; loading and augmenting them is not in it. Steps alternate in
+one process, so that a slow minute of the machine affects them all alike; medians over rounds.
 """
 
 import argparse
