@@ -158,9 +158,16 @@ def test_words_move_the_tokens_of_the_model_with_queries(photos):
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), [("dove-bench", 19.0), ("dove-plus-bench", 19.5), ("titok-32-bench", 18.5), ("alit-bench", 15.5)]
+    ("name", "floor", "length"),
+    [
+        ("vqgan-bench", 22.0, 64),
+        ("dove-bench", 19.0, 32),
+        ("dove-plus-bench", 19.5, 32),
+        ("titok-32-bench", 18.5, 32),
+        ("alit-bench", 15.5, 32),
+    ],
 )
-def test_rows_of_the_bench_rebuild_photos(name, floor, photos):
+def test_rows_of_the_bench_rebuild_photos(name, floor, length, photos):
     model = load_tokenizer(name)
     small = torch.nn.functional.avg_pool2d(photos, 2)
-    assert decibels(model.decode(model.encode(small, 32)), small).mean() > floor
+    assert decibels(model.decode(model.encode(small, length)), small).mean() > floor
