@@ -312,4 +312,4 @@ def test_tables_take_the_models_that_are_trained_or_ship(tmp_path: Path, capsys:
     shipped = "dove-tiny VQGAN-64=vqgan-bench DOVE=dove-bench DOVE+=dove-plus-bench"
     assert f"--model {shipped} TiTok-8={folder} TiTok-32=titok-32-bench ALIT=alit-bench --data" in printed
     assert "not trained" in printed
-    assert "VQGAN-64" in printed.split("not trained")[1]
+    assert "DOVE-Gaussian" in printed.split("not trained")[1]
