@@ -274,6 +274,6 @@ def test_a_checkpoint_of_the_older_layout_says_so(tiny_dove, tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"token_basis": "cosines", "token_decoder": "all"}))
     with pytest.raises(
-        UserError, match=r"older layout \(it has token_basis, token_decoder\).* install the version that"
+        UserError, match=r"older layout \(it has token_basis, token_decoder\).* the version that wrote it"
     ):
         Dove.from_pretrained(tmp_path)

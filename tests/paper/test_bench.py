@@ -90,12 +90,13 @@ def test_rows_are_made_resumed_and_skipped(
         "flat colour",
         "cosines",
         "VQGAN-64",
+        "DOVE",
         "DOVE+",
         "TiTok-32",
         "ALIT",
     ]
-    assert there[2:4] == [f"VQGAN-64={tmp_path / 'vqgan' / 'model'}", "DOVE+=dove-plus-bench"]
-    assert missing == ["DOVE", "DOVE-Gaussian", "TiTok-8", "TiTok-16"]
+    assert there[2:4] == [f"VQGAN-64={tmp_path / 'vqgan' / 'model'}", "DOVE=dove-bench"]
+    assert missing == ["DOVE-Gaussian", "TiTok-8", "TiTok-16"]
     fitted = load_tokenizer(tmp_path / "cosines" / "model").config
     assert (fitted.max_tokens, fitted.token_dim, fitted.quality_target) == (64, 32, 20.0)
     assert images_seen(tmp_path / "vqgan" / "model") == 32
