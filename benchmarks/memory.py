@@ -16,7 +16,6 @@ a tenth of a card is left for it.
 """
 
 import argparse
-import json
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -26,6 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from output import write_report
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
@@ -168,10 +168,7 @@ def main() -> None:
         for twice in (False, True)
     ]
     report = {"perceptual": options.perceptual, "torch": torch.__version__, "rows": rows}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write_report(report, options.json)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,17 @@ one process, so that a slow minute of the machine affects them all alike; median
 """
 
 import argparse
-import json
-import os
 import statistics
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from output import write_report
 from speed import surroundings
-from torchvision.models import squeezenet1_0
-from training_step import make_step
+from training_step import make_step, random_squeezenet
 
 from dove.evaluation.speed import stopwatch
-from dove.frozen.squeezenet import SQUEEZENET_VARIABLE
 from dove.training.presets import PRESETS
 
 CPU = torch.device("cpu")
@@ -64,15 +59,9 @@ def main() -> None:
     parser.add_argument("--caps", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "squeezenet.safetensors"
-        save_file(squeezenet1_0(weights=None).state_dict(), weights)
-        os.environ[SQUEEZENET_VARIABLE] = str(weights)
+    with random_squeezenet():
         report = measure(options.caps, options.batch_size, options.repetitions)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write_report(report, options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ weights and images in the caches: no composition of such convolutions is faster 
 """
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from output import write_report
 from speed import SCALES, bf16_peak, dove_operations, surroundings
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -163,10 +163,7 @@ def main() -> None:
         "repetitions": options.repetitions,
         **surroundings(),
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write_report(report, options.json)
 
 
 if __name__ == "__main__":

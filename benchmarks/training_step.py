@@ -10,18 +10,18 @@ within a round. Where the loss has LPIPS or a discriminator, both are left out.
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from output import write_report
 from safetensors.torch import save_file
 from speed import bf16_peak, median_quotient, memory_of, surroundings
 from torch import Tensor
@@ -88,6 +88,16 @@ def make_step(config: DoveTrainConfig | PrefixTrainConfig, name: str, images: Te
     return Variant(run=run)
 
 
+@contextmanager
+def random_squeezenet() -> Iterator[None]:
+    """Name a file of random weights as SqueezeNet's, for as long as it lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "squeezenet.safetensors"
+        save_file(squeezenet1_0(weights=None).state_dict(), weights)
+        os.environ[SQUEEZENET_VARIABLE] = str(weights)
+        yield
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """First steps, rounds, and the report."""
     config: Any = PRESETS[options.preset]
@@ -147,15 +157,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain fp32", "plain bf16", "ours"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "squeezenet.safetensors"
-        save_file(squeezenet1_0(weights=None).state_dict(), weights)
-        os.environ[SQUEEZENET_VARIABLE] = str(weights)
+    with random_squeezenet():
         report = measure(options)
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write_report(report, options.json)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def calibrate(subject: Subject, images: Images, options: CalibrationOptions) -> 
     if grid[0] < 1 or grid[-1] > model.max_tokens:
         asked = " ".join(map(str, options.lengths))
         raise UserError(f"--lengths {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
+    budgets = [parse_length_policy(f"budget {mean:g}", model.max_tokens) for mean in options.budgets]
     requests = [f"{kind}psnr>={x:g}" for x in options.psnr for kind in ("", "search ")]
     encoded = Encoded(subject, model, images, options.batch_size)
     count = len(encoded.predicted)
@@ -67,9 +68,10 @@ def calibrate(subject: Subject, images: Images, options: CalibrationOptions) -> 
     told = ProgressBar(requests, desc=f"{subject.name}: requests", unit="request")
     outcomes = [encoded.follow(request) for request in told]
     scores = scores_of(encoded.predicted)
-    for mean in ProgressBar(options.budgets, desc=f"{subject.name}: budgets", unit="budget"):
+    pairs = list(zip(options.budgets, budgets, strict=True))
+    for mean, budget in ProgressBar(pairs, desc=f"{subject.name}: budgets", unit="budget"):
         started = time.perf_counter()
-        spent = parse_length_policy(f"budget {mean:g}", model.max_tokens).lengths(scores)
+        spent = budget.lengths(scores)
         seconds = time.perf_counter() - started
         known = spend(torch.from_numpy(interpolate(errors, grid, model.max_tokens)), int(spent.sum()))
         fixed = _as_even_as_possible(count, int(spent.sum()))

@@ -14,7 +14,7 @@ from typing import Literal
 from dove.errors import UserError
 from dove.paper import load_yaml
 from dove.training.presets import get_preset
-from dove.training.progress import last_numbers
+from dove.training.progress import last_numbers, saved_step
 
 Comparison = Literal["bench", "ablation"]
 IMAGES: dict[Comparison, int] = {"bench": 200_000, "ablation": 100_000}
@@ -82,12 +82,12 @@ class Row:
         numbers = last_numbers(bench / self.name)
         step = min(int(numbers.get("step", 0)), steps)
         # A training that is killed between its last line of metrics and its last checkpoint has an older model.
-        saved = [int(path.name.removeprefix("step-")) for path in (bench / self.name / "checkpoints").glob("step-*")]
+        saved = saved_step(bench / self.name)
         return Progress(
             images=steps * batch,
             seen=step * batch,
             images_per_second=numbers.get("images_per_second"),
-            done=step == steps and max(saved, default=steps) >= steps and self.trained(bench),
+            done=step == steps and (saved is None or saved >= steps) and self.trained(bench),
         )
 
 

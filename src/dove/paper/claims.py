@@ -170,10 +170,10 @@ def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:
     """List the numbers of tokens of the other side and of the model that are compared; None where there is no such number."""
     if "num_tokens" in rule.of.where or "num_tokens" in side.where:
         return [(None, None)]
-    shared = sorted({*_lengths(rule, reports, side)} & {*_lengths(rule, reports, rule.of)})
-    if not shared and (_lengths(rule, reports, side) or _lengths(rule, reports, rule.of)):
-        return []
-    return [(length, length) for length in shared] or [(None, None)]
+    theirs, ours = _lengths(rule, reports, side), _lengths(rule, reports, rule.of)
+    if not theirs and not ours:
+        return [(None, None)]
+    return [(length, length) for length in sorted({*theirs} & {*ours})]
 
 
 def _compare(rule: Rule, column: Column, reports: Reports, other: Side, lengths: tuple[Any, Any]) -> Comparison | None:

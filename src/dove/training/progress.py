@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 METRICS = "metrics.jsonl"
+CHECKPOINTS, CHECKPOINT = "checkpoints", "step-"  # Folder of the checkpoints, and how their names begin
 BUILT_ON = ("vqgan_checkpoint", "stage_one", "checkpoint")
 """Settings that name a model which a training starts from or learns from."""
 
@@ -22,6 +23,12 @@ def last_numbers(output: Path) -> dict[str, Any]:
         if line.endswith("}"):  # a killed training leaves half a line
             found |= json.loads(line)
     return found
+
+
+def saved_step(output: Path) -> int | None:
+    """Read the step of a training's newest checkpoint; None without any."""
+    steps = [int(path.name.removeprefix(CHECKPOINT)) for path in (output / CHECKPOINTS).glob(f"{CHECKPOINT}*")]
+    return max(steps, default=None)
 
 
 def images_seen(model: Path) -> int | None:

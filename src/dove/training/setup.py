@@ -21,6 +21,7 @@ from dove.processor import ImageProcessor
 from dove.tokenizer import Dove
 from dove.training.config import TrainConfig
 from dove.training.processes import check_devices, check_launcher
+from dove.training.progress import CHECKPOINTS
 from dove.training.recipes import RECIPES, image_size
 from dove.training.schedule import Settings, in_steps, told_length
 from dove.training.state import checkpoints
@@ -49,7 +50,7 @@ def run_training(config: TrainConfig) -> Path:
     config = resolve_length(config, len(dataset))
     processor = ImageProcessor(image_size(config))
     set_seed(config.run.seed)
-    resuming = bool(checkpoints(output / "checkpoints"))
+    resuming = bool(checkpoints(output / CHECKPOINTS))
     model = recipe.initialise(config, None if resuming else lambda: sample_images(dataset, processor))
     objective = recipe.objective(config, model)
     examples = recipe.examples(config, dataset, model) if recipe.examples else None

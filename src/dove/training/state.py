@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from dove.errors import UserError
+from dove.training.progress import CHECKPOINT
 
 STATE_FILE = "state.pt"
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
-PREFIX = "step-"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """List the whole checkpoints, oldest first."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / STATE_FILE).is_file())
+    return sorted(path for path in folder.glob(f"{CHECKPOINT}*") if (path / STATE_FILE).is_file())
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
     """Write the checkpoint of a step and then remove all but the ``keep`` newest."""
-    final = folder / f"{PREFIX}{step:08d}"
+    final = folder / f"{CHECKPOINT}{step:08d}"
     scratch = folder / f".{final.name}"
     try:
         remove_scraps(folder)
@@ -57,7 +57,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> Non
 
 def remove_scraps(folder: Path) -> None:
     """Remove the unfinished folders of a killed run."""
-    for scrap in folder.glob(f".{PREFIX}*"):
+    for scrap in folder.glob(f".{CHECKPOINT}*"):
         shutil.rmtree(scrap, ignore_errors=True)
 
 

@@ -27,6 +27,7 @@ from dove.training.log import TrainingLog
 from dove.training.memory import checkpoint_activations, memory_watched
 from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import loader_processes
+from dove.training.progress import CHECKPOINTS
 from dove.training.schedule import images_per_step, learning_rate
 from dove.training.state import BackgroundWriter, checkpoints, load_state, remove_scraps, save_state
 
@@ -238,7 +239,7 @@ class Trainer:
         def write() -> None:
             # The weights first: whoever finds the checkpoint also finds the model.
             self.save_model(model, self.output / "model")
-            save_state(self.output / "checkpoints", step, state, self.config.run.keep_checkpoints)
+            save_state(self.output / CHECKPOINTS, step, state, self.config.run.keep_checkpoints)
 
         writer.submit(write)
 
@@ -262,8 +263,8 @@ class Trainer:
             UserError: if it must not or cannot go on from there.
         """
         if self.accelerator.is_main_process:
-            remove_scraps(self.output / "checkpoints")
-        found = checkpoints(self.output / "checkpoints")
+            remove_scraps(self.output / CHECKPOINTS)
+        found = checkpoints(self.output / CHECKPOINTS)
         if not found:
             return 0
         if self.config.resume == "never":

@@ -17,6 +17,7 @@ from dove.runtime import save_outputs
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, Step, StepResult
 from dove.training.processes import check_devices, check_launcher
+from dove.training.progress import CHECKPOINTS
 from dove.training.schedule import learning_rate
 from dove.training.setup import resolve_length, settings_file
 from dove.training.state import checkpoints
@@ -186,7 +187,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
     cache = None
     if subject is not None and training.glimpses:
         tokenizer, images, glimpses = subject.tokenizer, training.images, training.glimpses
-        if not checkpoints(output / "checkpoints"):  # which hold what the connector standardises by
+        if not checkpoints(output / CHECKPOINTS):  # which hold what the connector standardises by
             model.connector.standardise(sample_tokens(tokenizer, images, glimpses).cpu())
         if config.cache_tokens:
             requests = list(dict.fromkeys(config.num_tokens))
