@@ -26,11 +26,16 @@ def test_evaluate_writes_the_rows_of_table_3(trained: str, questions_file: str, 
     assert [row["num_tokens"] for row in report["rows"]] == ["auto", 4, 16]
     assert [row["mean_length"] for row in report["rows"][1:]] == [4, 16]
     assert {row["model"] for row in report["rows"]} == {"small"} == set(report["provenance"]["models"])
-    assert set(report["rows"][0]) == {"model", "tokenizer", "num_tokens", "mean_length", "accuracy"}
+    kinds = {"colour": "what color is it?", "yes or no": "is it red?"}
+    assert set(report["rows"][0]) == {"model", "tokenizer", "num_tokens", "mean_length", "accuracy", "shape", *kinds}
     answers = json.loads((output / "answers.json").read_text())
     assert len(answers) == 9
     right = sum(record["said"]["4"].lower() == record["answers"][0] for record in answers)
     assert report["rows"][1]["accuracy"] == pytest.approx(right / 9)
+    for kind, text in kinds.items():
+        hits = [record["said"]["4"].lower() == record["answers"][0] for record in answers if record["question"] == text]
+        assert report["rows"][1][kind] == pytest.approx(sum(hits) / len(hits))
+    assert report["rows"][1]["shape"] is None
     with Image.open(output / "vlm.png") as picture:
         assert picture.width > picture.height
 

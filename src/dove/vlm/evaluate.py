@@ -11,7 +11,7 @@ from dove.data.progress_bar import ProgressBar
 from dove.vlm.images import encode_images
 from dove.vlm.metrics import get_metric
 from dove.vlm.model import VisionLanguageModel
-from dove.vlm.questions import Question, Questions
+from dove.vlm.questions import Benchmark, Question, Questions
 from dove.vlm.text import Turn, place_images
 
 MAX_ANSWER_WORDS = 32
@@ -60,20 +60,28 @@ def answer_questions(
 
 
 def summarise(
-    name: str, model: VisionLanguageModel, answers: dict[str, list[Answered]], metric: str
+    name: str, model: VisionLanguageModel, answers: dict[str, list[Answered]], benchmark: Benchmark
 ) -> list[dict[str, Any]]:
-    """One row for each length policy: model, tokenizer, policy, mean tokens per image and the mean score.
+    """Make a row for each length policy: model, tokenizer, policy, mean tokens per image, the mean score, and that by kind.
 
     The mean length is over questions, as the cost of answering them is.
     """
-    score = get_metric(metric)
-    return [
-        {
-            "model": name,
-            "tokenizer": model.config.tokenizer,
-            "num_tokens": int(request) if request.isdigit() else request,
-            "mean_length": float(np.mean([one.length for one in found])),
-            "accuracy": float(np.mean([score(one.said, one.question.answers) for one in found])),
-        }
-        for request, found in answers.items()
-    ]
+    score = get_metric(benchmark.metric)
+    rows = []
+    for request, found in answers.items():
+        scores: dict[str, list[float]] = {"accuracy": []} | {kind: [] for kind in benchmark.kinds}
+        for one in found:
+            reached = score(one.said, one.question.answers)
+            scores["accuracy"].append(reached)
+            if kind := benchmark.kind(one.question.text):
+                scores[kind].append(reached)
+        rows.append(
+            {
+                "model": name,
+                "tokenizer": model.config.tokenizer,
+                "num_tokens": int(request) if request.isdigit() else request,
+                "mean_length": float(np.mean([one.length for one in found])),
+                **{kind: float(np.mean(reached)) if reached else None for kind, reached in scores.items()},
+            }
+        )
+    return rows

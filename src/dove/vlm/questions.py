@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,16 @@ class Benchmark:
     split: str  # The part of it that the paper reports
     metric: str  # A name in ``METRICS``
     prompt: str = ""  # Text behind every question
+    kinds: Mapping[str, str] = field(default_factory=dict)  # Patterns of questions by kind; the first that fits counts
+
+    def kind(self, text: str) -> str | None:
+        """Name the kind of a question, where the benchmark tells kinds apart."""
+        return next((kind for kind, pattern in self.kinds.items() if re.match(pattern, text)), None)
 
 
+EASY_VQA_KINDS = {"colour": r"what.* colou?r\b", "shape": r"what\b", "yes or no": ""}
 BENCHMARKS: dict[str, Benchmark] = {
-    "easy-vqa": Benchmark(split="test", metric="exact"),
+    "easy-vqa": Benchmark(split="test", metric="exact", kinds=EASY_VQA_KINDS),
     "vqav2": Benchmark(split="val", metric="vqa"),
     "gqa": Benchmark(split="val", metric="exact"),
     "okvqa": Benchmark(split="val", metric="vqa"),

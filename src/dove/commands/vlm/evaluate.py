@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class VlmOptions(EvaluationOptions):
     """Ask models questions with known answers, at fixed lengths and at auto: the rows of Table 3.
 
-    Writes vlm.json and vlm.csv (model, tokenizer, number of tokens, mean tokens per image, accuracy), every answer in
-    answers.json, and a picture of some questions with the answers at each length.
+    Writes vlm.json and vlm.csv (model, tokenizer, number of tokens, mean tokens per image, accuracy, of easy-VQA also by kind
+    of question), every answer in answers.json, and a picture of some questions with the answers at each length.
     """
 
     name = "vlm"
@@ -69,7 +69,7 @@ def run(options: VlmOptions) -> None:
         full = str(model.config.max_tokens)
         requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
-        rows += summarise(name, model, answers, benchmark.metric)
+        rows += summarise(name, model, answers, benchmark)
         suffix = "" if len(models) == 1 else f"-{make_slug(name)}"
         contents[f"answers{suffix}.json"] = answers_to_json(answers)
         contents[f"vlm{suffix}.png"] = questions_picture(model, questions, answers, options.shown)
