@@ -1,17 +1,14 @@
 """The command ``dove convert``: a published ``.pth`` to a checkpoint folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from dove.errors import UserError
 from dove.flags import parse_pairs
-
-if TYPE_CHECKING:
-    from dove.integrations.convert import Conversion
 
 MOST_NAMES = 40  # Largest number of names listed one by one; the rest is counted
 
@@ -20,8 +17,8 @@ MOST_NAMES = 40  # Largest number of names listed one by one; the rest is counte
 class ConvertOptions:
     """Make a checkpoint folder of published weights.
 
-    The parts of a DOVE .pth file are found by structure and shape. Files of the systems that it is compared with are known by
-    name: pass --kind.
+    Weights of a DOVE .pth file are found by name, with --map where the file has others than ours. Files of the systems that it
+    is compared with are known: pass --kind.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -37,23 +34,19 @@ class ConvertOptions:
     """Range of the pixels that the VQGAN of a .pth was trained on, without --config; write --pixel-range=-1..1."""
     prefix: str = ""
     """Take only names that start with this, such as "ema.", where the file holds several copies."""
-    generator: str | None = None
-    """Prefix of the transformer that is the token generator, where neither words nor order tell it right."""
     map: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS...")] = ()
-    """Settle by name what shapes leave open, such as generator.token_projection=to_tokens."""
+    """Beginnings of names here and in the file, such as vqgan.=tokenizer.vq. generator.token_projection.=tokenizer.out."""
     json: bool = False
-    """Print JSON, with all names."""
+    """Print JSON, with all names that match nothing."""
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert, save, and say what became of every name."""
+    """Convert, save, and say which names match nothing."""
     if options.kind != "dove":
         from dove.integrations.rivals import convert_rival
 
-        if options.config or options.prefix or options.generator or options.map:
-            raise UserError(
-                "--config, --prefix, --generator and --map are for DOVE's own .pth; leave them out with --kind"
-            )
+        if options.config or options.prefix or options.map:
+            raise UserError("--config, --prefix and --map are for DOVE's own .pth; leave them out with --kind")
         convert_rival(options.kind, str(options.file), options.output)
         print(json.dumps({"output": str(options.output)}) if options.json else f"wrote {options.output}")
         return
@@ -61,33 +54,18 @@ def run(options: ConvertOptions) -> None:
     from dove.integrations.convert import convert
     from dove.weight_files import read_published
 
-    mapping = parse_pairs(options.map, "--map", "OUR_NAME=NAME_IN_THE_FILE")
+    beginnings = parse_pairs(options.map, "--map", "OURS=THEIRS, beginnings of names")
     config = read_config(options.config) if options.config else None
-    conversion = convert(
-        read_published(options.file, options.prefix), config, mapping, options.generator, options.pixel_range
-    )
+    published = read_published(options.file, options.prefix)
+    conversion = convert(published, config, beginnings, options.pixel_range)
     conversion.model.save_pretrained(options.output)
     if options.json:
-        found = {name: getattr(conversion, name) for name in ("matched", "zeroed", "unused")}
-        found |= {"output": str(options.output), "layout": asdict(conversion.layout)}
+        found = {"output": str(options.output), "zeroed": conversion.zeroed, "unused": conversion.unused}
         print(json.dumps(found, indent=2))
         return
-    print(describe(conversion))
-    print(f"wrote {options.output}")
-
-
-def describe(conversion: "Conversion") -> str:
-    """Describe the choices that were made, and the names that match nothing on either side."""
-    layout = conversion.layout
-    lines = [
-        f"VQGAN            under {layout.vqgan!r}",
-        f"token generator  under {layout.generator!r}: {layout.reason}",
-        f"token decoder    under {layout.decoder!r}",
-        *(f"{ours} = {theirs}" for ours, theirs in conversion.matched.items()),
-        *_listed("not in the file and set to zero, which changes nothing", conversion.zeroed),
-        *_listed("in the file and not used", conversion.unused),
-    ]
-    return "\n".join(lines)
+    lines = _listed("not in the file and set to zero, which changes nothing", conversion.zeroed)
+    lines += _listed("in the file and not used", conversion.unused)
+    print(*lines, f"wrote {options.output}", sep="\n")
 
 
 def _listed(title: str, names: tuple[str, ...]) -> list[str]:
