@@ -2,7 +2,8 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dove.data.image_files import locate_images
 from dove.data.json_files import read_json
 from dove.data.progress_bar import ProgressBar
 from dove.data.queries import NULL_BOX, Annotation, join_repeated, read_annotations
 from dove.data.query_batch import Box
-from dove.data.reading import read_image
+from dove.data.reading import SUFFIXES, read_image
 from dove.errors import UserError, writing
 
 SCHEMA = pa.schema(
@@ -204,6 +204,34 @@ def convert(
         output.unlink(missing_ok=True)
         raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
     return conversion
+
+
+def locate_images(folder: Path, image_ids: Iterable[str], source: Path) -> dict[str, Path]:
+    """Find the files of images below ``folder``, by image id; images that are missing are left out.
+
+    An id is a path below the folder or, where only one file has it, a name; each with or without its suffix.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; pass the one with the images of {source}")
+    named: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            below = path.relative_to(folder)
+            for name in {below.as_posix(), below.with_suffix("").as_posix(), path.name, path.stem}:
+                named[name].append(path)
+    found: dict[str, Path] = {}
+    for image_id in dict.fromkeys(image_ids):
+        wanted = image_id.replace("\\", "/")
+        paths = [folder / wanted] if folder / wanted in named[wanted] else named[wanted]
+        if len(paths) > 1:
+            one, two = (path.relative_to(folder) for path in paths[:2])
+            raise UserError(
+                f"{source}: image_id {image_id!r} is the name of {one} and of {two}; "
+                "convert the folders one by one with --images, or write the folder into the id"
+            )
+        if paths:
+            found[image_id] = paths[0]
+    return found
 
 
 def _groups(
