@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dove.data.annotations import Conversion, coco, convert, in_part, locate_images, relation_text, visual_genome
+from dove.data.annotations import (
+    Conversion,
+    coco,
+    convert,
+    in_part,
+    locate_images,
+    reference,
+    relation_text,
+    visual_genome,
+)
+from dove.data.dataset import Record
 from dove.data.images import open_images
-from dove.data.queries import AnnotatedImages, read_annotations
+from dove.data.queries import AnnotatedImages, queries_of
 from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 
@@ -47,7 +57,7 @@ def write(path: Path, content: Any) -> Path:
 
 def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
     null = {"image_id": "image_0002", "question": "Where?", "answer": None, "bounding_box": [[0, 0, 256, 256]]}
-    first, second = read_annotations(write(tmp_path / "a.json", [GOOD, null]))
+    first, second = reference(write(tmp_path / "a.json", [GOOD, null]), Conversion())
     assert (first.image_id, first.question, first.answer) == ("image_0001", "What is it?", "A dog")
     assert first.boxes == ((10, 5, 5, 6), (2, 4, 7, 8))
     assert second.answer is None
@@ -56,33 +66,48 @@ def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"question": " "}, "entry 1: question is ' '"),
-        ({"question": None}, "entry 1: question"),
-        ({"image_id": ""}, "entry 1: image_id"),
-        ({"answer": 3}, "entry 1: answer is 3"),
-        ({"bounding_box": {}}, "entry 1: bounding_box is {}"),
-        ({"bounding_box": [[0, 0, 5, 5], [1, 1, 0, 4]]}, "entry 1: bounding_box 1 is .* area"),
-        ({"bounding_box": [[0, 0, float("nan"), 5]]}, "entry 1: bounding_box 0 is .* finite"),
-        ({"bounding_box": [[0, 0, 10**400, 5]]}, "entry 1: bounding_box 0 is .* finite"),
-        ({"bounding_box": [[-3, 0, 5, 5]]}, "entry 1: bounding_box 0 is .* outside"),
-        ({"bounding_box": [[0, 0, 5]]}, "entry 1: bounding_box 0 is .* four numbers"),
-        ({"bounding_box": [["0", 0, 5, 5]]}, "four numbers"),
+        ({"question": None}, "None is no text"),
+        ({"bounding_box": 3}, "of another kind"),
+        ({"bounding_box": [[0, 0, 10**400, 5]]}, "too large"),
+        ({"bounding_box": [[0, 0, 5]]}, "not enough values"),
+        ({"bounding_box": [["left", 0, 5, 5]]}, "could not convert"),
     ],
 )
-def test_faults_name_the_entry_and_the_field(tmp_path: Path, fault: dict[str, Any], words: str) -> None:
+def test_faults_name_the_entry(tmp_path: Path, fault: dict[str, Any], words: str) -> None:
     entry = {**GOOD, "image_id": "other", "question": "What?", **fault}
-    with pytest.raises(UserError, match=words):
-        read_annotations(write(tmp_path / "a.json", [GOOD, entry]))
+    with pytest.raises(UserError, match=f"entry 1: .*{words}"):
+        reference(write(tmp_path / "a.json", [GOOD, entry]), Conversion())
+    record = Record("here", Image.new("RGB", (40, 20)), {"queries": [GOOD, entry]})
+    with pytest.raises(UserError, match=f"here: query 1: .*{words}"):
+        queries_of(record)
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("{", "not JSON"), ({}, "list of entries"), ([], "holds none"), ([3], "entry 0 is 3")]
+    "box",
+    [
+        [1, 1, 0, 4],
+        [0, 0, float("nan"), 5],
+        [0, float("nan"), 5, 5],
+        [-3, 0, 5, 5],
+        [38, 0, 5, 5],
+        [0, 0, 5, float("inf")],
+    ],
+    ids=repr,
 )
+def test_boxes_of_examples_have_an_area_inside_the_image(box: list[float]) -> None:
+    queries = [{"question": "What?", "bounding_box": [[0, 0, 40.5, 20], box]}]
+    with pytest.raises(
+        UserError, match="here: query 0: bounding_box 1 is .*; it is empty or reaches outside of the image"
+    ):
+        queries_of(Record("here", Image.new("RGB", (40, 20)), {"queries": queries}))
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "not JSON"), ({}, "must hold a list"), ([3], "entry 0: ")])
 def test_files_that_are_no_annotations(tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        read_annotations(write(tmp_path / "a.json", content))
+        reference(write(tmp_path / "a.json", content), Conversion())
     with pytest.raises(UserError, match="entry 0: bounding_box is missing"):
-        read_annotations(write(tmp_path / "b.json", [{"image_id": "a", "question": "b"}]))
+        reference(write(tmp_path / "b.json", [{"image_id": "a", "question": "b"}]), Conversion())
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

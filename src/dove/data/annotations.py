@@ -4,8 +4,7 @@ import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dove.data.json_files import read_json
 from dove.data.progress_bar import ProgressBar
-from dove.data.queries import NULL_BOX, Annotation, join_repeated, read_annotations
+from dove.data.queries import as_box, as_text, located
 from dove.data.query_batch import Box
 from dove.data.reading import SUFFIXES, read_image
 from dove.errors import UserError, writing
@@ -30,9 +29,20 @@ SCHEMA = pa.schema(
         ),
     }
 )
+NULL_BOX = "boxes that are null"
 ROWS_PER_GROUP = 256
 SIDES = ("XMin", "XMax", "YMin", "YMax")  # Columns of a box in a *-vrd.csv, without the number of the object
 TEST_EVERY = 50  # Number of images of which one belongs to the part for tests
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A question about an image with the boxes, in pixels of the image, that answer it."""
+
+    image_id: str
+    question: str
+    answer: str | None
+    boxes: tuple[Box, ...]
 
 
 @dataclass
@@ -63,7 +73,7 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
     """
     found: list[Annotation] = []
     for number, image in enumerate(_read_json(annotations, list)):
-        with _located(f"{annotations}: entry {number}"):
+        with located(f"{annotations}: entry {number}"):
             image_id = str(image["id"] if "id" in image else image["image_id"])
             for region in image.get("regions", ()):
                 box = _box([region[key] for key in ("x", "y", "width", "height")], conversion)
@@ -89,13 +99,13 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise UserError(f"{annotations}: {key} is missing or no list; pass an instances_*.json of COCO")
-    with _located(f"{annotations}: categories"):
+    with located(f"{annotations}: categories"):
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
-    with _located(f"{annotations}: images"):
+    with located(f"{annotations}: images"):
         files = {image["id"]: str(image["file_name"]) for image in content["images"]}
     boxes: dict[tuple[Any, Any], list[Box]] = {}
     for number, thing in enumerate(content["annotations"]):
-        with _located(f"{annotations}: annotation {number}"):
+        with located(f"{annotations}: annotation {number}"):
             image, category = thing["image_id"], thing["category_id"]
             if image not in files or category not in names:
                 raise UserError(
@@ -140,6 +150,37 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path) -> lis
     return [Annotation(image, text, None, tuple(boxes)) for (image, text), boxes in found.items()]
 
 
+def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
+    """Read the reference's list of ``{"image_id", "question", "answer" or null, "bounding_box": [[x, y, w, h], ...]}``."""
+    found = []
+    for number, entry in enumerate(_read_json(annotations, list)):
+        with located(f"{annotations}: entry {number}"):
+            boxes = [_box([None] if box is None else box, conversion) for box in entry["bounding_box"] or ()]
+            answer = entry.get("answer")
+            found.append(
+                Annotation(
+                    image_id=str(entry["image_id"]),
+                    question=as_text(entry["question"]),
+                    answer=None if answer is None else as_text(answer),
+                    boxes=tuple(box for box in boxes if box is not None),
+                )
+            )
+    return found
+
+
+def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Join annotations that ask the same about an image into one with all their boxes, each once."""
+    joined: dict[tuple[str, str], Annotation] = {}
+    for one in annotations:
+        pair = one.image_id, one.question
+        before = joined.get(pair)
+        if before is not None:
+            answer = before.answer if before.answer is not None else one.answer
+            one = replace(one, answer=answer, boxes=tuple(dict.fromkeys(before.boxes + one.boxes)))
+        joined[pair] = one
+    return list(joined.values())
+
+
 def relation_text(first: str, relation: str, second: str) -> str:
     """Write a relation in words: "a cup on a table", or for "is", which gives an attribute, "a wooden table"."""
     first, second = first.lower(), second.lower()
@@ -156,7 +197,7 @@ CONVERTERS: dict[str, Callable[..., list[Annotation]]] = {
     "visual-genome": visual_genome,
     "open-images": open_images,
     "coco": coco,
-    "reference": lambda annotations, conversion: read_annotations(annotations, conversion.skip),
+    "reference": reference,
 }
 
 
@@ -279,21 +320,7 @@ def _box(values: Sequence[Any], conversion: Conversion) -> Box | None:
     if None in values:
         conversion.skip(NULL_BOX)
         return None
-    x, y, width, height = (float(value) for value in values)
-    return x, y, width, height
-
-
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Report missing values and values of the wrong type with their place in the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except KeyError as error:
-        raise UserError(f"{where}: {error.args[0]} is missing") from error
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        raise UserError(f"{where}: a value is missing or of another kind ({type(error).__name__}: {error})") from error
+    return as_box(values)
 
 
 def _read_json(path: Path, kind: type) -> Any:

@@ -1,106 +1,58 @@
-"""Annotated queries: the reference's JSON, the parquet layout of ``dove data convert``, and training examples of both.
+"""Training examples from images with queries and boxes, in the parquet layout of ``dove data convert``.
 
-The JSON is a list of entries ``{"image_id", "question", "answer" or null, "bounding_box": [[x, y, w, h], ...]}`` with boxes in
-pixels of the stored image. The parquet has one row for each image: ``image`` ``{bytes, path}``, ``image_id``, and ``queries``,
-a list of ``{question, answer, bounding_box}``.
+The parquet has one row for each image: ``image`` ``{bytes, path}``, ``image_id``, and ``queries``, a list of
+``{question, answer, bounding_box}`` with boxes in pixels of the stored image.
 """
 
 import multiprocessing
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from dove.data.dataset import ImageDataset, RawRecord, Record
-from dove.data.json_files import read_json
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 
-KEYS = ("image_id", "question", "answer", "bounding_box")
-NULL_BOX = "boxes that are null"
-Skip = Callable[[str], object]
 SLACK = 0.5  # Pixels that a box may reach over the image's edge: annotations round
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """A question about an image with the boxes, in pixels of the image, that answer it."""
-
-    image_id: str
-    question: str
-    answer: str | None
-    boxes: tuple[Box, ...]
-
-
-def read_annotations(path: str | Path, skip: Skip = lambda _reason: None) -> list[Annotation]:
-    """Read all entries of a reference annotation file; only checks that need the images are left out."""
-    entries = read_json(path)
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path} must hold a list of entries with {', '.join(KEYS)}; it holds none")
-    return [check_entry(entry, f"{path}: entry {number}", skip) for number, entry in enumerate(entries)]
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Report missing values and values of the wrong type with their place in the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(f"{where}: {error.args[0]} is missing") from error
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where}: a value is missing or of another kind ({type(error).__name__}: {error})") from error
 
 
-def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Join annotations that ask the same about an image into one with all their boxes, each once."""
-    joined: dict[tuple[str, str], Annotation] = {}
-    for one in annotations:
-        pair = one.image_id, one.question
-        before = joined.get(pair)
-        if before is not None:
-            answer = before.answer if before.answer is not None else one.answer
-            one = replace(one, answer=answer, boxes=tuple(dict.fromkeys(before.boxes + one.boxes)))
-        joined[pair] = one
-    return list(joined.values())
+def as_text(value: Any) -> str:
+    """Return a text as it is, and raise ``TypeError`` for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
-def check_entry(entry: Any, where: str, skip: Skip = lambda _reason: None) -> Annotation:
-    """Check an entry and convert it to an annotation; boxes that are null are left out."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{where} is {entry!r}; it must be an object with {', '.join(KEYS)}")
-    missing = [key for key in KEYS if key not in entry and key != "answer"]
-    if missing:
-        raise UserError(f"{where}: {missing[0]} is missing")
-    image_id, question, answer = entry["image_id"], entry["question"], entry.get("answer")
-    if not isinstance(image_id, str | int) or isinstance(image_id, bool) or not str(image_id).strip():
-        raise UserError(f"{where}: image_id is {image_id!r}; it must name an image")
-    if not isinstance(question, str) or not question.strip():
-        raise UserError(f"{where}: question is {question!r}; it must be a text that is not empty")
-    if answer is not None and not isinstance(answer, str):
-        raise UserError(f"{where}: answer is {answer!r}; it must be a text or null")
-    boxes = [] if entry["bounding_box"] is None else entry["bounding_box"]
-    if not isinstance(boxes, list):
-        raise UserError(f"{where}: bounding_box is {boxes!r}; it must be a list of [x, y, width, height]")
-    for _ in range(boxes.count(None)):
-        skip(NULL_BOX)
-    kept = [_check_box(box, f"{where}: bounding_box {place}") for place, box in enumerate(boxes) if box is not None]
-    return Annotation(str(image_id), question, answer, tuple(kept))
-
-
-def _check_box(box: Any, where: str) -> Box:
-    numbers = isinstance(box, Sequence) and not isinstance(box, str) and len(box) == 4
-    if not numbers or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in box):
-        raise UserError(f"{where} is {box!r}; it must be four numbers [x, y, width, height]")
-    if not all(abs(value) <= sys.float_info.max for value in box):  # nor whole numbers that no float holds
-        raise UserError(f"{where} is {box}; its numbers must be finite")
-    x, y, width, height = map(float, box)
-    if width <= 0 or height <= 0:
-        raise UserError(f"{where} is {box}; its area is not above zero")
-    if x < -SLACK or y < -SLACK:
-        raise UserError(f"{where} is {box}; it begins outside of the image")
+def as_box(values: Sequence[Any]) -> Box:
+    """Convert a box to four floats."""
+    x, y, width, height = map(float, values)
     return x, y, width, height
 
 
-def check_inside(boxes: Iterable[Box], size: tuple[int, int], where: str) -> None:
-    """Make sure that boxes lie in an image of a size (width, height)."""
+def check_boxes(boxes: Iterable[Box], size: tuple[int, int], where: str) -> None:
+    """Make sure that boxes have an area and lie in an image of a size (width, height)."""
     for place, (x, y, width, height) in enumerate(boxes):
-        if min(x, y) < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK:
+        starts, ends = min(x, y) >= -SLACK, x + width <= size[0] + SLACK and y + height <= size[1] + SLACK
+        if not (starts and ends and min(width, height) > 0):  # NaN fails one of them
             raise UserError(
-                f"{where}: bounding_box {place} is [{x:g}, {y:g}, {width:g}, {height:g}]; it reaches outside of the image of "
-                f"{size[0]} x {size[1]} pixels"
+                f"{where}: bounding_box {place} is [{x:g}, {y:g}, {width:g}, {height:g}]; it is empty or reaches outside of "
+                f"the image of {size[0]} x {size[1]} pixels"
             )
 
 
@@ -159,9 +111,13 @@ def queries_of(record: Record) -> list[Ask]:
     asks = []
     for number, entry in enumerate(entries):
         where = f"{record.key}: query {number}"
-        annotation = check_entry({"image_id": record.key, **entry}, where)
-        check_inside(annotation.boxes, record.image.size, where)
-        asks.append(Ask(annotation.question, annotation.boxes))
+        with located(where):
+            question = as_text(entry["question"])
+            boxes = tuple(as_box(box) for box in entry["bounding_box"] or () if box is not None)
+        if not question.strip():
+            raise UserError(f"{where}: question is {question!r}; it must be a text that is not empty")
+        check_boxes(boxes, record.image.size, where)
+        asks.append(Ask(question, boxes))
     return asks
 
 
