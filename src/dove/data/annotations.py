@@ -1,6 +1,5 @@
 """Annotations of published data sets as queries with boxes, in one parquet layout."""
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,13 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from dove.data.json_files import read_json
 from dove.data.progress_bar import ProgressBar
 from dove.data.queries import as_box, as_text, located
 from dove.data.query_batch import Box
 from dove.data.reading import SUFFIXES, read_image
-from dove.errors import UserError, writing
+from dove.errors import UserError, one_line, writing
 
 SCHEMA = pa.schema(
     {
@@ -32,17 +32,23 @@ SCHEMA = pa.schema(
 NULL_BOX = "boxes that are null"
 ROWS_PER_GROUP = 256
 SIDES = ("XMin", "XMax", "YMin", "YMax")  # Columns of a box in a *-vrd.csv, without the number of the object
+NUMBERS = tuple(f"{side}{n}" for n in "12" for side in SIDES)
+RELATIONS = ("RelationshipLabel", "RelationLabel")  # Names of the column with the relation, of which a file has one
+TEXTS = ("ImageID", "LabelName1", "LabelName2")
+CLASSES = ("label", "name")  # Our names for the columns of the class descriptions, whose header is a class like others
+COLUMN_TYPES = dict.fromkeys((*CLASSES, *TEXTS, *RELATIONS), pa.string()) | dict.fromkeys(NUMBERS, pa.float64())
 TEST_EVERY = 50  # Number of images of which one belongs to the part for tests
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """A question about an image with the boxes, in pixels of the image, that answer it."""
+    """A question about an image with the boxes that answer it."""
 
     image_id: str
     question: str
     answer: str | None
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # In pixels of the image
+    shares: bool = False  # Whether boxes are in shares of the image's sides, from 0 to 1, instead
 
 
 @dataclass
@@ -112,42 +118,35 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
                     f"{annotations}: annotation {number}: image_id {image!r} or category_id {category!r} is not listed in "
                     "the file"
                 )
-            values = thing.get("bbox")
-            if (box := _box([None] if values in (None, []) else values, conversion)) is not None:
+            if (box := _box(thing.get("bbox"), conversion)) is not None:
                 boxes.setdefault((image, category), []).append(box)
     return [Annotation(files[image], names[category], None, tuple(some)) for (image, category), some in boxes.items()]
 
 
-def open_images(annotations: Path, conversion: Conversion, classes: Path) -> list[Annotation]:
+def open_images(annotations: Path, conversion: Conversion, classes: Path | None = None) -> list[Annotation]:
     """Read Open Images' relations (``*-vrd.csv``) with its ``class-descriptions*.csv``.
 
-    A relation becomes a query such as "a cup on a table" with the boxes of both objects. Boxes stay in shares of the
-    image, from 0 to 1, until the image is read.
+    A relation becomes a query such as "a cup on a table" with the boxes of both objects, in shares of the image.
     """
-    names = {row[0]: row[1] for row in _read_csv(classes) if len(row) >= 2}
-    rows = iter(_read_csv(annotations))
-    header = next(rows, [])
-    relation = next((name for name in ("RelationshipLabel", "RelationLabel") if name in header), None)
-    columns = ["ImageID", "LabelName1", "LabelName2", *(f"{side}{n}" for n in "12" for side in SIDES)]
-    missing = [name for name in columns if name not in header]
+    if classes is None:
+        raise UserError("open-images needs --classes, its class-descriptions*.csv")
+    names = dict(zip(*_read_csv(classes, CLASSES).to_pydict().values(), strict=True))
+    table = _read_csv(annotations)
+    relation = next((name for name in RELATIONS if name in table.column_names), None)
+    missing = [name for name in (*TEXTS, *NUMBERS) if name not in table.column_names]
     if missing or relation is None:
-        raise UserError(f"{annotations}: column {(missing or ['RelationshipLabel'])[0]} is missing; pass a *-vrd.csv")
+        raise UserError(f"{annotations}: column {(missing or RELATIONS)[0]} is missing; pass a *-vrd.csv")
     found: dict[tuple[str, str], list[Box]] = {}
-    for number, row in enumerate(rows, start=2):
-        value = dict(zip(header, row, strict=False))
-        if not all((value.get(name) or "").strip() for name in columns):
+    for row in table.to_pylist():
+        if any(row[name] in (None, "") for name in (*TEXTS, *NUMBERS)):
             conversion.skip(NULL_BOX)
             continue
-        try:
-            corners = [[float(value[f"{side}{n}"]) for side in SIDES] for n in "12"]
-            first, second = ((left, upper, right - left, lower - upper) for left, right, upper, lower in corners)
-            labels = [names.get(value[f"LabelName{n}"], value[f"LabelName{n}"]) for n in "12"]
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{annotations}: line {number}: {error} is no number or missing") from error
-        text = relation_text(labels[0], value[relation], labels[1])
-        boxes = found.setdefault((value["ImageID"], text), [])
+        corners = [[row[f"{side}{n}"] for side in SIDES] for n in "12"]
+        first, second = ((left, upper, right - left, lower - upper) for left, right, upper, lower in corners)
+        one, other = (names.get(row[f"LabelName{n}"], row[f"LabelName{n}"]) for n in "12")
+        boxes = found.setdefault((row["ImageID"], relation_text(one, row[relation], other)), [])
         boxes += [box for box in dict.fromkeys((first, second)) if box not in boxes]
-    return [Annotation(image, text, None, tuple(boxes)) for (image, text), boxes in found.items()]
+    return [Annotation(image, text, None, tuple(boxes), shares=True) for (image, text), boxes in found.items()]
 
 
 def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
@@ -155,7 +154,7 @@ def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
     found = []
     for number, entry in enumerate(_read_json(annotations, list)):
         with located(f"{annotations}: entry {number}"):
-            boxes = [_box([None] if box is None else box, conversion) for box in entry["bounding_box"] or ()]
+            boxes = [_box(box, conversion) for box in entry["bounding_box"] or ()]
             answer = entry.get("answer")
             found.append(
                 Annotation(
@@ -217,11 +216,9 @@ def convert(
     """
     if kind not in CONVERTERS:
         raise UserError(f"no converter {kind!r}; there are {', '.join(CONVERTERS)}")
-    relative = kind == "open-images"
-    if relative and classes is None:
-        raise UserError("open-images needs --classes, its class-descriptions*.csv")
     conversion = Conversion()
-    every = join_repeated(CONVERTERS[kind](annotations, conversion, *([classes] if relative else [])))
+    more = {"classes": classes} if kind == "open-images" else {}
+    every = join_repeated(CONVERTERS[kind](annotations, conversion, **more))
     found = [annotation for annotation in every if in_part(annotation.image_id, part)]
     if every and not found:
         raise UserError(f"none of the images of {annotations} belongs to --part {part}; convert more of them at once")
@@ -239,7 +236,7 @@ def convert(
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, SCHEMA) as writer:
-            for group in _groups(by_image, files, relative, conversion):
+            for group in _groups(by_image, files, conversion):
                 writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
     if not conversion.queries:
         output.unlink(missing_ok=True)
@@ -276,7 +273,7 @@ def locate_images(folder: Path, image_ids: Iterable[str], source: Path) -> dict[
 
 
 def _groups(
-    by_image: dict[str, list[Annotation]], files: dict[str, Path], relative: bool, conversion: Conversion
+    by_image: dict[str, list[Annotation]], files: dict[str, Path], conversion: Conversion
 ) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     for image_id, annotations in ProgressBar(by_image.items(), desc="queries"):
@@ -285,9 +282,9 @@ def _groups(
         except UserError:
             conversion.skip("images that cannot be read", files[image_id].name)
             continue
-        scale = size if relative else (1, 1)
         queries = []
         for annotation in annotations:
+            scale = size if annotation.shares else (1, 1)
             boxes = [box for box in (_clip(box, scale, size) for box in annotation.boxes) if box is not None]
             for _ in range(len(annotation.boxes) - len(boxes)):
                 conversion.skip("boxes with nothing inside the image")
@@ -315,9 +312,9 @@ def _clip(box: Box, scale: tuple[int, int], size: tuple[int, int]) -> list[float
     return [left, upper, right - left, lower - upper] if right > left and lower > upper else None
 
 
-def _box(values: Sequence[Any], conversion: Conversion) -> Box | None:
-    """Convert a box to four floats; return None, and count it, where one of them is null."""
-    if None in values:
+def _box(values: Sequence[Any] | None, conversion: Conversion) -> Box | None:
+    """Convert a box to four floats; return None, and count it, where it or one of them is null."""
+    if not values or None in values:
         conversion.skip(NULL_BOX)
         return None
     return as_box(values)
@@ -330,11 +327,16 @@ def _read_json(path: Path, kind: type) -> Any:
     return content
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _read_csv(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a CSV file with a header, or with these columns."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file))
+        with path.open("rb") as file:
+            return csv.read_csv(
+                file,
+                read_options=csv.ReadOptions(column_names=columns),
+                convert_options=csv.ConvertOptions(column_types=COLUMN_TYPES),
+            )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not CSV: {error}") from error
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not CSV as it should be: {one_line(error)}") from error
