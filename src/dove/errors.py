@@ -1,6 +1,7 @@
-"""The one exception class for errors that a user can cause."""
+"""The one exception class for errors that a user can cause, and the text in it."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,16 @@ def one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def readable(name: str) -> str:
+    r"""Write bytes of a name that are no UTF-8 as ``\xff``; every other name stays as it is."""
+    if name.isascii():
+        return name
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of a surrogate pair, as JSON can hold them
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def writing(target: object) -> Iterator[None]:
     """Report in one line that a file or folder cannot be written, such as for lack of space or below a file."""
@@ -25,8 +36,9 @@ def writing(target: object) -> Iterator[None]:
         yield
     except OSError as error:
         path = Path(str(target))
-        files = [part for part in (path, *path.parents) if part.is_file()]
-        if files and isinstance(error, FileExistsError | NotADirectoryError):
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        files = [part for part in (path, *path.parents) if part.is_file()] if in_the_way else []
+        if files:
             raise UserError(f"cannot write {target}: {files[0]} is a file, not a folder; pass another path") from error
         remedy = "free some space or write elsewhere" if error.errno in FULL else "write elsewhere"
         raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error

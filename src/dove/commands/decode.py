@@ -6,7 +6,6 @@ from typing import Annotated
 
 import tyro
 
-from dove.data.names import shorten
 from dove.flags import require_least
 
 
@@ -47,7 +46,6 @@ def run(options: DecodeOptions) -> None:
     model = load_model(name, options.device)
     processor = ImageProcessor(model.image_size)
     taken: set[str] = set()
-    shortened: list[str] = []
     with ProgressBar(total=store.manifest.records) as progress:
         for shard in store.shards():
             for start in range(0, len(shard.keys), options.batch_size):
@@ -56,19 +54,13 @@ def run(options: DecodeOptions) -> None:
                 images = model.decode(tokens, options.num_tokens)
                 for key, image in zip(keys, processor.to_pil(images), strict=True):
                     save_outputs({options.output / file_name(key, taken): encode_picture(image, ".png")})
-                    shortened += [key] if shorten(relative_path(key)) != relative_path(key) else []
                 progress.update(len(keys))
     print(f"{len(taken)} images in {options.output}")
-    if shortened:
-        print(f"names that were too long are cut there: {len(shortened)}, the first {shortened[0][:60]}...")
 
 
 def file_name(key: str, taken: set[str]) -> str:
-    """Name a PNG, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins.
-
-    Parts that no file system takes are shortened to a beginning and a hash.
-    """
-    path = shorten(relative_path(key))
+    """Name a PNG, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins."""
+    path = relative_path(key)
     candidates = [str(path.with_suffix(".png")), f"{path}.png"]
     number = 2
     while candidates[0] in taken:

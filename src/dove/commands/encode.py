@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from dove.errors import UserError
+from dove.errors import UserError, readable
 from dove.flags import require_least
 
 if TYPE_CHECKING:
@@ -154,7 +154,6 @@ def run(options: EncodeOptions) -> None:
 def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
     """Open the store that the options describe, new or unfinished, and make the encoder that fills it."""
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.data.names import readable
     from dove.store import Manifest, TokenStore
 
     encoder = ShardEncoder(options)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dove.data.dataset import ImageDataset, RawRecord
-from dove.data.names import readable, readable_keys
 from dove.data.reading import SUFFIXES, check_size
-from dove.errors import UserError, one_line
+from dove.errors import UserError, one_line, readable
 
 Place = tuple[int, int]  # Offset and size of a member in its shard, in bytes
 _METADATA = ("json", "cls", "txt")
@@ -107,13 +106,12 @@ def _pictures(path: str, samples: dict[str, dict[str, Place]]) -> Iterator[_Pict
         if names[number] in taken:  # a.jpg and a.png
             names[number] = f"{sample}.{extension}"
         taken.add(names[number])
-    keys = readable_keys(names)
     for name, (_, extension, members) in zip(names, found, strict=True):
         own = extension.rpartition(".")[0]
         metadata = {kind: members[kind] for kind in _METADATA if kind in members}
         if own:
             metadata |= {kind: members[f"{own}.{kind}"] for kind in _METADATA if f"{own}.{kind}" in members}
-        yield _Picture(path, keys.get(name, name), members[extension], metadata)
+        yield _Picture(path, readable(name), members[extension], metadata)
 
 
 def _metadata(kind: str, content: bytes, name: str) -> dict[str, Any]:

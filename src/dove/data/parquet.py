@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dove.data.dataset import ImageDataset, RawRecord
-from dove.data.names import readable
 from dove.data.reading import ImageSource, check_size
-from dove.errors import UserError, one_line
+from dove.errors import UserError, one_line, readable
 
 PARQUET_CACHE_BYTES = 1 << 30  # Size of the decompressed row groups that one process keeps, in any order of access
 MAX_GROUP_BYTES = 8 << 30  # Limit for the decompressed size of a row group, by its footer; larger ones are refused

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dove.data.colour import PROFILE, convert_to_srgb
-from dove.data.names import readable
-from dove.errors import UserError, one_line
+from dove.errors import UserError, one_line, readable
 
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused before they are decoded (the bound at which Pillow calls them a bomb)."""

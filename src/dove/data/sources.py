@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dove.data.dataset import ImageDataset, RawRecord
-from dove.data.names import readable, readable_keys
 from dove.data.parquet import require_columns
-from dove.errors import UserError, one_line
+from dove.errors import UserError, one_line, readable
 
 
 class FileImages(ImageDataset):
@@ -17,8 +16,6 @@ class FileImages(ImageDataset):
         self.paths, self.root = list(paths), root
         folders = sorted({name for path in self.paths if (name := self._class_name(path)) is not None})
         self.classes = {name: label for label, name in enumerate(folders)}
-        plain = all(readable(path) == path for path in self.paths)
-        self._keys = {} if plain else readable_keys([self._relative(path) for path in self.paths])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -26,15 +23,12 @@ class FileImages(ImageDataset):
     def raw(self, index: int) -> RawRecord:
         """See `ImageDataset.raw`."""
         path = self.paths[index]
-        key = self._relative(path)
+        key = path if self.root is None else Path(path).relative_to(self.root).as_posix()
         name = self._class_name(path)
         metadata: dict[str, Any] = {"path": path}
         if name is not None:
             metadata |= {"label": self.classes[name], "name": readable(name)}
-        return RawRecord(self._keys.get(key, key), readable(path), path, metadata)
-
-    def _relative(self, path: str) -> str:
-        return path if self.root is None else Path(path).relative_to(self.root).as_posix()
+        return RawRecord(readable(key), readable(path), path, metadata)
 
     def _class_name(self, path: str) -> str | None:
         if self.root is None:
