@@ -3,7 +3,8 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from dove.data.archives import TarImages
@@ -48,10 +49,21 @@ def open_images(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit} leaves no image; pass at least 1")
-    if isinstance(source, str | os.PathLike):
-        dataset = _open_one(os.fspath(source), image_column, columns)
-    else:
-        dataset = _open_list([os.fspath(item) for item in source], image_column, columns)
+    given = [source] if isinstance(source, str | os.PathLike) else source
+    names = [name for item in given for name in _expand(os.fspath(item))]
+    if not names:
+        raise UserError("no image source is given; name a folder, files, parquet, .tar shards or a hub dataset")
+    if len(names) == 1 and _kind(names[0]) == "image" and not os.path.exists(names[0]):
+        raise UserError(f"{names[0]}: no such file; check the path")
+    parts: list[ImageDataset] = []
+    for kind, run in groupby(names, _kind):
+        if kind == "folder":
+            parts += [_open_folder(name, image_column, columns, alone=len(names) == 1) for name in run]
+        elif kind == "hub":
+            parts += [open_hub(name, image_column, columns) for name in run]
+        else:  # files of one kind as one dataset, so that thousands of files are not thousands of datasets
+            parts.append(_open_files(list(run), kind, image_column, columns))
+    dataset = parts[0] if len(parts) == 1 else ConcatImages(parts)
     if not len(dataset):
         raise UserError(f"{source}: holds no images")
     if limit is not None and limit < len(dataset):
@@ -60,43 +72,45 @@ def open_images(
     return dataset
 
 
-def _open_list(sources: list[str], image_column: str, columns: Sequence[str] | None) -> ImageDataset:
-    if not sources:
-        raise UserError("no image source is given; name a folder, files, parquet, .tar shards or a hub dataset")
-    parts = list(_open_runs(sources, image_column, columns))
-    return parts[0] if len(parts) == 1 else ConcatImages(parts)
+def _expand(name: str) -> list[str]:
+    """List the names that a range ``{000..010}`` or a glob stands for, sorted; other names stand for themselves."""
+    if os.path.exists(name):
+        return [name]
+    if span := _RANGE.search(name):
+        low, high = span.groups()
+        numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
+        return [path for number in numbers for path in _expand(name.replace(span.group(), number, 1))]
+    found = glob.glob(name, recursive=True) if glob.has_magic(name) else []
+    return sorted(path for path in found if os.path.isdir(path) or _file_kind(path)) or [name]
 
 
-def _open_runs(sources: list[str], image_column: str, columns: Sequence[str] | None) -> Iterator[ImageDataset]:
-    """Open each run of files of one kind as one dataset, so that thousands of files are not thousands of datasets."""
-    run: list[str] = []
-    for source, following in zip(sources, [*sources[1:], ""], strict=True):
-        kind = _kind(source)
-        if kind is None:
-            # Keys with the folder's name in them: two folders of a list may hold files of the same name.
-            opened = _open_one(source, image_column, columns)
-            yield FileImages(opened.paths) if isinstance(opened, FileImages) and len(sources) > 1 else opened
-            continue
-        run.append(source)
-        if _kind(following) != kind:
-            yield _open_files(run, kind, image_column, columns)
-            run = []
+def _kind(name: str) -> str:
+    """Tell what a name stands for: a folder, a hub dataset, or a file of images, of parquet or of tar."""
+    if os.path.isdir(name):
+        return "folder"
+    kind, exists = _file_kind(name), os.path.exists(name)
+    if kind and (exists or not glob.has_magic(name)):
+        return kind
+    if not exists and _HUB_ID.fullmatch(name):
+        return "hub"
+    if not exists:
+        wrong = (
+            "no file matches; check the pattern" if glob.has_magic(name) else "no such file or folder; check the path"
+        )
+        raise UserError(f"{name}: {wrong}")
+    if _is_archive(name):
+        raise UserError(f"{name}: an archive; unpack it first and pass the folder")
+    return "image"
 
 
-def _open_one(source: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
-    if os.path.isdir(source):
-        return _open_folder(source, image_column, columns)
-    if not os.path.exists(source):
-        if matches := _expand(source):
-            return _open_list(matches, image_column, columns)
-        if _HUB_ID.fullmatch(source) and _kind(source) is None:
-            return open_hub(source, image_column, columns)
-        if glob.has_magic(source):
-            raise UserError(f"{source}: no file matches; check the pattern")
-        raise UserError(f"{source}: no such file or folder; check the path")
-    if _is_archive(source):
-        raise UserError(f"{source}: an archive; unpack it first and pass the folder")
-    return _open_files([source], _kind(source) or "image", image_column, columns)
+def _file_kind(path: str) -> str | None:
+    """Tell a file's kind by its suffix, where that is known."""
+    suffix = os.path.splitext(path)[1].lower()
+    return {".parquet": "parquet", ".tar": "tar"}.get(suffix) or ("image" if suffix in SUFFIXES else None)
+
+
+def _is_archive(path: str) -> bool:
+    return path.lower().endswith(_ARCHIVES)
 
 
 def _open_files(paths: list[str], kind: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
@@ -105,11 +119,12 @@ def _open_files(paths: list[str], kind: str, image_column: str, columns: Sequenc
     return TarImages(paths) if kind == "tar" else FileImages(paths)
 
 
-def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None, *, alone: bool) -> ImageDataset:
+    """Open a folder; keys start below it where it is ``alone``, for two of them may hold files of the same name."""
     found: dict[str, list[str]] = {}
     files = _walk(folder)
     for path in files:
-        if (kind := _kind(path)) is not None:
+        if (kind := _file_kind(path)) is not None:
             found.setdefault(kind, []).append(path)
     if len(found) > 1:
         raise UserError(f"{folder}: holds files of several kinds ({', '.join(sorted(found))}); name the ones you mean")
@@ -118,7 +133,9 @@ def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None) 
         advice = f"unpack its {archives} archives first" if archives else "image files end in .jpg, .png, ..."
         raise UserError(f"{folder}: holds no images, parquet files or .tar shards; {advice}")
     kind, paths = found.popitem()
-    return FileImages(paths, root=folder) if kind == "image" else _open_files(paths, kind, image_column, columns)
+    return (
+        FileImages(paths, root=folder) if kind == "image" and alone else _open_files(paths, kind, image_column, columns)
+    )
 
 
 def _walk(folder: str) -> list[str]:
@@ -134,31 +151,3 @@ def _walk(folder: str) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [os.path.join(parent, name) for name in names if not name.startswith(".")]
     return sorted(files, key=lambda path: Path(path).parts)
-
-
-def _kind(path: str) -> str | None:
-    """Tell a file's kind by its suffix; None for everything else: folders, patterns, hub ids, unknown suffixes."""
-    if os.path.isdir(path) or not path or ((glob.has_magic(path) or _RANGE.search(path)) and not os.path.exists(path)):
-        return None
-    suffix = os.path.splitext(path)[1].lower()
-    kinds = {".parquet": "parquet", ".tar": "tar"}
-    return kinds.get(suffix) or ("image" if suffix in SUFFIXES else None)
-
-
-def _is_archive(path: str) -> bool:
-    return path.lower().endswith(_ARCHIVES)
-
-
-def _expand(pattern: str) -> list[str]:
-    """List the files of a glob or of a range ``{000..010}``, sorted; none for a plain name."""
-    if span := _RANGE.search(pattern):
-        low, high = span.groups()
-        numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
-        return [path for number in numbers for path in _expand_or_keep(pattern.replace(span.group(), number, 1))]
-    if not glob.has_magic(pattern):
-        return []
-    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isdir(path) or _kind(path) is not None)
-
-
-def _expand_or_keep(pattern: str) -> list[str]:
-    return _expand(pattern) or [pattern]
