@@ -52,25 +52,19 @@ class Encoded:
 
 def train_text_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """A byte-level BPE (any text can be written in it) as a transformers tokenizer."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    smallest = len(alphabet) + len(SPECIAL_WORDS)
+    smallest = len(pre_tokenizers.ByteLevel.alphabet()) + len(SPECIAL_WORDS)
     if vocab_size < smallest:
         raise UserError(f"vocab_size={vocab_size} has no room for all bytes; pass at least {smallest}")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_WORDS),
-        initial_alphabet=sorted(alphabet),
-        show_progress=False,
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=0, show_progress=False, special_tokens=list(SPECIAL_WORDS)
     )
-    bpe.train_from_iterator(texts, trainer)
     pad, begin, end = SPECIAL_WORDS
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=pad, bos_token=begin, eos_token=end)
+    written = Tokenizer.from_str(bpe.to_str())
+    return PreTrainedTokenizerFast(tokenizer_object=written, pad_token=pad, bos_token=begin, eos_token=end)
 
 
 def place_images(questions: list[str], count: int, key: str) -> list[str]:
