@@ -79,6 +79,13 @@ def device_of(tokenizer: Tokenizer) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
+def token_width(tokenizer: Tokenizer) -> int:
+    """Find the width D of a tokenizer's tokens, by trying."""
+    size = tokenizer.image_size
+    images = torch.zeros(1, 3, size, size, device=device_of(tokenizer))
+    return tokenizer.encode(images, tokenizer.max_tokens).values.shape[-1]
+
+
 def encode_each(tokenizer: Tokenizer, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
     """Encode images by several policies: from one encoding where the tokenizer can, else one by one."""
     if isinstance(tokenizer, EncodesEach):

@@ -84,14 +84,6 @@ class ShardEncoder:
         self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.max_tokens)
         self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
 
-    @property
-    def token_dim(self) -> int:
-        """Width D of the model's tokens."""
-        import torch
-
-        side = self.model.image_size
-        return self.model.encode(torch.zeros(1, 3, side, side), self.model.max_tokens).values.shape[2]
-
     def shard(self, positions: range, progress: Any = None) -> "Shard":
         """Encode a part of the source; ``progress`` is a tqdm bar that counts images."""
         import torch
@@ -154,6 +146,7 @@ def run(options: EncodeOptions) -> None:
 def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
     """Open the store that the options describe, new or unfinished, and make the encoder that fills it."""
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
+    from dove.protocol import token_width
     from dove.store import Manifest, TokenStore
 
     encoder = ShardEncoder(options)
@@ -162,7 +155,7 @@ def prepare(options: EncodeOptions) -> "tuple[TokenStore, ShardEncoder]":
         checkpoint_sha256=checkpoint_sha256(resolve_checkpoint(options.model)),
         num_tokens=str(encoder.policy),
         max_tokens=encoder.model.max_tokens,
-        token_dim=encoder.token_dim,
+        token_dim=token_width(encoder.model),
         dtype=options.dtype,
         source=[readable(name) for name in options.images],
         records=len(encoder.dataset),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
-from dove.protocol import Tokenizer, device_of
+from dove.protocol import token_width
 from dove.runtime import save_outputs
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, Step, StepResult
@@ -154,14 +154,6 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
     model = VisionLanguageModel(settings, language_model, text_tokenizer, tokenizer)
     model.connector.requires_grad_(subject is not None)
     return model
-
-
-def token_width(tokenizer: Tokenizer) -> int:
-    """Width D of a tokenizer's tokens, by trying."""
-    size = tokenizer.image_size
-    return tokenizer.encode(
-        torch.zeros(1, 3, size, size, device=device_of(tokenizer)), tokenizer.max_tokens
-    ).values.shape[-1]
 
 
 def run_vlm_training(config: VLMTrainConfig) -> Path:
