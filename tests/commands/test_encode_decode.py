@@ -94,7 +94,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_without_losing_or_doubling(
     moment: int, photos: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, calls, original = tmp_path / "tokens", [], Dove.encode
+    output, calls, original = tmp_path / "tokens", [], Dove.encode_each
 
     def dying(self: Dove, *given: object) -> object:
         calls.append(1)
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_without_losing_or_doubling(
         return original(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dove, "encode", dying)
+        patch.setattr(Dove, "encode_each", dying)
         with pytest.raises(Killed):
             encode(photos, output, checkpoint)
     assert encode(photos, output, checkpoint) == 0

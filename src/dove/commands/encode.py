@@ -1,7 +1,6 @@
 """``dove encode``: a source of images to a folder of tokens."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,7 +59,7 @@ class ShardEncoder:
     def __init__(self, options: EncodeOptions):
         from dove.data.images import open_images
         from dove.lengths import parse_length_policy
-        from dove.query.tokenizer import QDove, require_queries
+        from dove.query.tokenizer import require_queries
         from dove.query.words import is_null
         from dove.runtime import load_model
 
@@ -70,8 +69,6 @@ class ShardEncoder:
         self.model: Tokenizer = load_model(options.model, options.device)
         require_queries(self.model, options.query)
         self.query = None if is_null(options.query) else options.query
-        asked = self.model if isinstance(self.model, QDove) and self.query else None
-        self.encode = partial(asked.encode, query=self.query) if asked else self.model.encode
         if options.precision != "fp32":
             from dove.models.optimize import optimize
             from dove.tokenizer import Dove
@@ -91,6 +88,7 @@ class ShardEncoder:
         from dove.data.loader import ImageLoader
         from dove.processor import ImageProcessor
         from dove.protocol import device_of
+        from dove.query.tokenizer import encode_asked
         from dove.store import Shard
 
         part = self.dataset.select(positions)
@@ -99,7 +97,7 @@ class ShardEncoder:
         keys: list[str] = []
         values: list[torch.Tensor] = []
         for batch in loader:
-            tokens = self.encode(batch.pixels.to(device), self.policy)
+            (tokens,) = encode_asked(self.model, batch.pixels.to(device), [self.policy], self.query)
             # Without their padding and in the precision of the store: a shard is what a run holds in memory.
             values += [
                 row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()

@@ -17,10 +17,9 @@ from transformers.utils import ModelOutput
 
 from dove.checkpoint import CONFIG_FILE, TYPE_KEY, model_type, read_config, read_model_type, resolve_checkpoint
 from dove.config import DoveConfig
-from dove.errors import UserError
 from dove.processor import ImageProcessor
 from dove.query.config import QDoveConfig
-from dove.query.tokenizer import QDove, Query
+from dove.query.tokenizer import Query, encode_asked
 from dove.tokenizer import Dove
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -69,12 +68,7 @@ class DoveModel(nn.Module):
         self, pixel_values: Float[Tensor, "B 3 S S"], num_tokens: int | str = "auto", query: Query = None
     ) -> TokensOutput:
         """Encode images in [-1, 1] at the model's size; further arguments and errors as in ``encode``."""
-        if isinstance(self.dove, QDove):
-            tokens = self.dove.encode(pixel_values, num_tokens, query)
-        elif query is not None:
-            raise UserError("this model takes no queries; leave query out")
-        else:
-            tokens = self.dove.encode(pixel_values, num_tokens)
+        (tokens,) = encode_asked(self.dove, pixel_values, [num_tokens], query)
         return TokensOutput(last_hidden_state=tokens.values, attention_mask=tokens.mask)
 
     @classmethod

@@ -12,8 +12,8 @@ from dove.errors import UserError
 from dove.lengths import LengthPolicy
 from dove.metrics import psnr
 from dove.models.eos import EosScores
-from dove.protocol import ScoresLengths, Tokenizer, device_of, encode_each
-from dove.query.tokenizer import QDove
+from dove.protocol import ScoresLengths, Tokenizer, device_of
+from dove.query.tokenizer import QDove, encode_asked
 from dove.tokens import Tokens
 
 
@@ -89,9 +89,7 @@ def encode_given(
     requests = [
         policy if lengths is None else model.max_tokens for policy, lengths in zip(policies, given, strict=True)
     ]
-    encoded = (
-        model.encode_each(images, requests, query) if isinstance(model, QDove) else encode_each(model, images, requests)
-    )
+    encoded = encode_asked(model, images, requests, query)
     return [
         tokens if lengths is None else Tokens.cut(tokens.values, lengths.to(tokens.values.device))
         for tokens, lengths in zip(encoded, given, strict=True)

@@ -14,7 +14,7 @@ from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
 from dove.models.eos import EosScores
 from dove.models.token_generator import GeneratorOutput
-from dove.protocol import Tokenizer
+from dove.protocol import Tokenizer, encode_each
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.generator import QueryTokenGenerator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
@@ -125,6 +125,21 @@ def require_queries(model: Tokenizer, query: str | None) -> None:
     """Raise ``UserError`` for a query to a model that takes none, or an empty one."""
     if not is_null(query) and not isinstance(model, QDove):
         raise UserError("this model takes no queries; leave --query out or pass --model with the folder of a Q-DOVE")
+
+
+def encode_asked(
+    model: Tokenizer, images: Tensor, requests: Sequence[int | str | LengthPolicy], query: Query = None
+) -> list[Tokens]:
+    """Encode images by several length policies, for queries where there are any; see :meth:`QDove.encode`.
+
+    Raises:
+        UserError: for a query to a model that takes none.
+    """
+    if isinstance(model, QDove):
+        return model.encode_each(images, requests, query)
+    for text in pair_queries(query, len(images))[0]:
+        require_queries(model, text)
+    return encode_each(model, images, requests)
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:

@@ -9,8 +9,9 @@ from torch import Tensor
 from dove.data.dataset import ImageDataset
 from dove.data.progress_bar import ProgressBar
 from dove.protocol import Tokenizer, device_of
+from dove.query.tokenizer import encode_asked
 from dove.vlm.config import ViewsConfig
-from dove.vlm.images import Glimpse, encode_glimpses, encode_images, load_pixels
+from dove.vlm.images import Glimpse, encode_images, load_pixels
 
 BATCH_SIZE = 64
 SAMPLE = 256  # Images that a connector's start is fitted to
@@ -37,7 +38,7 @@ def fill_cache(
                 [load_pixels(images, glimpse.index, tokenizer.image_size, views, seed, view) for glimpse, view in part]
             )
             queries = [glimpse.query for glimpse, _ in part]
-            found = encode_glimpses(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)
+            found = encode_asked(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)
             for request, tokens in zip(requests, found, strict=True):
                 for (glimpse, view), row in zip(part, tokens.ragged(), strict=True):
                     cache[glimpse, request, view] = row.to("cpu", torch.float16).clone()

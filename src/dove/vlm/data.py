@@ -78,7 +78,7 @@ class Conversations:
         items = []
         for item in self.items:
             for turns in [item.turns] if item.follows else [(turn,) for turn in item.turns]:
-                query = without_marks(turns[0].question)
+                query = without_marks(turns[0].question) or None
                 glimpses = tuple(replace(one, query=query) for one in item.glimpses)
                 items.append(replace(item, turns=turns, glimpses=glimpses))
         return Conversations(self.images, tuple(items))

@@ -1,6 +1,5 @@
 """Pictures as the image tokenizer gets them, and their tokens."""
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from dove.data.dataset import ImageDataset, Record
 from dove.data.reading import read_image, to_rgb
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
-from dove.protocol import Tokenizer, device_of, encode_each
+from dove.protocol import Tokenizer, device_of
+from dove.query.tokenizer import encode_asked
 from dove.tokens import Tokens
 from dove.vlm.config import ViewsConfig
 
@@ -84,27 +84,10 @@ def missing_images(paths: Iterable[str], folder: Path) -> tuple[list[str], str]:
     return missing, f"{len(missing)} images are not in {folder}: {named}"
 
 
-def takes_queries(tokenizer: Tokenizer) -> bool:
-    """Tell whether ``encode`` of this tokenizer takes a query."""
-    return "query" in inspect.signature(tokenizer.encode).parameters
-
-
 def encode_images(
     tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], requests: Sequence[str]
 ) -> list[Tokens]:
     """Tokens of pictures of a source by each of the length policies."""
     pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in glimpses])
     queries = [glimpse.query for glimpse in glimpses]
-    return encode_glimpses(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)
-
-
-def encode_glimpses(
-    tokenizer: Tokenizer,
-    pixels: Float[Tensor, "B 3 S S"],
-    requests: Sequence[str],
-    queries: Sequence[str | None] | None = None,
-) -> list[Tokens]:
-    """Tokens by each of the length policies; by the queries where the tokenizer takes them."""
-    if queries is not None and all(queries) and takes_queries(tokenizer):
-        return [tokenizer.encode(pixels, request, query=list(queries)) for request in requests]  # type: ignore[call-arg]
-    return encode_each(tokenizer, pixels, requests)
+    return encode_asked(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
 from dove.errors import UserError
 from dove.protocol import Tokenizer
+from dove.query.tokenizer import encode_asked
 from dove.runtime import select_device
 from dove.tokens import Tokens
 from dove.vlm.batch import Layout, lay_out
 from dove.vlm.checkpoint import LANGUAGE_MODEL_FOLDER, saved_image_tokenizer, saved_language_model
 from dove.vlm.config import VLMConfig
-from dove.vlm.images import encode_glimpses, open_picture, square_pixels
+from dove.vlm.images import open_picture, square_pixels
 from dove.vlm.text import Encoded, PromptWriter, Turn, place_images, without_marks
 
 
@@ -183,8 +184,8 @@ class VisionLanguageModel(nn.Module):
             size = self.tokenizer.image_size
             pixels = torch.stack([square_pixels(open_picture(picture), size) for picture in pictures]).to(self.device)
             request = str(num_tokens or self.config.num_tokens)
-            queries = [without_marks(question)] * len(pictures) if self.config.query == "question" else None
-            tokens = encode_glimpses(self.tokenizer, pixels, [request], queries)[0]
+            queries = [without_marks(question) or None] * len(pictures) if self.config.query == "question" else None
+            tokens = encode_asked(self.tokenizer, pixels, [request], queries)[0]
         return self.generate([conversation], tokens, max_new_tokens=max_new_tokens, keys=["the question"])[0]
 
     @classmethod

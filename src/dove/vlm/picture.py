@@ -4,8 +4,9 @@ import torch
 
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
+from dove.query.tokenizer import encode_asked
 from dove.vlm.evaluate import Answered
-from dove.vlm.images import encode_glimpses, load_pixels
+from dove.vlm.images import load_pixels
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.questions import Questions
 
@@ -33,8 +34,8 @@ def questions_picture(
         pixels = load_pixels(questions.images, item.glimpse.index, size)[None]
         rebuilt = [pixels] * len(answers)
         if not blind:
-            query = [item.text] if model.config.query == "question" else None
-            tokens = encode_glimpses(model.tokenizer, pixels.to(model.device), list(answers), query)
+            query = [item.text or None] if model.config.query == "question" else None
+            tokens = encode_asked(model.tokenizer, pixels.to(model.device), list(answers), query)
             rebuilt = [model.tokenizer.decode(each) for each in tokens]
         row = [Cell(processor.to_pil(pixels)[0], item.text)]
         for found, image in zip(answers.values(), rebuilt, strict=True):

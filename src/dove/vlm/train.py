@@ -13,6 +13,7 @@ from torch.nn import functional
 from dove.errors import UserError
 from dove.evaluation.common import Subject, load_subject
 from dove.protocol import token_width
+from dove.query.tokenizer import QDove, encode_asked
 from dove.runtime import save_outputs
 from dove.training.config import ReconstructionLossConfig
 from dove.training.objectives import Objective, Step, StepResult
@@ -28,7 +29,6 @@ from dove.vlm.checkpoint import add_lora, load_language_model, small_language_mo
 from dove.vlm.config import BLIND, VLMConfig, VLMTrainConfig
 from dove.vlm.data import Conversations, open_conversations
 from dove.vlm.evaluate import answer_questions
-from dove.vlm.images import encode_glimpses, takes_queries
 from dove.vlm.metrics import exact_match
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.samples import AnswerBatch, Samples
@@ -50,7 +50,7 @@ class AnswerObjective(Objective[AnswerBatch]):
         """Loss of a batch."""
         tokens = batch.tokens
         if batch.pixels is not None:
-            tokens = encode_glimpses(self.model.tokenizer, batch.pixels, [batch.request], batch.queries)[0]
+            tokens = encode_asked(self.model.tokenizer, batch.pixels, [batch.request], batch.queries)[0]
         lengths = [] if tokens is None else tokens.lengths.tolist()
         layout = lay_out(batch.conversations, lengths, keys=batch.keys, context=self.model.context)
         layout = layout.to(self.model.device)
@@ -137,7 +137,7 @@ def build_model(config: VLMTrainConfig, subject: Subject | None, texts: Sequence
     if config.lora.rank:
         language_model = add_lora(language_model, config.lora)
     tokenizer = None if subject is None else subject.tokenizer
-    if config.query == "question" and (tokenizer is None or not takes_queries(tokenizer)):
+    if config.query == "question" and not isinstance(tokenizer, QDove):
         raise UserError(f"{config.tokenizer} takes no queries; leave out --query question")
     settings = VLMConfig(
         tokenizer=config.tokenizer,
