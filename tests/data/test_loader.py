@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dove.data.images import open_images
-from dove.data.loader import ImageLoader, read_ahead
+from dove.data.loader import ImageLoader, loader_watched, read_ahead
 from dove.errors import UserError
 from dove.processor import ImageProcessor
 
@@ -55,3 +55,12 @@ def test_reading_ahead_keeps_the_order_and_can_be_left() -> None:
         if number == 3:
             break
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+def test_an_error_in_a_worker_process_is_told_in_its_last_line() -> None:
+    told = (
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\ndove.errors.UserError: a.png: damaged\n"
+    )
+    for text in (told, "a.png: damaged"):
+        with pytest.raises(UserError, match=r"^a.png: damaged$"), loader_watched():
+            raise UserError(text)

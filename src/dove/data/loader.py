@@ -1,6 +1,6 @@
 """Batches of model input in the order of the source, for every command that reads images once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,31 +83,12 @@ def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
             batch = coming.result()
 
 
-def relay_errors(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """Iterate over a ``DataLoader`` and report errors of its worker processes in one line.
+@contextmanager
+def loader_watched() -> Iterator[None]:
+    """Report in one line what worker processes raise, and their loss, which PyTorch raises at any point of the program.
 
     Raises:
         UserError: If a worker process raised one or was lost.
-    """
-    batches = iter(loader)
-    while True:
-        with loader_watched():
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except UserError as error:
-                # From another process it comes as a whole traceback, of which the last line is the message.
-                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
-        yield batch
-
-
-@contextmanager
-def loader_watched() -> Iterator[None]:
-    """Report the loss of a worker process in one line; PyTorch raises it at any point of the program.
-
-    Raises:
-        UserError: If a worker process was lost.
     """
     try:
         yield
@@ -115,6 +96,9 @@ def loader_watched() -> Iterator[None]:
         reason: BaseException | None = error
         while reason is not None and not (isinstance(reason, RuntimeError) and "DataLoader worker" in str(reason)):
             reason = reason.__cause__ or reason.__context__
+        if reason is None and isinstance(error, UserError):
+            # From another process it comes as a whole traceback, of which the last line is the message.
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
         if reason is None:
             raise
         raise UserError(

@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from dove.data.augment import ResumableSampler
 from dove.data.dataset import ImageDataset
-from dove.data.loader import relay_errors
 from dove.errors import UserError
 from dove.training.config import RunConfig
 
@@ -39,7 +38,7 @@ class Batches:
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
-        batches = relay_errors(loader)
+        batches = iter(loader)
         while True:
             yield list(islice(batches, self.run.accumulate))
 
