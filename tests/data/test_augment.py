@@ -91,7 +91,7 @@ def test_crops_stay_inside(width: int, height: int, seed: int, scale: float, rat
 
 def test_unreadable_pictures_are_replaced(mixed_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     training = TrainingImages(open_images(mixed_folder, on_error="skip"), 8, AugmentConfig(crop_probability=0.0))
-    assert training[0, 4].unique().tolist() == pytest.approx([-1])
+    assert round((training[0, 4].unique().item() + 1) * 127.5) in (0, 40, 80, 120)
     assert "empty.jpg" in caplog.text
     with pytest.raises(UserError, match=r"empty\.jpg"):
         TrainingImages(open_images(mixed_folder), 8)[0, 4]

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +17,6 @@ from dove.processor import central_square, pil_to_tensor, resize_box
 
 MAX_UNREADABLE_RUN = 100
 """Number of consecutive unreadable pictures that stops a training, because then the source itself is broken."""
-NEIGHBOURS = 8  # Number of consecutive pictures that are tried before random ones
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ def _crop_box(
 class TrainingImages(Dataset[Tensor]):
     """Augmented pictures, indexed by the pairs ``(epoch, index)`` that a ``ResumableSampler`` yields.
 
-    Where the source skips unreadable pictures, the next readable one takes the place and a warning is logged.
+    Where the source skips unreadable pictures, one from anywhere takes the place and a warning is logged.
     """
 
     def __init__(
@@ -82,25 +80,20 @@ class TrainingImages(Dataset[Tensor]):
         return augment(self._readable(index).image, self.image_size, self.config, rng)
 
     def _readable(self, index: int) -> Record:
-        reason = ""
-        for position in islice(self._candidates(index), MAX_UNREADABLE_RUN):
+        """Read a picture, or one from anywhere in its place: a damaged shard spoils all neighbours."""
+        rng = np.random.default_rng([self.seed, index])
+        position, reason = index, ""
+        for _ in range(MAX_UNREADABLE_RUN):
             record = self.dataset[position]
             if isinstance(record, Record):
                 return record
             reason = record.reason
             _logger.warning("left out %s", reason)
+            position = int(rng.integers(len(self.dataset)))
         raise UserError(
             f"training stops after {MAX_UNREADABLE_RUN} unreadable images in a row, the last one: {reason}; "
             "check the training data"
         )
-
-    def _candidates(self, index: int) -> Iterator[int]:
-        """Iterate over the picture's index, its next neighbours and then random ones: a damaged shard spoils all neighbours."""
-        for offset in range(NEIGHBOURS):
-            yield (index + offset) % len(self.dataset)
-        rng = np.random.default_rng([self.seed, index])
-        while True:
-            yield int(rng.integers(len(self.dataset)))
 
 
 class ResumableSampler(Sampler[tuple[int, int]]):
