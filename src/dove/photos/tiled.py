@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -55,29 +55,29 @@ def reconstruct_tiled(
         progress: called with the number of tiles of every batch that passed the model, in each of ``passes(policies)``.
     """
     original = np.asarray(photo).transpose(2, 0, 1)
-    size = batch_tiles(tiling.tile, device_of(model))
+    device = device_of(model)
+    size = batch_tiles(tiling.tile, device)
     places = [slice(start, start + size) for start in range(0, len(tiling), size)]
+    lengths = np.empty((len(policies), len(tiling)), np.int64)
 
     def batches() -> Iterator[Float[Tensor, "B 3 S S"]]:
         for place in places:
-            tiles = torch.from_numpy(tiling.split(original, place)).to(device_of(model))
+            tiles = torch.from_numpy(tiling.split(original, place)).to(device)
             yield tiles / 127.5 - 1
             progress(len(tiles))
 
     chosen = choose_together(model, batches(), policies, query)
-    lengths: list[Int[Tensor, "P B"]] = []
 
     def rebuilt() -> Iterator[Float[NDArray[np.float32], "B P*3 S S"]]:
         for place, images in zip(places, batches(), strict=True):
             given = [None if row is None else row[place] for row in chosen]
             encoded = encode_given(model, images, policies, given, query)
-            lengths.append(torch.stack([tokens.lengths.cpu() for tokens in encoded]))
+            lengths[:, place] = [tokens.lengths.tolist() for tokens in encoded]
             yield torch.cat([model.decode(tokens) for tokens in encoded], dim=1).float().cpu().numpy()
 
     pictures, errors = _collect(tiling.bands(rebuilt()), original, len(policies))
-    grid = len(tiling.rows), len(tiling.columns)
     return TiledReconstructions(
-        lengths=[row.reshape(grid).numpy() for row in torch.cat(lengths, dim=1)],
+        lengths=list(lengths.reshape(-1, len(tiling.rows), len(tiling.columns))),
         psnr=[-10 * math.log10(max(error, LEAST_ERROR)) for error in errors],
         pictures=[Image.fromarray(picture) for picture in pictures],
     )
