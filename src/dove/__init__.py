@@ -7,13 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dove.config import BackboneConfig, DoveConfig, VQGANConfig
-    from dove.errors import UserError
-    from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
-    from dove.models.optimize import optimize
-    from dove.processor import ImageProcessor
-    from dove.tokenizer import Dove
-    from dove.tokens import Tokens
+    from dove.config import BackboneConfig as BackboneConfig
+    from dove.config import DoveConfig as DoveConfig
+    from dove.config import VQGANConfig as VQGANConfig
+    from dove.errors import UserError as UserError
+    from dove.lengths import Auto as Auto
+    from dove.lengths import Fixed as Fixed
+    from dove.lengths import LengthPolicy as LengthPolicy
+    from dove.lengths import parse_length_policy as parse_length_policy
+    from dove.models.optimize import optimize as optimize
+    from dove.processor import ImageProcessor as ImageProcessor
+    from dove.tokenizer import Dove as Dove
+    from dove.tokens import Tokens as Tokens
 
 __version__ = "0.1.0"
 
@@ -32,21 +37,7 @@ _HOMES = {
     "parse_length_policy": "dove.lengths",
 }
 
-__all__ = [
-    "Auto",
-    "BackboneConfig",
-    "Dove",
-    "DoveConfig",
-    "Fixed",
-    "ImageProcessor",
-    "LengthPolicy",
-    "Tokens",
-    "UserError",
-    "VQGANConfig",
-    "__version__",
-    "optimize",
-    "parse_length_policy",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> object:
