@@ -172,7 +172,7 @@ def plot_model(
 
 
 def plot_speed(rows: Sequence[Row]) -> bytes:
-    """Plot speeds, where measured, and operations against the number of tokens; the paper's operations as crosses."""
+    """Plot speeds, where measured, and operations against the number of tokens."""
     shown = [column for column in SPEEDS if any(row[column] is not None for row in rows)]
     with style():
         figure, axes = panels(1, len(shown))
@@ -195,7 +195,3 @@ def _plot_speed(axes: Axes, rows: Sequence[Row], column: str, model: str, look: 
     if points:
         kind = "" if rows[0]["weights"] == "checkpoint" else f" ({rows[0]['weights']})"
         axes.plot(*zip(*points, strict=True), **look, label=f"{model}{kind}")
-    printed = [(row["mean_length"], row["paper_tera"]) for row in rows if "paper_tera" in row]
-    if column == "lm_multiply_adds" and printed:
-        label = f"{model}, printed in the paper"
-        axes.plot(*zip(*printed, strict=True), "x", color=look["color"], markersize=8, label=label)

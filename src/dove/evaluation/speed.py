@@ -22,13 +22,11 @@ from dove.evaluation.common import Images, Subject, labelled, load_subject
 from dove.evaluation.operations import count_operations, decode_operations, encode_operations
 from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
 from dove.models.vqgan import VQGAN
-from dove.paper import load_experiment
 from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
 from dove.training.presets import PRESETS
 
 META = torch.device("meta")
-PAPER_TOLERANCE = 0.03  # Relative difference from the paper's operations up to which a row counts as equal
 VQGAN_SUFFIX = " VQGAN"  # Suffix of a model's name for its VQGAN alone
 VICUNA_7B = LlamaConfig()
 """The library's defaults are the sizes of the first Llama with 7 thousand million parameters, which Vicuna-7B has, too."""
@@ -219,18 +217,19 @@ def evaluate_speed(
         mean_length = timing.mean_length if timing else float(entry.positions)
         encode = encode_operations(entry.subject.tokenizer, entry.positions)
         read = encode + language_model_operations(language_model, round(mean_length) + text_tokens)
-        row = {
-            "model": entry.subject.name,
-            "weights": entry.subject.weights,
-            "num_tokens": entry.label,
-            "mean_length": mean_length,
-            **(timing.columns() if timing else dict.fromkeys(TIMED)),
-            "encode_flops": encode,
-            "decode_flops": decode_operations(entry.subject.tokenizer, entry.positions),
-            "lm_flops": read,
-            "lm_multiply_adds": read // 2,
-        }
-        rows.append(row | compare_with_paper(entry, read / 2))
+        rows.append(
+            {
+                "model": entry.subject.name,
+                "weights": entry.subject.weights,
+                "num_tokens": entry.label,
+                "mean_length": mean_length,
+                **(timing.columns() if timing else dict.fromkeys(TIMED)),
+                "encode_flops": encode,
+                "decode_flops": decode_operations(entry.subject.tokenizer, entry.positions),
+                "lm_flops": read,
+                "lm_multiply_adds": read // 2,
+            }
+        )
     return add_ratios(rows)
 
 
@@ -244,46 +243,3 @@ def add_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         | {"encode_speed_against_vqgan": row[speed] / reference[row["model"]] if reference.get(row["model"]) else None}
         for row in rows
     ]
-
-
-def compare_with_paper(entry: Entry, multiply_adds: float) -> dict[str, float]:
-    """Look up Table 4's number for a model of the paper's sizes, with our relative difference; empty for other models."""
-    name = paper_name(entry.subject.tokenizer)
-    for model, num_tokens, _, printed in load_experiment("table4").paper["rows"]:
-        if (model, num_tokens) == (name, entry.label):
-            return {"paper_tera": printed, "against_paper": multiply_adds / 1e12 / printed - 1}
-    return {}
-
-
-def paper_name(tokenizer: Tokenizer) -> str | None:
-    """Find Table 4's name for a tokenizer of these sizes; None for any other."""
-    if isinstance(tokenizer, Dove):
-        config = tokenizer.config
-        sizes = replace(config, eos_head=DoveConfig.eos_head, vqgan=_sizes(config.vqgan))
-        return "dove" if sizes == DoveConfig() else None
-    if isinstance(tokenizer, VQGANTokenizer):
-        return "vqgan" if _sizes(tokenizer.vqgan.config) == VQGANConfig() else None
-    return None
-
-
-def _sizes(config: VQGANConfig) -> VQGANConfig:
-    return replace(config, pixel_range=VQGANConfig.pixel_range)
-
-
-def describe_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Describe how the counts compare with the paper's; empty without a model of the paper's sizes."""
-    compared = [row for row in rows if "paper_tera" in row]
-    near = [row for row in compared if abs(row["against_paper"]) <= PAPER_TOLERANCE]
-    if not compared:
-        return []
-    lines = [
-        f"the paper's FLOPs are multiply-adds: {len(near)} of {len(compared)} of its rows come out within "
-        f"{PAPER_TOLERANCE:.0%} (" + ", ".join(_beside_paper(row) for row in near) + ")"
-    ]
-    far = [row for row in compared if row not in near]
-    return lines + [f"its row {_beside_paper(row)} does not lie on the line of the others" for row in far]
-
-
-def _beside_paper(row: dict[str, Any]) -> str:
-    counted = row["lm_multiply_adds"] / 1e12
-    return f"{row['model']} at {row['num_tokens']}: paper {row['paper_tera']:.2f} T, here {counted:.2f} T"

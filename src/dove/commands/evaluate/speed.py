@@ -75,15 +75,12 @@ def run(options: SpeedOptions) -> None:
         entries, timings, language_model=speed.make_language_model(), text_tokens=options.text_tokens
     )
     print(printed_table(rows))
-    remarks = speed.describe_paper(rows)
-    print(*remarks, sep="\n")
     report = {
         "rows": rows,
         "batch_size": batch_size,
         "repetitions": 0 if options.count_only else options.repetitions,
         "text_tokens": options.text_tokens,
         "threads": torch.get_num_threads(),
-        "remarks": remarks,
     }
     evaluation.subjects, evaluation.data = subjects, {"data": images} if images else {}
     evaluation.finish(report, {"speed.png": plot_speed(rows)})
