@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 from dove.errors import UserError
@@ -19,16 +18,6 @@ from dove.training.progress import last_numbers, saved_step
 Comparison = Literal["bench", "ablation"]
 IMAGES: dict[Comparison, int] = {"bench": 200_000, "ablation": 100_000}
 """Images that the presets of a comparison's rows see."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """State of a row."""
-
-    images: int  # Images that it sees in all; 0 where nothing is trained
-    seen: int  # Of them, those up to the last line of its metrics
-    images_per_second: float | None  # As last measured
-    done: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +63,14 @@ class Row:
         """Tell whether a model is there, be it of a training that still runs."""
         return (self.model(bench) / "model.safetensors").is_file()
 
-    def progress(self, bench: Path, share: float = 1.0) -> Progress:
-        """Read how far it is."""
+    def done(self, bench: Path, share: float = 1.0) -> bool:
+        """Tell whether its training has come to its end; True of a fitted row whose model is there."""
         if not self.preset:
-            return Progress(images=0, seen=0, images_per_second=None, done=self.trained(bench))
-        steps, batch = self.steps(share), get_preset(self.preset).run.batch_size
-        numbers = last_numbers(bench / self.name)
-        step = min(int(numbers.get("step", 0)), steps)
+            return self.trained(bench)
+        steps, step = self.steps(share), int(last_numbers(bench / self.name).get("step", 0))
         # A training that is killed between its last line of metrics and its last checkpoint has an older model.
         saved = saved_step(bench / self.name)
-        return Progress(
-            images=steps * batch,
-            seen=step * batch,
-            images_per_second=numbers.get("images_per_second"),
-            done=step == steps and (saved is None or saved >= steps) and self.trained(bench),
-        )
+        return step >= steps and (saved is None or saved >= steps) and self.trained(bench)
 
 
 def load_rows(only: Sequence[str] = (), comparison: Comparison = "bench") -> list[Row]:
@@ -111,16 +93,3 @@ def trained_models(bench: Path) -> tuple[list[str], list[str]]:
     rows = [row for row in load_rows() if row.label]
     there = {row.label: str(row.model(bench)) if row.trained(bench) else row.ships for row in rows}
     return [f"{label}={model}" for label, model in there.items() if model], [str(k) for k, v in there.items() if not v]
-
-
-def seconds_left(states: Sequence[Progress]) -> float | None:
-    """Seconds until all rows are done: at its own speed each, else at the mean of those that were measured.
-
-    None where something is left and nothing has been measured.
-    """
-    measured = [1 / state.images_per_second for state in states if state.images_per_second]
-    rest = [state for state in states if not state.done and state.images]
-    if rest and not measured:
-        return None
-    each = [1 / state.images_per_second if state.images_per_second else fmean(measured) for state in rest]
-    return float(sum((state.images - state.seen) * seconds for state, seconds in zip(rest, each, strict=True)))

@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import yaml
 
 from dove.errors import UserError
 from dove.flags import require_least
-from dove.paper.bench import IMAGES, Comparison, Progress, Row, load_rows, seconds_left, squeezenet_file
+from dove.paper.bench import IMAGES, Comparison, Row, load_rows, squeezenet_file
 from dove.training.presets import get_preset
 
 
@@ -72,12 +71,9 @@ def run_bench(options: TrainOptions) -> int:
         open_images(options.data)  # what cannot be opened is told once, in front of all rows
     failed: list[str] = []
     for row in rows:
-        if row.progress(options.folder, options.share).done:
+        if row.done(options.folder, options.share):
             print(f"{row.name}: done")
             continue
-        if not options.dry_run:
-            left = [one.progress(options.folder, options.share) for one in rows if one.name not in failed]
-            print(told_left(left, len(rows)), flush=True)
         if reason := make_row(row, options, squeezenet):
             failed.append(row.name)
             print(f"{row.name} failed: {reason}; the other rows go on", file=sys.stderr, flush=True)
@@ -89,7 +85,7 @@ def run_bench(options: TrainOptions) -> int:
 def make_row(row: Row, options: TrainOptions, squeezenet: Path) -> str | None:
     """Train or fit a row, from its last checkpoint if there is one, and return the reason if that fails."""
     for needed in load_rows([row.needs], options.comparison) if row.needs and not options.dry_run else ():
-        if not needed.progress(options.folder, options.share).done:
+        if not needed.done(options.folder, options.share):
             return f"it builds on {row.needs}, which is not finished"
     if row.fit:
         print(f"{row.name}: fitted to images of {options.data}", flush=True)
@@ -130,19 +126,3 @@ def fit_row(row: Row, data: str, folder: Path) -> None:
     )
     Cosines.fit(config, sample_images(kept, ImageProcessor(size))).save_pretrained(folder)
     write_files(folder.parent, {"config.yaml": yaml.safe_dump({"data": data}).encode()})
-
-
-def told_left(states: Sequence[Progress], rows: int) -> str:
-    """Describe in a line how much of all rows is left."""
-    done = f"{sum(state.done for state in states)} of {rows} rows done"
-    if (left := seconds_left(states)) is None:
-        return f"{done}; how long is left can be told when the first training has been measured"
-    unmeasured = sum(not state.done and state.images > 0 and not state.images_per_second for state in states)
-    guessed = f", {unmeasured} of the rows guessed from the others' images a second" if unmeasured else ""
-    return f"{done}; about {told_time(left)} left{guessed}"
-
-
-def told_time(seconds: float) -> str:
-    """Hours and minutes; at least a minute."""
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
