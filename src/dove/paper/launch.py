@@ -2,16 +2,12 @@
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
 
 from dove.paper.models import Step
 
-IMPORTED = ("dove.commands.train", "dove.training.setup", "dove.vlm.train")
-"""Modules that forked processes share: most of a short training would be imports."""
 MOST_IMAGES = 24  # Images that one process takes at a time, as on the paper's cards
 
 
@@ -50,38 +46,7 @@ def run_step(step: Step, processes: int, here: Callable[[list[str]], int]) -> in
     shared, arguments = arguments_of(step, processes)
     if step.images is None:
         return here(arguments)
-    if step.forked:
-        return run_forked(arguments, shared, here)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(shared)] if shared > 1 else []
     threads = {} if "OMP_NUM_THREADS" in os.environ or shared == 1 else {"OMP_NUM_THREADS": "1"}
     command: Sequence[str] = [sys.executable, *launcher, "-m", "dove", *arguments]
     return subprocess.run(command, check=False, env={**os.environ, **threads}).returncode
-
-
-def run_forked(arguments: list[str], processes: int, main: Callable[[list[str]], int]) -> int:
-    """Run a training on the CPU in copies of a process that has imported everything, and return its exit status.
-
-    Processes that share it have the environment that ``torchrun`` would give them; when one fails, the others are ended.
-    ``main`` has to be importable.
-    """
-    from torch.multiprocessing import ProcessExitedException, start_processes  # type: ignore[attr-defined]
-
-    get_context("forkserver").set_forkserver_preload(list(IMPORTED))
-    environment = dict(os.environ)
-    if processes > 1:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
-        environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    try:
-        start_processes(_work, (main, arguments, environment), nprocs=processes, start_method="forkserver")
-    except ProcessExitedException as error:
-        return int(error.exit_code)
-    return 0
-
-
-def _work(rank: int, main: Callable[[list[str]], int], arguments: list[str], environment: dict[str, str]) -> None:
-    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if "WORLD_SIZE" in environment else {}
-    os.environ.clear()
-    os.environ.update(environment | ranks)
-    sys.exit(main(arguments))

@@ -14,7 +14,6 @@ class Step:
     arguments: list[str]
     images: int | None = None  # Images of a step over all processes, of a training that may be spread
     most_processes: int | None = None
-    forked: bool = False  # True for a training whose processes are copies of one that has imported everything
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,12 +27,9 @@ NOT_REHEARSED = (
     "FID, LPIPS and DreamSim: SqueezeNet with random weights stands for their networks",
     "Pythia-70M and Vicuna-7B: small models with random weights stand for them",
     "GPUs: two processes on the CPU share a training, over gloo",
-    "torchrun, but for the first training of dove train and of dove vlm train: the others' processes are forked",
 )  # What a rehearsal cannot try, as it has no weights of others and no GPU
 IMAGES, EPOCHS, MOST = 2, ("0.017", "0.034"), 2
 """Images of a step; length of a training and then of the same one resumed; images of an evaluation at most."""
-LAUNCHED = frozenset({"dove-base", "dove-vlm"})
-"""Models whose trainings are launched as at full size, one for each command; the others' processes are forked."""
 RUN = {"holdout": 1, "log_every": 1, "sample_every": 2, "checkpoint_every": 2}
 
 
@@ -69,8 +66,7 @@ def rehearsed(step: Step, folder: Path) -> list[Step]:
     if step.images:
         arguments += ["--config", str(settings_file(step, folder))]
         half, whole = ([*arguments, "--run.epochs", epochs] for epochs in EPOCHS)
-        forked = Path(arguments[arguments.index("--output") + 1]).name not in LAUNCHED
-        first = Step(arguments=half, images=IMAGES, most_processes=1, forked=forked)
+        first = Step(arguments=half, images=IMAGES, most_processes=1)
         return [first, replace(first, arguments=whole, most_processes=None)]
     if {"evaluate", "reconstruct"} & set(arguments[:2]):
         arguments += [] if "--limit" in arguments else ["--limit", str(MOST)]
