@@ -67,29 +67,20 @@ class Reports:
     def learned(self, model: str) -> bool | None:
         """Tell whether a model is clearly above the flat colour at its greatest fixed number of tokens, at every seed.
 
-        None where that is not known: its reconstructions or the flat colour's have not been measured.
+        None where that is not known: its reconstructions or those of a flat colour of their size have not been measured.
         """
         floors: dict[int | None, list[float]] = {}
         for _, row in self.rows("reconstruction", FLAT):
             floors.setdefault(row.get("image_size"), []).append(row["psnr"])
         rows = [row for _, row in self.rows("reconstruction", model)]
-        return has_learned(rows, {size: mean(values) for size, values in floors.items()})
-
-
-def has_learned(rows: Sequence[Row], floors: Mapping[int | None, float]) -> bool | None:
-    """Tell whether all rows of a model at its greatest fixed number of tokens are clearly above the flat colour.
-
-    ``floors`` are the flat colour's PSNR in dB by the side of the images. None without such rows, or a flat colour of their
-    size.
-    """
-    fixed = [row for row in rows if isinstance(row["num_tokens"], int) and "psnr" in row]
-    longest = max((row["num_tokens"] for row in fixed), default=0)
-    gains = [
-        row["psnr"] - floors[row.get("image_size")]
-        for row in fixed
-        if row["num_tokens"] == longest and row.get("image_size") in floors
-    ]
-    return min(gains) >= LEAST_GAIN if gains else None
+        fixed = [row for row in rows if isinstance(row["num_tokens"], int) and "psnr" in row]
+        longest = max((row["num_tokens"] for row in fixed), default=0)
+        gains = [
+            row["psnr"] - mean(floors[row.get("image_size")])
+            for row in fixed
+            if row["num_tokens"] == longest and row.get("image_size") in floors
+        ]
+        return min(gains) >= LEAST_GAIN if gains else None
 
 
 def read_reports(folders: Sequence[Path]) -> Reports:

@@ -38,9 +38,8 @@ class ReconstructionOptions(EvaluationOptions):
     Writes reconstruction.json, .csv and .png (rate-distortion curves). Per row: mean_length; psnr with its deviation and 10th
     percentile over images; mse and l1 (pixels in [0, 1]), mse of the worst tenth; ssim; loss_networks where the checkpoint
     says which networks its losses used, whose distances flatter it; numbers_a_token, bits_a_token of codes, parameters,
-    multiply_adds of encoding and decoding an image, images_seen in training where its files lie beside the model; learned,
-    where a flat colour is among the models. A row fixed@auto-mean gives every
-    image auto's mean length.
+    multiply_adds of encoding and decoding an image, images_seen in training where its files lie beside the model. A row
+    fixed@auto-mean gives every image auto's mean length.
     """
 
     name = "reconstruction"
@@ -68,11 +67,10 @@ class ReconstructionOptions(EvaluationOptions):
 
 def run(options: ReconstructionOptions) -> None:
     """Evaluate and write the report."""
-    from dove.evaluation.facts import add_facts, mark_learned
+    from dove.evaluation.facts import add_facts
     from dove.evaluation.plots import plot_rate_distortion
     from dove.evaluation.reconstruction import evaluate_reconstruction
     from dove.evaluation.report import EvaluationRun, rows_to_text
-    from dove.paper.reports import LEAST_GAIN
 
     evaluation = EvaluationRun(options)
     subjects, images = evaluation.load()
@@ -91,8 +89,6 @@ def run(options: ReconstructionOptions) -> None:
         add_facts(found, subject)
         rows += found
         comparisons += compared
-    for name in mark_learned(rows, subjects):
-        print(f"{name}: not learned, it is within {LEAST_GAIN:g} dB of the flat colour at its greatest length")
     print(rows_to_text([{name: value for name, value in row.items() if name not in FACTS} for row in rows]))
     for comparison in comparisons:
         print(describe_comparison(comparison))
