@@ -53,7 +53,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("dove.commands.export", "write the encoder as an ONNX graph or a torch.export archive"),
     "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
     "demo": Command("dove.commands.demo", "serve a web page to try a tokenizer on photos of your own"),
-    "info": Command("dove.commands.info", "say what a checkpoint is, or what is installed"),
+    "info": Command("dove.commands.info", "say what a checkpoint is, or which ones ship"),
     "doctor": Command("dove.commands.doctor", "say what is installed here and whether it works"),
 }
 

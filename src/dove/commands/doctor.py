@@ -54,7 +54,7 @@ def versions() -> list[Finding]:
     from dove import __version__
     from dove.runtime import installed_version
 
-    libraries = ("torch", "transformers", "diffusers")
+    libraries = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow")
     packages = ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in libraries)
     return [Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")]
 

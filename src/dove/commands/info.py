@@ -1,19 +1,16 @@
-"""The command ``dove info``: description of a checkpoint or of the installation."""
+"""The command ``dove info``: description of a checkpoint, or the list of those that ship."""
 
 import json
-import platform
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-
-MOST_SHOWN = 8  # Greatest number of entries of a list in the text; JSON has all
+import yaml
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
-    """Say what a checkpoint is; without one, what is shipped and installed."""
+    """Say what a checkpoint is; without one, which ones ship."""
 
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
     """A shipped name, a checkpoint folder or a hub id."""
@@ -23,8 +20,9 @@ class InfoOptions:
 
 def run(options: InfoOptions) -> None:
     """Print the description."""
-    found = describe_installation() if options.checkpoint is None else describe_checkpoint(options.checkpoint)
-    print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+    found = describe_shipped() if options.checkpoint is None else describe_checkpoint(options.checkpoint)
+    text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    print(json.dumps(found, indent=2) if options.json else text.rstrip())
 
 
 def describe_checkpoint(name: str) -> dict[str, Any]:
@@ -54,34 +52,10 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
     }
 
 
-def describe_installation() -> dict[str, Any]:
-    """Collect shipped checkpoints, versions and devices."""
-    import torch
+def describe_shipped() -> dict[str, Any]:
+    """Collect kinds and folders of the shipped checkpoints, by name."""
+    from dove.checkpoint import read_model_type, shipped_checkpoints
 
-    from dove import __version__
-    from dove.checkpoint import shipped_checkpoints
-    from dove.runtime import installed_version
-
-    packages = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow", "accelerate")
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "dove": __version__,
-        "python": platform.python_version(),
-        "packages": {package: installed_version(package) or "not installed" for package in packages},
-        "devices": ["cpu", *gpus],
-        "checkpoints": {name: str(Path(folder)) for name, folder in shipped_checkpoints().items()},
+        name: {"kind": read_model_type(folder), "folder": str(folder)} for name, folder in shipped_checkpoints().items()
     }
-
-
-def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
-    lines: list[str] = []
-    width = max(map(len, values), default=0)
-    for name, value in values.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
-        else:
-            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-            if isinstance(value, list | tuple) and len(value) > MOST_SHOWN:
-                shown = f"{', '.join(map(str, value[:MOST_SHOWN]))}, ... ({len(value):,} in all, see --json)"
-            lines.append(f"{indent}{name:{width}}  {shown}")
-    return lines
