@@ -14,8 +14,11 @@ from dove.baselines.flat_colour import FlatColour, FlatColourConfig
 from dove.baselines.titok import make_titok
 from dove.checkpoint import save_checkpoint
 from dove.cli import main
+from dove.errors import UserError
 from dove.evaluation import facts
+from dove.evaluation.common import Subject, choose_policies
 from dove.evaluation.reconstruction import compare_with_fixed
+from dove.lengths import Fixed
 from dove.models.prior import PriorCode
 from dove.models.token_generator import Prefix, TokenGenerator
 from dove.processor import ImageProcessor
@@ -143,9 +146,11 @@ def test_models_of_other_kinds_get_the_rows_that_they_have(desk: Path, capsys: p
     bits = {row["model"]: row.get("bits_a_token") for row in report["rows"]}
     assert bits == {"ours": None, "TiTok": 4.0, "ALIT": 4.0}
     assert all(row["multiply_adds"] > row["parameters"] > 0 for row in report["rows"] if row["num_tokens"] == 8)
-    assert "TiTok has 4 tokens an image: without 8, auto" in capsys.readouterr().err
-    assert main(["evaluate", "reconstruction", *models, *common, "--num-tokens", "3"]) == 2
-    assert "TiTok has 4 tokens an image; --num-tokens 3 asks for none of these" in capsys.readouterr().err
+    subject = Subject("ALIT", ALIT(alit), torch.device("cpu"), "0")
+    assert choose_policies(subject, ["3", "8", "64"]) == [Fixed(8)]
+    assert "ALIT has 4, 8, 12 tokens an image: without 3, 64" in capsys.readouterr().err
+    with pytest.raises(UserError, match="ALIT has 4, 8, 12 tokens an image; --num-tokens 3 asks for none of these"):
+        choose_policies(subject, ["3"])
 
 
 def test_rows_say_what_a_fair_comparison_needs(desk: Path) -> None:

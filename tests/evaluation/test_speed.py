@@ -170,7 +170,7 @@ def test_one_length_models_have_one_row(tiny_dove: Dove) -> None:
     assert [entry.label for entry in speed.make_entries(ends, ["2", "9"])] == [16]
     whole = Subject("tiny", tiny_dove, CPU, "0")
     assert [entry.label for entry in speed.make_entries(whole, [])] == [2, 4, 8, 16]
-    with pytest.raises(UserError, match="max_tokens=16"):
+    with pytest.raises(UserError, match="1 to 16 tokens an image; --num-tokens 17 asks for none of these"):
         speed.make_entries(whole, ["17"])
 
 
@@ -240,7 +240,7 @@ def test_patches_in_the_place_of_a_vqgan_get_no_row_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num-tokens", "99"], "max_tokens=16"),
+        (["--num-tokens", "99"], "1 to 16 tokens an image; --num-tokens 99 asks for none of these"),
         (["--num-tokens", "auto"], "depends on the images; pass --data"),
         (["--repetitions", "0"], "at least 1"),
         (["--text-tokens", "-1"], "at least 0"),

@@ -1,6 +1,7 @@
 """Models and images of an evaluation."""
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dove.data.loader import ImageBatch, ImageLoader
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.networks import loss_networks
+from dove.lengths import Fixed, LengthPolicy, parse_length_policy
 from dove.processor import ImageProcessor
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
@@ -95,9 +97,33 @@ def default_lengths(token_counts: Sequence[int]) -> list[int]:
     return [*(count for count in token_counts[:-1] if count.bit_count() == 1), token_counts[-1]]
 
 
-def default_requests(token_counts: Sequence[int]) -> list[str]:
-    """Choose what to ask of a model: some lengths, and auto, where there is a choice."""
-    return [*map(str, default_lengths(token_counts)), *(["auto"] if len(token_counts) > 1 else [])]
+def choose_policies(subject: Subject, requests: Sequence[str] = ()) -> list[LengthPolicy]:
+    """Select the lengths among ``requests`` that a model can give, by default some that show its range.
+
+    A model that has one number of tokens for every image gets that one, whatever is asked. What another cannot give is told on
+    stderr, as it may be meant for the models beside it.
+
+    Raises:
+        UserError: If it can give none of them.
+    """
+    counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
+    if len(counts) == 1:
+        return [Fixed(counts[0])]
+    fitting: list[LengthPolicy] = []
+    left_out: list[LengthPolicy] = []
+    for request in requests or [*map(str, default_lengths(counts)), "auto"]:
+        beyond = request.strip().isdigit() and int(request) > capacity
+        policy = Fixed(int(request)) if beyond else parse_length_policy(request, capacity)
+        offered = not isinstance(policy, Fixed) or policy.num_tokens in counts
+        (fitting if offered else left_out).append(policy)
+    known = ", ".join(map(str, counts)) if len(counts) <= FEW_LENGTHS else f"1 to {capacity}"
+    if not fitting:
+        raise UserError(
+            f"{subject.name} has {known} tokens an image; --num-tokens {' '.join(requests)} asks for none of these"
+        )
+    if left_out:
+        print(f"{subject.name} has {known} tokens an image: without {', '.join(map(str, left_out))}", file=sys.stderr)
+    return list(dict.fromkeys(fitting))
 
 
 class Images:

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Subject, default_requests
+from dove.evaluation.common import Subject, choose_policies
 from dove.evaluation.datasets import LabelledImages, require_learnable
 from dove.evaluation.feature_cache import (
     LATENTS,
@@ -28,8 +28,7 @@ from dove.evaluation.feature_cache import (
     FeatureSource,
     PooledFeatures,
 )
-from dove.lengths import parse_length_policy
-from dove.protocol import Layered, Tokenizer
+from dove.protocol import Layered
 
 HIDDEN = 512  # Units of the MLP's one hidden layer
 EPOCHS = 200
@@ -133,7 +132,7 @@ def feature_sources(
     """
     model = subject.tokenizer
     lengths = num_tokens if num_tokens or kind == "mlp" else [str(model.max_tokens)]
-    tokens = [FeatureSource(TOKENS, length) for length in possible_lengths(model, lengths)]
+    tokens = [FeatureSource(TOKENS, str(policy)) for policy in choose_policies(subject, lengths)]
     if kind == "mlp" or not isinstance(model, Layered):
         return tokens
     depth = model.num_layers
@@ -152,15 +151,6 @@ def feature_sources(
                 f"--layer {layer}: {subject.name} has layers 1 to {depth}, {LATENTS}, {TOKENS} and {PATCHES}; or pass all"
             )
     return list(dict.fromkeys(found))
-
-
-def possible_lengths(model: Tokenizer, requests: Sequence[str]) -> list[str]:
-    """Select the lengths among ``requests`` that a model can give; by default those that show its range."""
-    counts = model.token_counts
-    if len(counts) == 1 or len(counts) < model.max_tokens:
-        requests = [length for length in requests if not length.isdecimal() or int(length) in counts]
-    requests = requests or default_requests(counts)
-    return list(dict.fromkeys(str(parse_length_policy(request, model.max_tokens)) for request in requests))
 
 
 def make_problem(

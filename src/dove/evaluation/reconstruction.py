@@ -1,6 +1,5 @@
 """Quality of reconstructions by number of tokens."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from dove.errors import UserError, writing
-from dove.evaluation.common import FEW_LENGTHS, Images, Subject, default_requests
+from dove.evaluation.common import Images, Subject, choose_policies
 from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
-from dove.lengths import Fixed, LengthPolicy, parse_length_policy
+from dove.lengths import Fixed, LengthPolicy
 from dove.metrics import LEAST_ERROR, decibels, unit_range
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
@@ -131,27 +130,6 @@ class Recorder:
                 picture.save(folder / name)
 
 
-def fitting_policies(subject: Subject, requests: Sequence[str]) -> list[LengthPolicy]:
-    """Select the requested policies that a model can follow; the others are reported on stderr."""
-    counts, capacity = subject.tokenizer.token_counts, subject.tokenizer.max_tokens
-    fitting: list[LengthPolicy] = []
-    left_out: list[LengthPolicy] = []
-    for request in requests:
-        # A length beyond this model's capacity may be another's.
-        beyond = request.strip().isdigit() and int(request) > capacity > 0
-        policy = Fixed(int(request)) if beyond else parse_length_policy(request, capacity)
-        offered = policy.num_tokens in counts if isinstance(policy, Fixed) else len(counts) > 1
-        (fitting if offered else left_out).append(policy)
-    known = ", ".join(map(str, counts)) if len(counts) <= FEW_LENGTHS else f"1 to {capacity}"
-    if not fitting:
-        raise UserError(
-            f"{subject.name} has {known} tokens an image; --num-tokens {' '.join(requests)} asks for none of these"
-        )
-    if left_out:
-        print(f"{subject.name} has {known} tokens an image: without {', '.join(map(str, left_out))}", file=sys.stderr)
-    return fitting
-
-
 def evaluate_reconstruction(
     subject: Subject,
     images: Images,
@@ -170,7 +148,7 @@ def evaluate_reconstruction(
         The rows, and the comparison of each adaptive policy with its fixed length.
     """
     counts = subject.tokenizer.token_counts
-    policies = fitting_policies(subject, num_tokens or default_requests(counts))
+    policies = choose_policies(subject, num_tokens)
     requests: dict[int | str, LengthPolicy] = {
         policy.num_tokens if isinstance(policy, Fixed) else str(policy): policy for policy in policies
     }

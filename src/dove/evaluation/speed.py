@@ -18,9 +18,9 @@ from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, labelled, load_subject
+from dove.evaluation.common import Images, Subject, choose_policies, labelled, load_subject
 from dove.evaluation.operations import count_operations, decode_operations, encode_operations
-from dove.lengths import Auto, Fixed, LengthPolicy, parse_length_policy
+from dove.lengths import Auto, Fixed, LengthPolicy
 from dove.models.vqgan import VQGAN
 from dove.protocol import Tokenizer
 from dove.tokenizer import Dove
@@ -110,25 +110,13 @@ def random_tokenizer(preset: str, device: torch.device) -> Tokenizer:
 
 
 def make_entries(subject: Subject, num_tokens: Sequence[str]) -> list[Entry]:
-    """Make the entries of a model for numbers of tokens and forms of ``auto``, by default for four shares of its capacity.
-
-    A model that has one number of tokens for every image has a row of that one whatever is asked.
-    """
-    tokenizer = subject.tokenizer
-    capacity = tokenizer.max_tokens
-    possible = tokenizer.token_counts
-    if len(possible) == 1:
-        asked = [str(possible[0])]
-    else:
-        shares = (max(1, capacity // part) for part in (8, 4, 2, 1))
-        asked = list(num_tokens) or [str(count) for count in dict.fromkeys(shares) if count in possible]
+    """Make the entries of a model for numbers of tokens and forms of ``auto``, by default for four shares of its capacity."""
+    capacity, possible = subject.tokenizer.max_tokens, subject.tokenizer.token_counts
+    shares = (max(1, capacity // part) for part in (8, 4, 2, 1))
     entries = []
-    for policy in dict.fromkeys(parse_length_policy(text, capacity) for text in asked):
+    for policy in choose_policies(subject, num_tokens or [str(count) for count in shares if count in possible]):
         if not isinstance(policy, Fixed | Auto):
             raise UserError(f"num_tokens={str(policy)!r} has no speed of its own; pass numbers of tokens and auto")
-        if isinstance(policy, Fixed) and policy.num_tokens not in possible:
-            counts = ", ".join(map(str, possible))
-            raise UserError(f"{subject.name} cannot have {policy.num_tokens} tokens; pass some of {counts}")
         entries.append(Entry(subject=subject, policy=policy))
     return entries
 
