@@ -49,7 +49,7 @@ class ProbeOptions(EvaluationOptions):
 def run(options: ProbeOptions) -> None:
     """Evaluate and write the report."""
     from dove.evaluation.common import load_subjects
-    from dove.evaluation.datasets import require_learnable, require_same_classes
+    from dove.evaluation.datasets import require_known_classes, require_learnable
     from dove.evaluation.feature_cache import TOKENS
     from dove.evaluation.probe import best_layers, evaluate_probe, feature_sources, majority_share
     from dove.evaluation.probe_plots import plot_by_layer, plot_by_length
@@ -65,7 +65,7 @@ def run(options: ProbeOptions) -> None:
     train, test = load_data(options)
     evaluation.data = {"train": train.images, "test": test.images}
     require_learnable(list(train.classes.values()))
-    require_same_classes(train, test)
+    require_known_classes(train, test)
     rows: list[dict[str, Any]] = []
     for subject, probed in zip(evaluation.subjects, sources, strict=True):
         rows += evaluate_probe(
