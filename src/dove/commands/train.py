@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,14 +26,16 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], command: str) -> Settings:
     """Parse settings from the preset, then ``--config`` files, then flags; the last value given wins."""
-    preset, flags = _take(list(arguments), "--preset")
-    saved: list[dict[str, Any]] = []
-    file, flags = _take(flags, "--config")
-    while file is not None:
-        saved.append(_read(file))
-        named = saved[-1].pop("preset", None)
-        preset = preset or named
-        file, flags = _take(flags, "--config")
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--config", action="append", default=[])
+    try:
+        given, flags = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise UserError(f"{error.argument_name} needs a value") from error
+    saved = [_read(file) for file in given.config]
+    named = [values.pop("preset", None) for values in saved]
+    preset = given.preset or next(filter(None, named), None)
     if preset is None:
         if {"-h", "--help"} & set(flags):
             preset = "dove-tiny" if "dove-tiny" in presets else next(iter(presets))
@@ -68,18 +71,6 @@ def report_model(folder: Path) -> None:
     """Say where a finished model is, once for all processes of its training."""
     if os.environ.get("RANK", "0") == "0":
         print(f"model: {folder}")
-
-
-def _take(flags: list[str], name: str) -> tuple[str | None, list[str]]:
-    """Give the value of a flag, and the flags without it."""
-    for position, flag in enumerate(flags):
-        if flag.startswith(name + "="):
-            return flag.split("=", 1)[1], flags[:position] + flags[position + 1 :]
-        if flag == name:
-            if position + 1 == len(flags):
-                raise UserError(f"{name} needs a value")
-            return flags[position + 1], flags[:position] + flags[position + 2 :]
-    return None, flags
 
 
 def _read(file: str) -> dict[str, Any]:
