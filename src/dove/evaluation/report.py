@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import dove
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, load_subjects
+from dove.evaluation.common import Images, Subject, load_subjects, make_slug
 from dove.evaluation.options import EvaluationOptions
 from dove.runtime import installed_version, save_outputs
 
@@ -52,21 +52,6 @@ def save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         save_outputs({file: buffer.getvalue()})
     except UserError as error:
         warnings.warn(f"not cached: {error}", stacklevel=2)
-
-
-def provenance(subjects: Sequence[Subject], data: Mapping[str, Images], seed: int, started: float) -> dict[str, Any]:
-    """Describe the origin of a report's numbers as a JSON object."""
-    return {
-        "command": shlex.join(["dove", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 1),
-        "commit": git_commit(),
-        "models": {subject.name: subject.sha256 for subject in subjects},
-        "data": {role: images.origin() for role, images in data.items()},
-        "seed": seed,
-        "versions": versions(),
-        "hardware": hardware(),
-    }
 
 
 def summarise_provenance(origin: Mapping[str, Any]) -> str:
@@ -157,25 +142,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write_report(
-    folder: Path, name: str, report: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None
-) -> None:
-    """Write ``name.json``, ``name.csv`` (the report's ``rows``) and pictures by their file names, and print the paths.
-
-    Raises:
-        UserError: If one cannot be written.
-    """
-    cleaned = clean(report)
-    contents = {
-        f"{name}.json": (json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n").encode(),
-        f"{name}.csv": rows_to_csv(cleaned["rows"]),
-        **(pictures or {}),
-    }
-    save_outputs({folder / file: content for file, content in contents.items()})
-    print(summarise_provenance(report["provenance"]))
-    print(f"wrote {', '.join(contents)} to {folder}")
-
-
 class EvaluationRun:
     """A run of an evaluation command, from its start to its files.
 
@@ -195,9 +161,45 @@ class EvaluationRun:
         self.data = {"data": Images(self.options.data, limit=self.options.limit, seed=self.options.seed)}
         return self.subjects, self.data["data"]
 
+    def suffix(self, model: str) -> str:
+        """Give what a model's own files have behind their names: its name, or nothing where it is the only model."""
+        return f"-{make_slug(model)}" if len({*self.options.model}) > 1 else ""
+
     def finish(self, report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
-        """Write the report with its provenance, then report images that were left out."""
-        origin = provenance(self.subjects, self.data, self.options.seed, self.started)
-        write_report(self.options.output, self.options.name, {**report, "provenance": origin}, pictures)
+        """Write the report and pictures, then report images that were left out."""
+        models = {subject.name: subject.sha256 for subject in self.subjects}
+        self.write(report, pictures, models, {role: images.origin() for role, images in self.data.items()})
         for images in self.data.values():
             images.complain()
+
+    def write(
+        self,
+        report: Mapping[str, Any],
+        others: Mapping[str, bytes],
+        models: Mapping[str, str],
+        data: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Write a report as JSON, its ``rows`` as CSV, and other files by their names, and print the paths.
+
+        The origin of the numbers goes with it: hashes of the models, what the data are by their role, and the rest.
+        """
+        origin = {
+            "command": shlex.join(["dove", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.started, 1),
+            "commit": git_commit(),
+            "models": models,
+            "data": data,
+            "seed": self.options.seed,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        cleaned, name = clean({**report, "provenance": origin}), self.options.name
+        contents = {
+            f"{name}.json": (json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n").encode(),
+            f"{name}.csv": rows_to_csv(cleaned["rows"]),
+            **others,
+        }
+        save_outputs({self.options.output / file: content for file, content in contents.items()})
+        print(summarise_provenance(origin))
+        print(f"wrote {', '.join(contents)} to {self.options.output}")

@@ -48,7 +48,6 @@ def run(options: PcaOptions) -> None:
             subject, images, batch_size=options.batch_size, shown=options.shown, side=options.side
         )
         rows += found
-        name = "pca.png" if len(subjects) == 1 else f"pca-{subject.slug}.png"
-        pictures[name] = encode_picture(side_by_side(cells), ".png")
+        pictures[f"pca{evaluation.suffix(subject.name)}.png"] = encode_picture(side_by_side(cells), ".png")
     print(rows_to_text(rows))
     evaluation.finish({"rows": rows}, pictures)

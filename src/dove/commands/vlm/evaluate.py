@@ -49,44 +49,37 @@ class VlmOptions(EvaluationOptions):
 
 def run(options: VlmOptions) -> None:
     """Answer, count and write."""
-    import time
-
     from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
-    from dove.evaluation.common import labelled, make_slug
-    from dove.evaluation.report import provenance, rows_to_text, write_report
+    from dove.evaluation.common import labelled
+    from dove.evaluation.report import EvaluationRun, rows_to_text
     from dove.vlm.evaluate import answer_questions, summarise
     from dove.vlm.model import VisionLanguageModel
     from dove.vlm.picture import questions_picture
     from dove.vlm.questions import get_benchmark, open_questions
 
-    started = time.time()
+    evaluation = EvaluationRun(options)
     benchmark = get_benchmark(options.benchmark)
     questions = open_questions(options.data[0], options.images).draw(options.limit, options.seed)
-    models = labelled(options.model)
-    rows, contents = [], {}
-    for name, source in models.items():
+    rows, contents, hashes = [], {}, {}
+    for name, source in labelled(options.model).items():
         model = VisionLanguageModel.from_pretrained(source, tokenizer=options.tokenizer, device=options.device)
+        hashes[name] = checkpoint_sha256(resolve_checkpoint(source))
         full = str(model.config.max_tokens)
         requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
         rows += summarise(name, model, answers, benchmark)
-        suffix = "" if len(models) == 1 else f"-{make_slug(name)}"
+        suffix = evaluation.suffix(name)
         contents[f"answers{suffix}.json"] = answers_to_json(answers)
         contents[f"vlm{suffix}.png"] = questions_picture(model, questions, answers, options.shown)
     print(rows_to_text(rows))
-    origin = provenance([], {}, options.seed, started)
-    origin["models"] = {name: checkpoint_sha256(resolve_checkpoint(source)) for name, source in models.items()}
-    images = len({item.glimpse.index for item in questions.items})
-    origin["data"] = {
-        "questions": {
-            "source": options.data[0],
-            "images": images,
-            "questions": len(questions),
-            "sha256": questions.sha256,
-        }
+    asked = {
+        "source": options.data[0],
+        "images": len({item.glimpse.index for item in questions.items}),
+        "questions": len(questions),
+        "sha256": questions.sha256,
     }
-    report = {"rows": rows, "benchmark": options.benchmark, "metric": benchmark.metric, "provenance": origin}
-    write_report(options.output, options.name, report, contents)
+    report = {"rows": rows, "benchmark": options.benchmark, "metric": benchmark.metric}
+    evaluation.write(report, contents, hashes, {"questions": asked})
 
 
 def answers_to_json(answers: "dict[str, list[Answered]]") -> bytes:
