@@ -82,14 +82,6 @@ def _tiled_features(
     return joined
 
 
-def require_contrast(pixels: Float[Tensor, "B 3 S S"]) -> None:
-    """Make sure that images have components: directions in which they differ from each other and within themselves."""
-    if len(pixels) < 2:
-        raise UserError("one image is too few for principal components over images; pass at least 2")
-    if bool((pixels.flatten(2).amax(-1) - pixels.flatten(2).amin(-1) == 0).all()):
-        raise UserError("every image has one colour alone, so there is nothing to segment; pass photos")
-
-
 def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     """Compute principal components of all positions of all images, as colours.
 
@@ -120,7 +112,6 @@ def evaluate_pca(
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
     """Compute one row of numbers for each source of features, and the picture's rows."""
     pixels, features = collect_features(subject, images, batch_size, side)
-    require_contrast(pixels)
     segmentations = [segment(source, values) for source, values in features.items()]
     rows = [
         {
