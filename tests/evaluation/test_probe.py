@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Images:
-    """Seven pictures of 16 px, in shards of three."""
+    """Seven pictures of 16 px."""
     (tmp_path / "photos").mkdir()
     for number in range(7):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -40,17 +40,16 @@ def images(tmp_path: Path) -> Images:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Shards of three images, and the number of images in each extracted batch."""
-    extracted: list[int] = []
+def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images in each extracted batch."""
+    counts: list[int] = []
 
     def counting(subject: Subject, sources: object, pixels: torch.Tensor) -> object:
-        extracted.append(len(pixels))
+        counts.append(len(pixels))
         return extract(subject, sources, pixels)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(feature_cache, "SHARD", 3)
     monkeypatch.setattr(feature_cache, "extract", counting)
-    return extracted
+    return counts
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 2**31))
@@ -84,78 +83,65 @@ def test_features_that_are_not_finite_are_named(subject: Subject, tiny_dove: Dov
 
 
 def test_cached_features_are_not_extracted_again(
-    subject: Subject, images: Images, small_shards: list[int], cache: Path
+    subject: Subject, images: Images, extracted: list[int], cache: Path
 ) -> None:
     sources = [FeatureSource("tokens", "4"), FeatureSource("tokens", "auto")]
     first = FeatureCache(subject, images, 2).collect(sources, "train")
-    assert small_shards == [2, 1, 2, 1, 1]
+    assert extracted == [2, 2, 2, 1]
     again = FeatureCache(subject, images, 2).collect(sources, "train")
-    assert len(small_shards) == 5
+    assert len(extracted) == 4
     for source in sources:
         np.testing.assert_array_equal(again[source].values, first[source].values)
         np.testing.assert_array_equal(again[source].lengths, first[source].lengths)
         assert again[source].keys == first[source].keys == [f"{number}.png" for number in range(7)]
-    assert len(list(cache.rglob("*.npz"))) == 6
+    assert len(list(cache.rglob("*.npz"))) == 2
 
 
 def test_features_of_a_shared_budget_belong_to_their_batch_size(subject: Subject, images: Images) -> None:
     small, large = FeatureCache(subject, images, 2), FeatureCache(subject, images, 4)
     budget, fixed = FeatureSource("tokens", "budget 4"), FeatureSource("tokens", "4")
-    assert small._file(budget, 0) != large._file(budget, 0)
-    assert small._file(fixed, 0) == large._file(fixed, 0)
+    assert small._file(budget) != large._file(budget)
+    assert small._file(fixed) == large._file(fixed)
 
 
-def test_a_killed_run_goes_on_behind_its_last_file(
-    subject: Subject, images: Images, small_shards: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = FeatureSource(1)
-    with monkeypatch.context() as patch:
-        counting = feature_cache.extract
-
-        def dying(*arguments: object) -> object:
-            if len(small_shards) == 2:
-                raise KeyboardInterrupt
-            return counting(*arguments)  # type: ignore[arg-type]
-
-        patch.setattr(feature_cache, "extract", dying)
-        with pytest.raises(KeyboardInterrupt):
-            FeatureCache(subject, images, 3).collect([source], "train")
-    resumed = FeatureCache(subject, images, 3).collect([source], "train")[source]
-    assert small_shards == [3, 3, 1]
-    monkeypatch.setenv("DOVE_CACHE", str(Path("/dev/null/nowhere")))
-    with pytest.warns(UserWarning, match="not cached"):
-        fresh = FeatureCache(subject, images, 3).collect([source], "train")[source]
-    np.testing.assert_array_equal(resumed.values, fresh.values)
-
-
-def test_a_damaged_file_is_extracted_again(
-    subject: Subject, images: Images, small_shards: list[int], cache: Path
+def test_without_room_for_the_cache_features_are_the_same(
+    subject: Subject, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FeatureSource(1)
     first = FeatureCache(subject, images, 3).collect([source], "train")[source]
-    damaged = sorted(cache.rglob("*.npz"))[1]
+    monkeypatch.setenv("DOVE_CACHE", str(Path("/dev/null/nowhere")))
+    with pytest.warns(UserWarning, match="not cached"):
+        fresh = FeatureCache(subject, images, 3).collect([source], "train")[source]
+    np.testing.assert_array_equal(first.values, fresh.values)
+
+
+def test_a_damaged_file_is_extracted_again(subject: Subject, images: Images, extracted: list[int], cache: Path) -> None:
+    sources = [FeatureSource(1), FeatureSource(2)]
+    first = FeatureCache(subject, images, 3).collect(sources, "train")
+    damaged = next(cache.rglob("*.npz"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    again = FeatureCache(subject, images, 3).collect([source], "train")[source]
-    assert small_shards == [3, 3, 1, 3]
-    np.testing.assert_array_equal(again.values, first.values)
+    again = FeatureCache(subject, images, 3).collect(sources, "train")
+    assert extracted == [3, 3, 1] * 2
+    for source in sources:
+        np.testing.assert_array_equal(again[source].values, first[source].values)
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "images", "source"])
 def test_other_checkpoints_images_and_sources_have_their_own_files(
-    change: str, subject: Subject, images: Images, small_shards: list[int]
+    change: str, subject: Subject, images: Images, extracted: list[int]
 ) -> None:
     FeatureCache(subject, images, 3).collect([FeatureSource(1)], "train")
-    before = len(small_shards)
+    before = len(extracted)
     if change == "checkpoint":
         subject = Subject("tiny", subject.tokenizer, subject.device, "1" * 64)
     if change == "images":
         images = Images(images.source, limit=6, seed=3)
     FeatureCache(subject, images, 3).collect([FeatureSource(2 if change == "source" else 1)], "train")
-    assert len(small_shards) > before
+    assert len(extracted) > before
 
 
 def test_unreadable_images_are_left_out_and_remembered(
-    subject: Subject, tmp_path: Path, images: Images, small_shards: list[int]
+    subject: Subject, tmp_path: Path, images: Images, extracted: list[int]
 ) -> None:
     (tmp_path / "photos" / "4.png").write_bytes(b"no picture")
     for _ in range(2):  # the second time from the cache

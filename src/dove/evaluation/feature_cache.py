@@ -12,16 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dove.data.dataset import Unreadable
-from dove.data.loader import ImageLoader
-from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
 from dove.evaluation.report import cache_folder, load_arrays, save_arrays
 from dove.lengths import parse_length_policy
-from dove.processor import ImageProcessor
 from dove.protocol import Layered, encode_each
 
-SHARD = 512  # Number of images per file, and the most that an interrupted run loses
 VERSION = 1  # Version of the features, increased with every change, so that old files are no longer found
 TOKENS, LATENTS, PATCHES = "tokens", "latents", "patches"
 PATCHES_A_SIDE = 8
@@ -90,82 +86,50 @@ def extract(
 
 
 class FeatureCache:
-    """Features of one model and one set of images, in files of ``SHARD`` images.
-
-    An interrupted run continues behind its last file, and a run with one more length extracts that one alone.
-    """
+    """Features of one model and one set of images, in a file for each source: a further length is extracted alone."""
 
     def __init__(self, subject: Subject, images: Images, batch_size: int):
         self.subject, self.images, self.batch_size = subject, images, batch_size
 
     def collect(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
         """Load or extract the features of all readable images, by source."""
-        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
-        description = f"{self.subject.name}: features of {role}"
-        with ProgressBar(total=len(self.images), desc=description) as progress:
-            for start in range(0, len(self.images), SHARD):
-                stop = min(start + SHARD, len(self.images))
-                found = {source: self._load(source, start) for source in sources}
-                missing = [source for source, part in found.items() if part is None]
-                if missing:
-                    found |= self._extract(missing, start, stop, progress)
-                else:
-                    progress.total = (progress.total or 0) - (stop - start)  # what was at hand would blur the time left
-                for source, part in found.items():
-                    assert part is not None
-                    parts[source].append(part)
-        joined = {source: _join(part) for source, part in parts.items()}
-        if not all(len(features.keys) for features in joined.values()):
-            first = next(iter(self.images.unreadable.values()))
-            raise UserError(f"{role}: no image is readable; the first: {first.reason}")
-        return joined
+        found = {source: features for source in sources if (features := self._load(source))}
+        missing = [source for source in sources if source not in found]
+        return found | self._extract(missing, role) if missing else found
 
-    def _extract(
-        self, sources: Sequence[FeatureSource], start: int, stop: int, progress: ProgressBar
-    ) -> dict[FeatureSource, PooledFeatures | None]:
-        processor = ImageProcessor(self.subject.tokenizer.image_size)
-        loader = ImageLoader(self.images.dataset.select(range(start, stop)), processor, batch_size=self.batch_size)
-        parts: dict[FeatureSource, list[PooledFeatures]] = {source: [] for source in sources}
-        for batch in loader:
-            for source, (values, lengths) in extract(self.subject, sources, batch.pixels).items():
-                parts[source].append(PooledFeatures(batch.keys, values.numpy(), lengths.numpy()))
-            progress.update(len(batch))
-        progress.update(len(loader.unreadable))
-        self.images.unreadable |= {item.key: item for item in loader.unreadable}
-        joined = {source: _join(part) for source, part in parts.items()}
-        for source, features in joined.items():
+    def _extract(self, sources: Sequence[FeatureSource], role: str) -> dict[FeatureSource, PooledFeatures]:
+        keys: list[str] = []
+        parts: dict[FeatureSource, list[tuple[Tensor, Tensor]]] = {source: [] for source in sources}
+        size, description = self.subject.tokenizer.image_size, f"{self.subject.name}: features of {role}"
+        for batch in self.images.batches(size, self.batch_size, description):
+            keys += batch.keys
+            for source, pooled in extract(self.subject, sources, batch.pixels).items():
+                parts[source].append(pooled)
+        found = {}
+        for source, pooled_parts in parts.items():
+            values, lengths = (torch.cat(column).numpy() for column in zip(*pooled_parts, strict=True))
+            found[source] = PooledFeatures(keys, values, lengths)
             arrays = {
-                "keys": np.array(features.keys, dtype=str),
-                "values": features.values,
-                "lengths": features.lengths,
-                "unreadable": np.array([item.key for item in loader.unreadable], dtype=str),
-                "reasons": np.array([item.reason for item in loader.unreadable], dtype=str),
+                "keys": np.array(keys, dtype=str),
+                "values": values,
+                "lengths": lengths,
+                "unreadable": np.array([item.key for item in self.images.unreadable.values()], dtype=str),
+                "reasons": np.array([item.reason for item in self.images.unreadable.values()], dtype=str),
             }
-            save_arrays(self._file(source, start), arrays)
-        return dict(joined)
+            save_arrays(self._file(source), arrays)
+        return found
 
-    def _file(self, source: FeatureSource, start: int) -> Path:
+    def _file(self, source: FeatureSource) -> Path:
         size = self.subject.tokenizer.image_size
-        key = f"{VERSION} {SHARD} {self.subject.sha256} {self.images.sha256} {self.images.keys_sha256} {size} {source}"
+        key = f"{VERSION} {self.subject.sha256} {self.images.sha256} {self.images.keys_sha256} {size} {source}"
         if source.num_tokens and parse_length_policy(source.num_tokens, self.subject.tokenizer.max_tokens).collective:
             key += f" {self.batch_size}"  # the images of a batch share their tokens
-        return cache_folder("features") / hashlib.sha256(key.encode()).hexdigest() / f"{start:09d}.npz"
+        return cache_folder("features") / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
-    def _load(self, source: FeatureSource, start: int) -> PooledFeatures | None:
-        stored = load_arrays(self._file(source, start))
+    def _load(self, source: FeatureSource) -> PooledFeatures | None:
+        stored = load_arrays(self._file(source))
         if stored is None:
             return None
         unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
         self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}
         return PooledFeatures(stored["keys"].tolist(), stored["values"], stored["lengths"])
-
-
-def _join(parts: Sequence[PooledFeatures]) -> PooledFeatures:
-    full = [part for part in parts if part.keys]
-    if not full:  # a shard without any readable image is a shard, too
-        return PooledFeatures([], np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
-    return PooledFeatures(
-        [key for part in full for key in part.keys],
-        np.concatenate([part.values for part in full]),
-        np.concatenate([part.lengths for part in full]),
-    )

@@ -21,8 +21,8 @@ class ProbeOptions(EvaluationOptions):
     the token generator (Table 5), its penalty and the best layer chosen on a part of the training images. Features are
     the mean and the maximum over an image's vectors. Known data sets: cifar10, cifar100, dtd, fgvc-aircraft, food101,
     stl10, sun397, imagenet100; their files are looked for in the folder data (or DOVE_DATA) as NAME-train.parquet and
-    NAME-test.parquet, then on the hub. Features are kept in ~/.cache/dove (or DOVE_CACHE), so that a second run,
-    or one after a kill, is quick. Writes probe.json, .csv and .png.
+    NAME-test.parquet, then on the hub. Features are kept in ~/.cache/dove (or DOVE_CACHE), so that a second run is
+    quick. Writes probe.json, .csv and .png.
     """
 
     name = "probe"
