@@ -4,14 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dove.evaluation.plots import COLOURS, GREY, panels, style, to_png
+from dove.evaluation.plots import GREY, legend_below, looks, panels, style, to_png
 from dove.paper.bench import Row
 from dove.paper.reports import FLAT, read_reports
 from dove.runtime import save_outputs
 from dove.training.presets import get_preset
 from dove.training.progress import METRICS
-
-COLUMNS = 3
 
 
 def read_curves(rows: Sequence[Row], bench: Path) -> dict[str, list[tuple[int, float]]]:
@@ -39,23 +37,16 @@ def at_most_tokens(line: Mapping[str, int | float]) -> float | None:
 
 
 def plot_curves(curves: Mapping[str, list[tuple[int, float]]], flat: float | None) -> bytes:
-    """Plot a panel for each training on equal axes, with the flat colour as a grey line."""
-    values = [psnr for curve in curves.values() for _, psnr in curve] + ([flat] if flat is not None else [])
+    """Plot all trainings on the same axes, with the flat colour as a grey line."""
     with style():
-        figure, axes = panels(-(-len(curves) // COLUMNS), min(COLUMNS, len(curves)), height=2.8)
-        for panel, (label, curve) in zip(axes, curves.items(), strict=False):
-            panel.plot(
-                *zip(*((images / 1000, psnr) for images, psnr in curve), strict=True), "o-", color=COLOURS[0], ms=3
-            )
-            if flat is not None:
-                panel.axhline(flat, color=GREY, linestyle="--", linewidth=1)
-                panel.annotate(
-                    "flat colour", (0.98, flat), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY
-                )
-            panel.set(title=label, xlabel="thousand images", ylabel="PSNR, held out (dB)")
-            panel.set_ylim(min(values) - 0.5, max(values) + 0.5)
-        for panel in axes[len(curves) :]:
-            panel.set_visible(False)
+        figure, axes = panels(1, 1, width=8.0, height=4.0)
+        for label, look in looks(curves).items():
+            images, values = zip(*curves[label], strict=True)
+            axes[0].plot([count / 1000 for count in images], values, **look, label=label)
+        if flat is not None:
+            axes[0].axhline(flat, color=GREY, linestyle="--", linewidth=1, label=FLAT)
+        axes[0].set(xlabel="thousand images", ylabel="PSNR, held out (dB)")
+        legend_below(figure, axes)
         return to_png(figure)
 
 
