@@ -167,9 +167,9 @@ def test_repetitions_take_models_and_lengths_in_turn(
 
 def test_one_length_models_have_one_row(tiny_dove: Dove) -> None:
     ends = Subject("ends", VQGANTokenizer(tiny_dove.vqgan), CPU, "0")
-    assert [entry.label for entry in speed.make_entries(ends, ["2", "9"])] == [16]
+    assert [entry.positions for entry in speed.make_entries(ends, ["2", "9"])] == [16]
     whole = Subject("tiny", tiny_dove, CPU, "0")
-    assert [entry.label for entry in speed.make_entries(whole, [])] == [2, 4, 8, 16]
+    assert [entry.positions for entry in speed.make_entries(whole, [])] == [2, 4, 8, 16]
     with pytest.raises(UserError, match="1 to 16 tokens an image; --num-tokens 17 asks for none of these"):
         speed.make_entries(whole, ["17"])
 

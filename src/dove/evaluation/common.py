@@ -126,6 +126,11 @@ def choose_policies(subject: Subject, requests: Sequence[str] = ()) -> list[Leng
     return list(dict.fromkeys(fitting))
 
 
+def label_of(policy: LengthPolicy) -> int | str:
+    """Give a length as reports write it."""
+    return policy.num_tokens if isinstance(policy, Fixed) else str(policy)
+
+
 class Images:
     """Images of an evaluation: a source or a random part of it, with a hash of the content.
 

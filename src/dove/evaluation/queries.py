@@ -39,6 +39,15 @@ class Scores:
     auto: dict[str, Tensor]  # (Q,), the number of tokens that ``auto`` gave
     whole: Tensor  # (B, L + 1), null over the whole image
 
+    @classmethod
+    def join(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Join the scores of batches."""
+        inside, outside, auto = (
+            {kind: torch.cat([getattr(part, name)[kind] for part in parts]) for kind in KINDS}
+            for name in ("inside", "outside", "auto")
+        )
+        return cls(parts[0].lengths, inside, outside, auto, torch.cat([part.whole for part in parts]))
+
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
     """Score the first ``count`` scenes of held-out data."""
@@ -47,42 +56,43 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
     for first in ProgressBar(range(0, count, batch_size), desc="queries", unit="batch"):
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
-    inside, outside, auto = (
-        {kind: torch.cat([part[place][kind] for part in parts]) for kind in parts[0][place]} for place in range(3)
-    )
-    return Scores(lengths, inside, outside, auto, torch.cat([part[3] for part in parts]))
+    return Scores.join(parts)
 
 
 @torch.no_grad()
-def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> tuple[Any, ...]:
+def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> Scores:
     requests: list[int | str | LengthPolicy] = [*lengths, "auto"]
     count, side = len(batch.queries), batch.images.shape[-1]
-    boxes = whole_pixels(batch.boxes, side)
-    inside = inside_boxes(boxes, batch.query_of, count, side)
-    answered = inside.flatten(1).any(1)
-    image_of = batch.image_of[answered]
-    nulls = model.encode_each(batch.images, requests)
+    regions = inside_boxes(whole_pixels(batch.boxes, side), batch.query_of, count, side)
+    answered = regions.flatten(1).any(1)
+    image_of, region = batch.image_of[answered], regions[answered]
+    wrong = wrong_queries(batch.image_of, answered)
     queries: list[list[str]] = [[] for _ in range(len(batch))]
     for query, image in zip(batch.queries, batch.image_of.tolist(), strict=True):
         queries[image].append(query)  # ``image_of`` rises, so their order stays
+    nulls = model.encode_each(batch.images, requests)
     asked = model.encode_each(batch.images, requests, queries)
-    wrong = wrong_queries(batch.image_of, answered)
-    keep = wrong >= 0
-    curves: list[dict[str, list[Tensor]]] = [{kind: [] for kind in KINDS} for _ in range(3)]
+    inside: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    outside: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     whole = []
     for null, right in zip(nulls, asked, strict=True):
         plain, about = model.decode(null), model.decode(right)
         whole.append(psnr(plain, batch.images))
         rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[wrong]}
-        amounts = {"query": right.lengths[answered], "null": null.lengths[image_of], "wrong": right.lengths[wrong]}
         for kind, images in rebuilt.items():
-            curves[0][kind].append(psnr_in(images, batch.images[image_of], inside[answered]))
-            curves[1][kind].append(psnr_in(images, batch.images[image_of], ~inside[answered]))
-            curves[2][kind] = [amounts[kind].float()]  # of the last request, which is auto
-    stacked = [{kind: torch.stack(values, 1) for kind, values in curve.items()} for curve in curves]
-    for curve in stacked:
-        curve["wrong"][~keep] = torch.nan
-    return (stacked[0], stacked[1], {k: v[:, 0] for k, v in stacked[2].items()}, torch.stack(whole, 1))
+            inside[kind].append(psnr_in(images, batch.images[image_of], region))
+            outside[kind].append(psnr_in(images, batch.images[image_of], ~region))
+    of_null, of_query = nulls[-1].lengths.float(), asked[-1].lengths.float()  # the last request is auto
+    scores = Scores(
+        lengths,
+        {kind: torch.stack(values, 1) for kind, values in inside.items()},
+        {kind: torch.stack(values, 1) for kind, values in outside.items()},
+        {"query": of_query[answered], "null": of_null[image_of], "wrong": of_query[wrong]},
+        torch.stack(whole, 1),
+    )
+    for found in (scores.inside, scores.outside, scores.auto):
+        found["wrong"][wrong < 0] = torch.nan
+    return scores
 
 
 def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> Int[Tensor, " Q"]:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from dove.errors import UserError, writing
-from dove.evaluation.common import Images, Subject, choose_policies
+from dove.evaluation.common import Images, Subject, choose_policies, label_of
 from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.lengths import Fixed, LengthPolicy
@@ -73,12 +73,12 @@ class Recorder:
         self.pictures = None if pictures is None else pictures / subject.slug
         self.originals = Meter("original")
 
-    def record(self, requests: dict[int | str, LengthPolicy]) -> list[Meter]:
-        """Fill one meter per labelled policy in one pass, in which the encoder runs once for all."""
+    def record(self, policies: Sequence[LengthPolicy]) -> list[Meter]:
+        """Fill one meter per policy in one pass, in which the encoder runs once for all."""
         tokenizer = self.subject.tokenizer
-        meters = [Meter(label) for label in requests]
+        meters = [Meter(label_of(policy)) for policy in policies]
         done, first = 0, not self.originals.statistics
-        description = f"{self.subject.name} at {', '.join(map(str, requests))}"
+        description = f"{self.subject.name} at {', '.join(map(str, policies))}"
         for batch in self.images.batches(tokenizer.image_size, self.batch_size, description):
             originals = batch.pixels.to(self.subject.device)
             features = [
@@ -91,7 +91,7 @@ class Recorder:
             # Numbers keep the order and distinguish equal stems.
             names = [f"{number:06d}-{Path(key).stem}.png" for number, key in enumerate(batch.keys, done)]
             self._save("original", names, originals)
-            for meter, tokens in zip(meters, encode_each(tokenizer, originals, list(requests.values())), strict=True):
+            for meter, tokens in zip(meters, encode_each(tokenizer, originals, policies), strict=True):
                 rebuilt = tokenizer.decode(tokens)
                 meter.lengths += tokens.lengths.tolist()
                 meter.numbers = tokens.values.shape[-1]
@@ -147,31 +147,24 @@ def evaluate_reconstruction(
     Returns:
         The rows, and the comparison of each adaptive policy with its fixed length.
     """
-    counts = subject.tokenizer.token_counts
     policies = choose_policies(subject, num_tokens)
-    requests: dict[int | str, LengthPolicy] = {
-        policy.num_tokens if isinstance(policy, Fixed) else str(policy): policy for policy in policies
-    }
     recorder = Recorder(subject, images, metrics, batch_size, pictures)
-    meters = {meter.label: meter for meter in recorder.record(requests)}
-    means = {
-        label: Fixed(nearest(counts, float(np.mean(meters[label].lengths))))
-        for label, policy in requests.items()
-        if not isinstance(policy, Fixed)
-    }
-    missing: dict[int | str, LengthPolicy] = {
-        fixed.num_tokens: fixed for fixed in means.values() if fixed.num_tokens not in meters
-    }
-    fixed_meters = meters | ({meter.label: meter for meter in recorder.record(missing)} if missing else {})
-    for label, fixed in means.items():
-        meters[f"fixed@{label}-mean"] = replace(fixed_meters[fixed.num_tokens], label=f"fixed@{label}-mean")
-    rows = recorder.rows(meters.values())
-    by_label = {row["num_tokens"]: row for row in rows}
-    comparisons = [
-        compare_with_fixed(by_label[label], by_label[f"fixed@{label}-mean"], fixed.num_tokens)
-        for label, fixed in means.items()
+    meters = recorder.record(policies)
+    adaptive = [meter for meter, policy in zip(meters, policies, strict=True) if not isinstance(policy, Fixed)]
+    means = [nearest(subject.tokenizer.token_counts, float(np.mean(meter.lengths))) for meter in adaptive]
+    measured = {meter.label: meter for meter in meters}
+    if missing := [Fixed(length) for length in dict.fromkeys(means) if length not in measured]:
+        measured |= {meter.label: meter for meter in recorder.record(missing)}
+    fixed = [
+        replace(measured[length], label=f"fixed@{meter.label}-mean")
+        for meter, length in zip(adaptive, means, strict=True)
     ]
-    return rows, comparisons
+    rows = {row["num_tokens"]: row for row in recorder.rows([*meters, *fixed])}
+    comparisons = [
+        compare_with_fixed(rows[meter.label], rows[beside.label], length)
+        for meter, beside, length in zip(adaptive, fixed, means, strict=True)
+    ]
+    return list(rows.values()), comparisons
 
 
 def nearest(counts: Sequence[int], mean: float) -> int:

@@ -18,7 +18,7 @@ from dove.checkpoint import shipped_checkpoints
 from dove.config import DoveConfig, VQGANConfig
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject, choose_policies, labelled, load_subject
+from dove.evaluation.common import Images, Subject, choose_policies, label_of, labelled, load_subject
 from dove.evaluation.operations import count_operations, decode_operations, encode_operations
 from dove.lengths import Auto, Fixed, LengthPolicy
 from dove.models.vqgan import VQGAN
@@ -40,11 +40,6 @@ class Entry:
 
     subject: Subject
     policy: LengthPolicy
-
-    @property
-    def label(self) -> int | str:
-        """Length as reports write it."""
-        return self.policy.num_tokens if isinstance(self.policy, Fixed) else str(self.policy)
 
     @property
     def positions(self) -> int:
@@ -209,7 +204,7 @@ def evaluate_speed(
             {
                 "model": entry.subject.name,
                 "weights": entry.subject.weights,
-                "num_tokens": entry.label,
+                "num_tokens": label_of(entry.policy),
                 "mean_length": mean_length,
                 **(timing.columns() if timing else dict.fromkeys(TIMED)),
                 "encode_flops": encode,

@@ -131,23 +131,26 @@ def measured_rows(models: Sequence[str], reports: Reports) -> tuple[list[str], l
     lines = []
     for model in models:
         rows = {row["num_tokens"]: row for _, row in reports.rows("reconstruction", model)}
+        longest = max((length for length in rows if isinstance(length, int)), default=None)
+        layers = any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
         for length, row in rows.items():
             where = {"num_tokens": length}
-
-            def cell(report: str, column: str, where: Mapping[str, Any], key: str = "rows", name: str = model) -> str:
-                values = reports.values(report, name, column, where, key)
-                return number(mean(values)) if values else ""
-
-            qualities = [cell("reconstruction", column, where) for column in TABLE_COLUMNS]
-            probes = [cell("probe", "top1", {**where, "layer": "tokens"})]
-            whole = length == max((item for item in rows if isinstance(item, int)), default=None)
-            layers = any(isinstance(row.get("layer"), int) for _, row in reports.rows("probe", model))
-            probes.append(cell("probe", "top1", {}, "best_layers") if whole and layers else "")
-            speeds = [cell("speed", f"{work}_images_per_second", where) for work in ("encode", "decode")]
+            values = [reports.values("reconstruction", model, column, where) for column in TABLE_COLUMNS]
+            values.append(reports.values("probe", model, "top1", {**where, "layer": "tokens"}))
+            hidden = layers and length == longest
+            values.append(reports.values("probe", model, "top1", {}, "best_layers") if hidden else [])
+            values += [
+                reports.values("speed", model, f"{work}_images_per_second", where) for work in ("encode", "decode")
+            ]
             lengths = reports.values("reconstruction", model, "mean_length", where)
             tokens = str(length) if isinstance(length, int) else f"{length} ({mean(lengths):.1f})"
-            lines.append([model, tokens, *facts_text(row), *qualities, *probes, *speeds])
+            lines.append([model, tokens, *facts_text(row), *map(mean_text, values)])
     return heads, lines
+
+
+def mean_text(values: Sequence[float]) -> str:
+    """Write the mean over seeds; nothing where nothing was measured."""
+    return number(mean(values)) if values else ""
 
 
 def facts_text(row: Mapping[str, Any]) -> list[str]:
