@@ -166,7 +166,11 @@ class EvaluationRun:
         return f"-{make_slug(model)}" if len({*self.options.model}) > 1 else ""
 
     def finish(self, report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
-        """Write the report and pictures, then report images that were left out."""
+        """Write a report and pictures, then report images that were left out.
+
+        Raises:
+            UserError: If a file cannot be written or images were left out.
+        """
         models = {subject.name: subject.sha256 for subject in self.subjects}
         self.write(report, pictures, models, {role: images.origin() for role, images in self.data.items()})
         for images in self.data.values():
@@ -179,9 +183,16 @@ class EvaluationRun:
         models: Mapping[str, str],
         data: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Write a report as JSON, its ``rows`` as CSV, and other files by their names, and print the paths.
+        """Write a report with its provenance as JSON, its ``rows`` as CSV and other files, and print the paths.
 
-        The origin of the numbers goes with it: hashes of the models, what the data are by their role, and the rest.
+        Args:
+            report: what the JSON holds beside the provenance.
+            others: contents of further files, such as pictures, by name.
+            models: SHA-256 of each model by its name in the report.
+            data: what the data are, with their number of ``images`` and ``sha256``, by their role.
+
+        Raises:
+            UserError: If a file cannot be written.
         """
         origin = {
             "command": shlex.join(["dove", *sys.argv[1:]]),
