@@ -85,7 +85,7 @@ def test_known_names_find_local_folders_for_both_roles(
     ("wrong", "message"),
     [
         (["--data", "mnist"], "known are cifar10, cifar100, dtd, fgvc-aircraft, food101, stl10, sun397, imagenet100"),
-        (["--num-tokens", "99"], "max_tokens=16"),
+        (["--num-tokens", "99"], "1 to 16 tokens an image; --num-tokens 99 asks for none of these"),
         (["--kind", "linear", "--layer", "7"], "has layers 1 to 2"),
         (["--kind", "linear", "--num-tokens", "4"], "--num-tokens has no effect"),
         (["--layer", "1"], "--layer is for --kind linear"),
