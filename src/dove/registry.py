@@ -23,8 +23,7 @@ MODELS = {
 
 def find_settings(model_type: str) -> type:
     """Find the class of a checkpoint's settings."""
-    found: type = _import(MODELS[model_type][0])
-    return found
+    return _import(MODELS[model_type][0])
 
 
 def find_class(model_type: str) -> Callable[..., Any] | None:

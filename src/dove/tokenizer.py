@@ -210,8 +210,7 @@ class Dove(
     def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
         """Generate the first ``num_tokens`` tokens (None: all K) and their EOS scores, not yet cut, with gradients."""
         prefix = self.generator.embed(self.vqgan.encode(images))
-        output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
-        return output
+        return self.generator(prefix, self.prior.encode(images), num_tokens)
 
     @property
     def predicts_quality(self) -> bool:

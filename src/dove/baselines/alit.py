@@ -78,8 +78,7 @@ class ALITDecoder(Transformer):
         tokens = self.decoder_embed(values) + self.latent_token_positional_embedding[: values.shape[1]]
         hidden = self.ln_pre(torch.cat([grid.expand(len(values), -1, -1), tokens], 1))
         seen = F.pad(kept, (len(grid), 0), value=True)[:, None, None]
-        logits: Tensor = self.ffn(self.ln_post(self.run(hidden, seen)[:, 1 : len(grid)]))
-        return logits
+        return self.ffn(self.ln_post(self.run(hidden, seen)[:, 1 : len(grid)]))
 
 
 class ALIT(nn.Module):
@@ -203,8 +202,7 @@ class ALIT(nn.Module):
         """Compute logits of the VQGAN's codes, with gradients."""
         masks = self.decoder_mask_token[0].expand(len(self.decoder_positional_embedding) - 1, -1)
         grid = torch.cat([self.decoder_class_embedding, masks]) + self.decoder_positional_embedding
-        logits: Tensor = self.decoder(values, kept, grid)
-        return logits
+        return self.decoder(values, kept, grid)
 
     def reconstruct_from(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from the mean codes under the logits, with gradients."""
@@ -235,8 +233,7 @@ class ALIT(nn.Module):
         """Add the fresh latents of a roll-out, counted from 0."""
         fresh = self.latent_tokens + self.latent_token_positional_embedding + self.timestep_embedding[number]
         norm = self.encoder_ln_recursive if number else self.encoder_ln_pre
-        embedded: Tensor = norm(torch.cat([hidden, fresh.expand(len(hidden), -1, -1)], 1))
-        return embedded
+        return norm(torch.cat([hidden, fresh.expand(len(hidden), -1, -1)], 1))
 
     def _read(self, hidden: Float[Tensor, "B T H"], codes: Int[Tensor, "B N"]) -> RollOut:
         """Quantise the latents of a roll-out."""

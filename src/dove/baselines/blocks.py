@@ -28,8 +28,7 @@ class Attention(nn.Module):
         projected = F.linear(hidden, self.in_proj_weight, self.in_proj_bias)
         query, key, value = torch.unflatten(projected, 2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = attend(query, key, value, mask)
-        output: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return output
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -47,8 +46,7 @@ class Block(nn.Module):
     def forward(self, hidden: Float[Tensor, "B S H"], mask: Bool[Tensor, "#B 1 1 S"] | None) -> Float[Tensor, "B S H"]:
         """Apply attention and MLP; the mask is True for positions that may be seen, None for all."""
         hidden = hidden + self.attn(self.ln_1(hidden), mask)
-        transformed: Tensor = self.mlp(self.ln_2(hidden))
-        return hidden + transformed
+        return hidden + self.mlp(self.ln_2(hidden))
 
 
 class Transformer(nn.Module):

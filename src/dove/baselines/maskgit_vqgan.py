@@ -40,8 +40,7 @@ class Residual(nn.Module):
     def branch(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
         """Compute the two convolutions, which are added to the input."""
         hidden = self.conv1(F.silu(self.norm1(hidden)))
-        added: Tensor = self.conv2(F.silu(self.norm2(hidden)))
-        return added
+        return self.conv2(F.silu(self.norm2(hidden)))
 
 
 class Widening(Residual):
@@ -58,8 +57,7 @@ class Widening(Residual):
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
         """Apply the convolutions and add the shortcut of their output."""
         hidden = self.branch(hidden)
-        shortcut: Tensor = self.nin_shortcut(hidden)
-        return hidden + shortcut
+        return hidden + self.nin_shortcut(hidden)
 
 
 class Level(nn.Module):
@@ -73,8 +71,7 @@ class Level(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
         """Apply the residual blocks."""
-        output: Tensor = self.block(hidden)
-        return output
+        return self.block(hidden)
 
 
 class UpLevel(Level):
@@ -87,8 +84,7 @@ class UpLevel(Level):
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
         """Apply the residual blocks and double the sides."""
         hidden = F.interpolate(super().forward(hidden), scale_factor=2.0, mode="nearest")
-        doubled: Tensor = self.upsample_conv(hidden)
-        return doubled
+        return self.upsample_conv(hidden)
 
 
 class PixelEncoder(nn.Module):
@@ -109,8 +105,7 @@ class PixelEncoder(nn.Module):
         hidden = self.down[0](self.conv_in(pixels))
         for level in self.down[1:]:
             hidden = level(F.avg_pool2d(hidden, 2))
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
-        return latents
+        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
 
 
 class PixelDecoder(nn.Module):
@@ -135,8 +130,7 @@ class PixelDecoder(nn.Module):
         hidden = self.mid(self.conv_in(grid))
         for level in reversed(self.up):
             hidden = level(hidden)
-        pixels: Tensor = self.conv_out(F.silu(self.norm_out(hidden)))
-        return pixels
+        return self.conv_out(F.silu(self.norm_out(hidden)))
 
 
 class MaskgitVQGAN(nn.Module):
@@ -151,8 +145,7 @@ class MaskgitVQGAN(nn.Module):
 
     def encode(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute continuous latents of pixels in [0, 1]."""
-        grid: Tensor = self.encoder(pixels)
-        return grid.flatten(2).transpose(1, 2)
+        return self.encoder(pixels).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Decode latents to pixels, not clamped."""
@@ -162,8 +155,7 @@ class MaskgitVQGAN(nn.Module):
 def paint(decoder: PixelDecoder, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
     """Decode latents in row-major order to pixels."""
     side = round(latents.shape[1] ** 0.5)
-    pixels: Tensor = decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side)))
-    return pixels
+    return decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side)))
 
 
 def mix_codes(logits: Float[Tensor, "B N V"], entries: Float[Tensor, "V C"]) -> Float[Tensor, "B N C"]:

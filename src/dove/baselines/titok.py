@@ -44,8 +44,7 @@ class TiTokEncoder(Transformer):
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         grid = torch.cat([self.class_embedding.expand(len(patches), -1, -1), patches], 1) + self.positional_embedding
         queries = (queries + self.latent_token_positional_embedding).expand(len(patches), -1, -1)
-        embedded: Tensor = self.ln_pre(torch.cat([grid, queries], 1))
-        return embedded
+        return self.ln_pre(torch.cat([grid, queries], 1))
 
     def project(self, hidden: Float[Tensor, "B K H"]) -> Float[Tensor, "B K D"]:
         """Project hidden states to latents."""
@@ -53,8 +52,7 @@ class TiTokEncoder(Transformer):
             columns = hidden.reshape(len(hidden), hidden.shape[2], hidden.shape[1])
         else:
             columns = hidden.transpose(1, 2)
-        latents: Tensor = self.conv_out(columns.unsqueeze(-1))
-        return latents.squeeze(-1).transpose(1, 2)
+        return self.conv_out(columns.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
 
 
 class TiTokDecoder(Transformer):
@@ -94,8 +92,7 @@ class CodeDecoder(TiTokDecoder):
 
     def forward(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B N V"]:
         """Compute the logits of the codes."""
-        logits: Tensor = self.ffn(self.hidden_grid(values))
-        return logits.flatten(2).transpose(1, 2)
+        return self.ffn(self.hidden_grid(values)).flatten(2).transpose(1, 2)
 
 
 class PatchDecoder(TiTokDecoder):
@@ -111,8 +108,7 @@ class PatchDecoder(TiTokDecoder):
         """Decode tokens to pixels."""
         # channels are (row, column, colour) of the patch; pixel_shuffle wants colour first
         patches = self.ffn(self.hidden_grid(values)).unflatten(1, (self.patch_size**2, 3)).transpose(1, 2)
-        pixels: Tensor = self.conv_out(F.pixel_shuffle(patches.flatten(1, 2), self.patch_size))
-        return pixels
+        return self.conv_out(F.pixel_shuffle(patches.flatten(1, 2), self.patch_size))
 
 
 class TiTok(FixedLength):
@@ -154,8 +150,7 @@ class TiTok(FixedLength):
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """Quantise images in [-1, 1], with gradients."""
-        quantized: Quantized = self.quantize(self.encoder((images + 1) / 2, self.latent_tokens))
-        return quantized
+        return self.quantize(self.encoder((images + 1) / 2, self.latent_tokens))
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """Compute the codebook entries of images in [-1, 1]."""
@@ -188,8 +183,7 @@ class OneStageTiTok(TiTok):
 
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
-        pixels: Tensor = self.decoder(values)
-        return pixels * 2 - 1
+        return self.decoder(values) * 2 - 1
 
 
 def make_titok(config: TiTokConfig) -> TiTok:

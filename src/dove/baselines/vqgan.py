@@ -61,8 +61,7 @@ class MaskgitTokenizer(FixedLength):
 
     def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
         """Quantise images in [-1, 1], with gradients."""
-        quantized: Quantized = self.vqgan.quantize(self.vqgan.encode((images + 1) / 2))
-        return quantized
+        return self.vqgan.quantize(self.vqgan.encode((images + 1) / 2))
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute the codebook entries of images in [-1, 1]."""

@@ -81,14 +81,13 @@ Options = (
 
 def parse(arguments: Sequence[str]) -> Options:
     """Options of `dove paper list`, `run`, `train`, `evaluate` or `claims`."""
-    options: Options = parse_flags(
+    return parse_flags(
         Options,
         arguments=arguments,
         prog="dove paper",
         description="The paper's tables and figures, one command each.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return options
 
 
 def run(options: Options) -> int:

@@ -48,14 +48,13 @@ def parse_settings(arguments: Sequence[str], presets: Mapping[str, Settings], co
         raise UserError(f"no preset {preset!r}{hint}")
     default = presets[preset]
     layers = [*(_flatten(values) for values in saved), flags]
-    settings: Settings = parse_flags(
+    return parse_flags(
         type(default),
         default=default,
         arguments=[flag for layer in layers for flag in [*_other_length(layer), *layer]],
         prog=f"{command} --preset {preset}",
         config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
     )
-    return settings
 
 
 def run(config: TrainConfig) -> int:

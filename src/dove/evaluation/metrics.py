@@ -117,5 +117,4 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = linalg.eigh(matrix)
-    root: NDArray[np.float64] = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    return root
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T

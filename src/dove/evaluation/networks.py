@@ -122,8 +122,7 @@ class LpipsMetric(NetworkMetric):
     @torch.inference_mode()
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """See `NetworkMetric.distance`."""
-        distances: Tensor = self.network(*reconstruction.maps, *images.maps)
-        return distances
+        return self.network(*reconstruction.maps, *images.maps)
 
 
 class InceptionMetric(NetworkMetric):

@@ -32,8 +32,7 @@ class TimmNetwork(FrozenNetwork):
         self.freeze()
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        maps: Sequence[Tensor] = self.network(pixels)
-        return maps
+        return self.network(pixels)
 
 
 def _create_model(model: str) -> Any:

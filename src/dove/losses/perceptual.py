@@ -109,8 +109,7 @@ class LpipsPerceptual(PerceptualDistance):
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
         """See `PerceptualDistance.forward`."""
-        distances: Tensor = self.network(reconstruction, images.detach())
-        return distances.flatten()
+        return self.network(reconstruction, images.detach()).flatten()
 
 
 def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualDistance:

@@ -53,8 +53,7 @@ class PatchDiscriminator(nn.Module):
                 f"images of {images.shape[-1]}x{images.shape[-2]} px are too small for a discriminator of "
                 f"{self.config.layers} layers, which needs {self.min_image_size} px; use fewer layers"
             )
-        logits: Tensor = self.blocks(images)
-        return logits
+        return self.blocks(images)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -22,8 +22,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """Apply both convolutions and add the input."""
-        convolved: Tensor = self.conv2(F.gelu(self.conv1(F.gelu(grid))))
-        return grid + convolved
+        return grid + self.conv2(F.gelu(self.conv1(F.gelu(grid))))
 
 
 class PatchAutoencoder(nn.Module):
@@ -51,8 +50,7 @@ class PatchAutoencoder(nn.Module):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """Embed the cells of images in [-1, 1]."""
         cells = F.pixel_unshuffle(images.to(self.dtype), self.config.patch_size)
-        latents: Tensor = self.embed(cells.flatten(2).transpose(1, 2))
-        return latents
+        return self.embed(cells.flatten(2).transpose(1, 2))
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 H W"]:
         """Decode latents to images."""

@@ -30,8 +30,7 @@ class TokenDecoder(nn.Module):
         """Decode tokens to latents; ``picture``, the output of a prior, is unused."""
         values = tokens.values.to(self.token_projection.weight.dtype)
         padded = F.pad(values, (0, 0, 0, len(self.positions) - values.shape[1]))
-        latents: Tensor = self.latent_projection(self.transformer(self.token_projection(padded) + self.positions))
-        return latents
+        return self.latent_projection(self.transformer(self.token_projection(padded) + self.positions))
 
 
 class PriorTokenDecoder(nn.Module):
@@ -65,8 +64,7 @@ class PriorTokenDecoder(nn.Module):
         kept = self.token_projection(tokens.values.to(dtype)) + self.positions[: tokens.values.shape[1]]
         visible = F.pad(tokens.mask, (cells.shape[1], 0), value=True)[:, None, None]
         hidden = self.transformer(torch.cat([cells, kept], dim=1), visible)
-        latents: Tensor = self.latent_projection(hidden[:, : cells.shape[1]])
-        return latents
+        return self.latent_projection(hidden[:, : cells.shape[1]])
 
 
 def make_token_decoder(config: DoveConfig) -> TokenDecoder | PriorTokenDecoder:

@@ -143,8 +143,7 @@ class TokenGenerator(nn.Module):
         After each chunk ``settled`` tells from the scores so far which images need no further token.
         """
         if self.chunk is None:
-            output: GeneratorOutput = self(prefix, code, num_tokens)
-            return output
+            return self(prefix, code, num_tokens)
         length = prefix.embeddings.shape[1]
         cache: KVCache = {}
         mask = prefix.mask(num_tokens)
@@ -173,8 +172,7 @@ class TokenGenerator(nn.Module):
     def score(self, hidden: Float[Tensor, "B k H"], code: PriorCode, first: int) -> EosScores:
         """Compute EOS scores from the last hidden states of timestamps ``first`` + 1 onward."""
         known = code.quality[:, first : first + hidden.shape[1]]
-        scores: EosScores = self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), known)
-        return scores
+        return self.eos_head(hidden.to(self.eos_head.projection.weight.dtype), known)
 
     def output(
         self, grid: Float[Tensor, "B N H"], hidden: Float[Tensor, "B k H"], code: PriorCode, eos: EosScores

@@ -81,8 +81,7 @@ class Attention(nn.Module):
             if layer in cache:
                 key, value = torch.cat([cache[layer][0], key], dim=2), torch.cat([cache[layer][1], value], dim=2)
             cache[layer] = key, value
-        output: Tensor = self.dense(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-        return output
+        return self.dense(attend(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -95,8 +94,7 @@ class MLP(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B S H"]) -> Float[Tensor, "B S H"]:
         """Apply both layers."""
-        output: Tensor = self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden)))
-        return output
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden)))
 
 
 class Block(nn.Module):
@@ -119,8 +117,7 @@ class Block(nn.Module):
     ) -> Float[Tensor, "B S H"]:
         """Add attention and MLP to the residual stream."""
         attended: Tensor = self.attention(self.input_layernorm(hidden), rotation, mask, cache, layer)
-        transformed: Tensor = self.mlp(self.post_attention_layernorm(hidden))
-        return hidden + attended + transformed
+        return hidden + attended + self.mlp(self.post_attention_layernorm(hidden))
 
 
 class Transformer(nn.Module):
@@ -158,5 +155,4 @@ class Transformer(nn.Module):
         hidden = embeddings
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden, rotation, mask, cache, number)
-        normalised: Tensor = self.final_layer_norm(hidden)
-        return normalised
+        return self.final_layer_norm(hidden)

@@ -86,8 +86,7 @@ class Downsample(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
         """Halve the sides."""
-        halved: Tensor = self.conv(F.pad(grid, (0, 1, 0, 1)))
-        return halved
+        return self.conv(F.pad(grid, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -99,8 +98,7 @@ class Upsample(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h2 w2"]:
         """Double the sides."""
-        doubled: Tensor = self.conv(F.interpolate(grid, scale_factor=2.0, mode="nearest"))
-        return doubled
+        return self.conv(F.interpolate(grid, scale_factor=2.0, mode="nearest"))
 
 
 class GridAttention(nn.Module):
@@ -119,8 +117,7 @@ class GridAttention(nn.Module):
         sequence = self.group_norm(grid).flatten(2).transpose(1, 2)
         query, key, value = (project(sequence)[:, None] for project in (self.to_q, self.to_k, self.to_v))
         mixed = self.to_out[0](F.scaled_dot_product_attention(query, key, value)[:, 0])
-        output: Tensor = grid + mixed.transpose(1, 2).view_as(grid)
-        return output
+        return grid + mixed.transpose(1, 2).view_as(grid)
 
 
 class MidBlock(nn.Module):
@@ -136,8 +133,7 @@ class MidBlock(nn.Module):
         grid = self.resnets[0](grid)
         for attention in self.attentions:
             grid = attention(grid)
-        output: Tensor = self.resnets[1](grid)
-        return output
+        return self.resnets[1](grid)
 
 
 class Level(nn.Module):
@@ -197,8 +193,7 @@ class Encoder(nn.Module):
         grid = in_portions(self._wide_levels, pixels, self.images_at_once if self.wide else None)
         for block in (*self.down_blocks[self.wide :], self.mid_block):
             grid = block(grid)
-        outputs: Tensor = self.conv_out(silu(self.conv_norm_out(grid)))
-        return outputs
+        return self.conv_out(silu(self.conv_norm_out(grid)))
 
     def _wide_levels(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B d h w"]:
         grid: Tensor = self.conv_in(pixels)
@@ -236,8 +231,7 @@ class Decoder(nn.Module):
     def _wide_levels(self, grid: Float[Tensor, "B d h w"]) -> Float[Tensor, "B c H W"]:
         for block in self.up_blocks[len(self.up_blocks) - self.wide :]:
             grid = block(grid)
-        outputs: Tensor = self.conv_out(silu(self.conv_norm_out(grid)))
-        return outputs
+        return self.conv_out(silu(self.conv_norm_out(grid)))
 
 
 @dataclass(frozen=True)

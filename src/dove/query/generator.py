@@ -21,8 +21,7 @@ class QueryEmbedding(nn.Module):
 
     def forward(self, query: QueryTokens) -> Float[Tensor, "B T H"]:
         """Embed words; places without one are zero."""
-        words: Tensor = self.words(query.ids)
-        return words * query.mask[..., None]
+        return self.words(query.ids) * query.mask[..., None]
 
 
 class QueryTokenGenerator(TokenGenerator):

@@ -117,8 +117,7 @@ class QDove(Dove):
     ) -> GeneratorOutput:
         """Generate tokens as :meth:`generate` does, with one query for each image and with gradients."""
         prefix = self.generator.embed_with(self.vqgan.encode(images), query)
-        output: GeneratorOutput = self.generator(prefix, self.prior.encode(images), num_tokens)
-        return output
+        return self.generator(prefix, self.prior.encode(images), num_tokens)
 
 
 def require_queries(model: Tokenizer, query: str | None) -> None:

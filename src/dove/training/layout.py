@@ -27,8 +27,7 @@ class Replicated:
     def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
         """Lay out an objective and its model's moving average on the device, and give what to call in the objective's place."""
         average.to(self.accelerator.device)
-        wrapped: nn.Module = self.accelerator.prepare_model(objective.to(self.accelerator.device))
-        return wrapped
+        return self.accelerator.prepare_model(objective.to(self.accelerator.device))
 
     def beside(self, objective: Objective[Any]) -> list[nn.Parameter]:
         """List the trained parameters whose gradients are not averaged over the processes yet."""
@@ -36,8 +35,7 @@ class Replicated:
 
     def whole(self, average: AveragedModel) -> nn.Module | None:
         """Give the moving average, to be measured; None on a process that cannot. All processes have to ask."""
-        model: nn.Module = average.module
-        return model
+        return average.module
 
     def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
         """Copy the moving average and a training's state, whole, to the CPU of the process that writes; all have to ask."""
@@ -154,8 +152,7 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
 def gather(tensor: Tensor) -> Tensor:
     """Gather a tensor as a whole, on every process."""
     plain = tensor.detach()
-    whole: Tensor = plain.full_tensor() if isinstance(plain, DTensor) else plain
-    return whole
+    return plain.full_tensor() if isinstance(plain, DTensor) else plain
 
 
 def own_weights(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ LANGUAGE_MODEL_FOLDER = "language_model"
 
 def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn.Module:
     """A Llama with random weights."""
-    model: nn.Module = AutoModelForCausalLM.from_config(
+    return AutoModelForCausalLM.from_config(
         LlamaConfig(
             vocab_size=len(text_tokenizer),
             hidden_size=config.hidden_size,
@@ -32,7 +32,6 @@ def small_language_model(config: LanguageModelConfig, text_tokenizer: Any) -> nn
             pad_token_id=text_tokenizer.pad_token_id,
         )
     )
-    return model
 
 
 def load_language_model(name: str) -> tuple[Any, Any]:

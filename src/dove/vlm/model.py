@@ -41,8 +41,7 @@ class Connector(nn.ModuleList):
         first, activation, last = self
         # Not taken up into the first layer: in bf16 the differences between images would be lost beside the mean.
         standardised = (tokens - self.mean[places]) / self.deviation[places]
-        hidden: Tensor = last(activation(first(standardised) + self.places[places]))
-        return hidden
+        return last(activation(first(standardised) + self.places[places]))
 
     @torch.no_grad()
     def standardise(self, tokens: Float[Tensor, "M K D"]) -> None:
@@ -124,8 +123,7 @@ class VisionLanguageModel(nn.Module):
         output = self.language_model(
             inputs_embeds=embedded, attention_mask=mask, position_ids=layout.positions, use_cache=False
         )
-        logits: Tensor = output.logits
-        return logits
+        return output.logits
 
     @torch.no_grad()
     def generate(
