@@ -124,6 +124,20 @@ class Dove(
                 "the token decoder needs one token position for each"
             )
         self.config = config
+        self.image_size = config.vqgan.image_size
+        """Side S of the images, in pixels."""
+        self.max_tokens = config.max_tokens
+        """Capacity K."""
+        self.token_counts = tuple(range(1, config.max_tokens + 1))
+        """Numbers of tokens an image can have: all up to the capacity."""
+        self.num_features = config.token_dim
+        """Width D of the tokens, as timm's models name it."""
+        self.grid_size = config.vqgan.grid_size
+        """Side of the latent grid."""
+        self.num_layers = config.generator.num_layers
+        """Number L of the token generator's blocks."""
+        self.predicts_quality = config.eos_head == "quality"
+        """True where the EOS head predicts the PSNR."""
         self.vqgan = make_autoencoder(config.autoencoder, config.vqgan)
         self.prior: Prior = make_prior(config)
         self.generator = self.make_generator(config)
@@ -132,21 +146,6 @@ class Dove(
     def make_generator(self, config: DoveConfig) -> TokenGenerator:
         """Make the token generator that ``config`` describes; subclasses make their own."""
         return make_token_generator(config)
-
-    @property
-    def image_size(self) -> int:
-        """Side S of the images, in pixels."""
-        return self.config.vqgan.image_size
-
-    @property
-    def max_tokens(self) -> int:
-        """Capacity K."""
-        return self.config.max_tokens
-
-    @property
-    def token_counts(self) -> tuple[int, ...]:
-        """Numbers of tokens an image can have: all up to the capacity."""
-        return tuple(range(1, self.max_tokens + 1))
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
@@ -212,26 +211,11 @@ class Dove(
         prefix = self.generator.embed(self.vqgan.encode(images))
         return self.generator(prefix, self.prior.encode(images), num_tokens)
 
-    @property
-    def predicts_quality(self) -> bool:
-        """Tell whether the EOS head predicts the PSNR."""
-        return self.config.eos_head == "quality"
-
     @torch.no_grad()
     def score_lengths(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B K D"], EosScores]:
         """Encode images in [-1, 1] to all K tokens, with the EOS scores of each number of them."""
         output = self.generate(images)
         return output.values, output.eos
-
-    @property
-    def grid_size(self) -> int:
-        """Side of the latent grid."""
-        return self.config.vqgan.grid_size
-
-    @property
-    def num_layers(self) -> int:
-        """Number L of the token generator's blocks."""
-        return self.config.generator.num_layers
 
     @torch.no_grad()
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
@@ -247,11 +231,6 @@ class Dove(
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.token_decoder.positions.device
-
-    @property
-    def num_features(self) -> int:
-        """Width D of the tokens, as timm's models name it."""
-        return self.config.token_dim
 
     def forward_features(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """Compute all K tokens of images in [-1, 1], not cut, with gradients, as timm's feature extractors do."""

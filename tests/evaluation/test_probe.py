@@ -223,10 +223,8 @@ def test_sources_of_a_model_with_hidden_layers(subject: Subject) -> None:
 class Flat(FixedLength):
     """Every image becomes four tokens: the means of its quarters of rows."""
 
-    image_size, max_tokens, token_dim = 16, 4, 3
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(image_size=16, max_tokens=4, token_dim=3)
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def quantized_values(self, images: torch.Tensor) -> torch.Tensor:

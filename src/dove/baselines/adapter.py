@@ -24,16 +24,12 @@ AVERAGED = "ema."  # Prefix of the names of the averaged weights, where a checkp
 
 
 class FixedLength(nn.Module):
-    """A tokenizer that gives every image the same number of tokens."""
+    """A tokenizer that gives every image the same number K of tokens, of width D."""
 
-    image_size: int  # Side S of the images, in pixels
-    max_tokens: int  # Tokens K of every image
-    token_dim: int  # Width D of a token
-
-    @property
-    def token_counts(self) -> tuple[int, ...]:
-        """Numbers of tokens an image can have: only K."""
-        return (self.max_tokens,)
+    def __init__(self, image_size: int, max_tokens: int, token_dim: int):
+        super().__init__()
+        self.image_size, self.max_tokens, self.token_dim = image_size, max_tokens, token_dim
+        self.token_counts = (max_tokens,)
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
         """Compute the codebook entries of images in [-1, 1]."""

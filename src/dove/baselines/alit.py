@@ -110,6 +110,7 @@ class ALIT(nn.Module):
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
         self.base_tokenizer = MaskgitVQGAN(config.vqgan)
         self.image_size, self.max_tokens = config.vqgan.image_size, config.max_tokens
+        self.grid_size, self.num_layers = config.vqgan.grid_size, config.transformer.num_layers
         self.token_counts = tuple(range(step, self.max_tokens + 1, step))  # those of the roll-outs
 
     @torch.no_grad()
@@ -172,16 +173,6 @@ class ALIT(nn.Module):
     def last_roll_out(self, images: Float[Tensor, "B 3 S S"], count: int) -> RollOut:
         """Compute roll-out ``count`` over images in [-1, 1], with gradients, without decoding or halting before it."""
         return self._read(*self._run(images, count))
-
-    @property
-    def grid_size(self) -> int:
-        """Cells along a side of an image."""
-        return self.config.vqgan.grid_size
-
-    @property
-    def num_layers(self) -> int:
-        """Number L of the encoder's blocks."""
-        return self.config.transformer.num_layers
 
     @torch.no_grad()
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N H"]:

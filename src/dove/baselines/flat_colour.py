@@ -28,9 +28,8 @@ class FlatColour(FixedLength):
     """Tokenizer whose only token is the mean colour, the best constant for the squared error."""
 
     def __init__(self, config: FlatColourConfig):
-        super().__init__()
+        super().__init__(config.image_size, max_tokens=1, token_dim=3)
         self.config = config
-        self.image_size, self.max_tokens, self.token_dim = config.image_size, 1, 3
         self.register_buffer("scale", torch.ones(()))  # knows device and type, of which nothing else here does
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 1 3"]:

@@ -115,9 +115,9 @@ class TiTok(FixedLength):
     """The tokenizer up to the codebook; subclasses decode. :func:`make_titok` makes one."""
 
     def __init__(self, config: TiTokConfig):
-        super().__init__()
+        super().__init__(config.image_size, config.num_tokens, config.token_dim)
         self.config = config
-        self.image_size, self.max_tokens, self.token_dim = config.image_size, config.num_tokens, config.token_dim
+        self.grid_size, self.num_layers = config.grid_size, config.transformer.num_layers  # of patches; of the encoder
         self.encoder = TiTokEncoder(config)
         self.latent_tokens = embedding(config.num_tokens, config.transformer.width)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
@@ -126,16 +126,6 @@ class TiTok(FixedLength):
     def codebook(self) -> Codebook:
         """Codebook of the tokens."""
         return self.quantize
-
-    @property
-    def grid_size(self) -> int:
-        """Patches along a side of an image."""
-        return self.config.grid_size
-
-    @property
-    def num_layers(self) -> int:
-        """Number L of the encoder's blocks."""
-        return self.config.transformer.num_layers
 
     @torch.no_grad()
     def latents(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N H"]:

@@ -18,9 +18,7 @@ class VQGANTokenizer(FixedLength):
     """DOVE's own VQGAN with its codebook in the data path."""
 
     def __init__(self, vqgan: VQGAN):
-        super().__init__()
-        config = vqgan.config
-        self.image_size, self.max_tokens, self.token_dim = config.image_size, config.grid_size**2, config.channels
+        super().__init__(vqgan.config.image_size, vqgan.config.grid_size**2, vqgan.config.channels)
         self.vqgan = vqgan
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
@@ -45,13 +43,8 @@ class MaskgitTokenizer(FixedLength):
     """The VQGAN without attention, which TiTok's stage one learns from and ALIT builds on."""
 
     def __init__(self, config: MaskgitVQGANConfig):
-        super().__init__()
+        super().__init__(config.image_size, config.grid_size**2, config.latent_channels)
         self.config = config
-        self.image_size, self.max_tokens, self.token_dim = (
-            config.image_size,
-            config.grid_size**2,
-            config.latent_channels,
-        )
         self.vqgan = MaskgitVQGAN(config)
 
     @property
