@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dove.checkpoint import load_checkpoint, load_weights, read_model_type, resolve_checkpoint, save_checkpoint
 from dove.config import DoveConfig
 from dove.errors import UserError
-from dove.lengths import JointPolicies, LengthPolicy, Trial, parse_length_policies
+from dove.lengths import LengthPolicy, Trial, parse_length_policies
 from dove.models.eos import EosScores
 from dove.models.gaussian import make_token_generator
 from dove.models.patches import make_autoencoder
@@ -181,16 +181,17 @@ class Dove(
         return self._encode(images, prefix, self.prior.encode(images), policies)
 
     def _encode(
-        self, images: Float[Tensor, "B 3 S S"], prefix: Prefix, code: PriorCode, policies: JointPolicies
+        self, images: Float[Tensor, "B 3 S S"], prefix: Prefix, code: PriorCode, policies: Sequence[LengthPolicy]
     ) -> list[Tokens]:
         output = self.generator.until(
-            prefix, code, policies.positions, policies.settled, at_least=policies.least_positions
+            prefix,
+            code,
+            max(policy.positions(self.max_tokens) for policy in policies),
+            lambda eos: torch.stack([policy.settled(eos) for policy in policies]).all(0),
+            at_least=max(policy.least_positions(self.max_tokens) for policy in policies),
         )
         values = output.values.to(images.dtype)
-        return [
-            cut_by_policy(policy, output.eos, values, images, self.max_tokens, self.decode)
-            for policy in policies.policies
-        ]
+        return [cut_by_policy(policy, output.eos, values, images, self.max_tokens, self.decode) for policy in policies]
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:

@@ -73,7 +73,7 @@ class Cosines(nn.Module):
     @torch.no_grad()
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
         """Encode the same images by several length policies; see :meth:`encode`."""
-        policies = parse_length_policies(requests, self.max_tokens).policies
+        policies = parse_length_policies(requests, self.max_tokens)
         images = fitting_images(images, self.image_size, self.transform.mean.device)
         values, eos = self.score_lengths(images)
         return [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dove.errors import UserError
 from dove.lengths.budget import Budget
 from dove.lengths.plain import Auto, Fixed
-from dove.lengths.policy import JointPolicies, LengthPolicy, Trial
+from dove.lengths.policy import LengthPolicy, Trial
 from dove.lengths.quality import PerceptualAtMost, PsnrAtLeast, SearchPsnr
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Auto",
     "Budget",
     "Fixed",
-    "JointPolicies",
     "LengthPolicy",
     "PerceptualAtMost",
     "PsnrAtLeast",
@@ -30,7 +29,7 @@ __all__ = [
 POLICIES: tuple[type[LengthPolicy], ...] = (Fixed, Auto, PsnrAtLeast, PerceptualAtMost, Budget, SearchPsnr)
 
 
-def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_tokens: int) -> JointPolicies:
+def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_tokens: int) -> tuple[LengthPolicy, ...]:
     """Parse several requests for the same images; see `parse_length_policy`.
 
     Raises:
@@ -38,7 +37,7 @@ def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_toke
     """
     if not requests:
         raise UserError("no num_tokens given; pass at least one")
-    return JointPolicies(tuple(parse_length_policy(request, max_tokens) for request in requests), max_tokens)
+    return tuple(parse_length_policy(request, max_tokens) for request in requests)
 
 
 def parse_length_policy(request: int | str | LengthPolicy, max_tokens: int) -> LengthPolicy:

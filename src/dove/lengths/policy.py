@@ -74,33 +74,6 @@ class LengthPolicy(ABC):
         return self.positions(max_tokens)
 
 
-@dataclass(frozen=True)
-class JointPolicies:
-    """Several policies that choose from the scores of one generation.
-
-    Attributes:
-        policies: one or more.
-        max_tokens: capacity K.
-    """
-
-    policies: tuple[LengthPolicy, ...]
-    max_tokens: int
-
-    @property
-    def positions(self) -> int:
-        """Number of positions that one of them may need."""
-        return max(policy.positions(self.max_tokens) for policy in self.policies)
-
-    @property
-    def least_positions(self) -> int:
-        """Number of positions that one of them needs whatever their scores say."""
-        return max(policy.least_positions(self.max_tokens) for policy in self.policies)
-
-    def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """Tell which images need no further position for any of them."""
-        return torch.stack([policy.settled(eos) for policy in self.policies]).all(0)
-
-
 def positional(number: float, *, sign: bool = False) -> str:
     """Write a number exactly and without an exponent, as policies are parsed."""
     return np.format_float_positional(number, trim="-", sign=sign)
