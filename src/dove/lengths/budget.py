@@ -30,7 +30,6 @@ class Budget(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Budget | None":
-        """See `LengthPolicy.parse`."""
         match = re.fullmatch(rf"budget +(?P<sign>[+-]?){NUMBER}", text)
         if not match:
             return None
@@ -52,7 +51,6 @@ class Budget(LengthPolicy):
         return spend(errors, total).to(eos.quality.device)
 
     def positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.positions`."""
         if not 1 <= self.mean <= max_tokens:
             raise UserError(f"num_tokens={str(self)!r} is out of range; pass budget 1 to budget {max_tokens}")
         return max_tokens

@@ -21,17 +21,14 @@ class Fixed(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Fixed | None":
-        """See `LengthPolicy.parse`."""
         if not re.fullmatch(r"[+-]?\d+", text):
             return None
         return cls(in_range(int(text), max_tokens))
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """See `LengthPolicy.lengths`."""
         return torch.full((len(eos.margin),), self.num_tokens, device=eos.margin.device)
 
     def positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.positions`."""
         return in_range(self.num_tokens, max_tokens)
 
     def __str__(self) -> str:
@@ -56,7 +53,6 @@ class Auto(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Auto | None":
-        """See `LengthPolicy.parse`."""
         match = re.fullmatch(
             r"auto(?P<bias>[+-]\d*\.?\d+)?(?: +max +(?P<limit>[+-]?\d+))?|max +(?P<max>[+-]?\d+)", text
         )
@@ -66,14 +62,12 @@ class Auto(LengthPolicy):
         return cls(eos_bias=float(match["bias"] or 0), max_tokens=in_range(int(limit), max_tokens) if limit else None)
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """See `LengthPolicy.lengths`."""
         ends = self._ends(eos)
         # argmax finds the first True; its 0-based index is the number of positions in front of it.
         lengths = torch.where(ends.any(1), ends.int().argmax(1), eos.margin.shape[1])
         return lengths if self.max_tokens is None else lengths.clamp(max=self.max_tokens)
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """See `LengthPolicy.settled`."""
         enough = self.max_tokens is not None and eos.margin.shape[1] >= self.max_tokens
         return self._ends(eos).any(1) | enough
 
@@ -83,11 +77,9 @@ class Auto(LengthPolicy):
         return ends
 
     def positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.positions`."""
         return max_tokens if self.max_tokens is None else in_range(self.max_tokens, max_tokens)
 
     def least_positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.least_positions`."""
         return 1
 
     def __str__(self) -> str:

@@ -26,7 +26,6 @@ class AtQuality(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "AtQuality | None":
-        """See `LengthPolicy.parse`."""
         prefix = re.sub("([<>]=)", r" *\1 *", cls.prefix.replace(" ", " +"))
         match = re.fullmatch(prefix + NUMBER, text)
         if match and not float(match[1]) > 0:
@@ -49,17 +48,14 @@ class PredictedQuality(AtQuality):
         """
 
     def lengths(self, eos: EosScores, trial: Trial | None = None) -> Int[Tensor, " B"]:
-        """See `LengthPolicy.lengths`."""
         reached = self.reached(eos)
         # argmax finds the first True
         return torch.where(reached.any(1), reached.int().argmax(1) + 1, reached.shape[1])
 
     def settled(self, eos: EosScores) -> Bool[Tensor, " B"]:
-        """See `LengthPolicy.settled`."""
         return self.reached(eos).any(1)
 
     def least_positions(self, max_tokens: int) -> int:
-        """See `LengthPolicy.least_positions`."""
         return 1
 
 
@@ -70,7 +66,6 @@ class PsnrAtLeast(PredictedQuality):
     syntax = "psnr>=DECIBELS"
 
     def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
-        """See `PredictedQuality.reached`."""
         if eos.quality is None:
             raise not_predicted(self, "PSNR", eos)
         return eos.quality >= self.value
@@ -87,7 +82,6 @@ class PerceptualAtMost(PredictedQuality):
     syntax = "lpips<=DISTANCE"
 
     def reached(self, eos: EosScores) -> Bool[Tensor, "B K"]:
-        """See `PredictedQuality.reached`."""
         if eos.perceptual is None:
             raise not_predicted(self, "perceptual distances", eos)
         return eos.perceptual <= self.value

@@ -64,7 +64,6 @@ class MeanDistance(PerceptualDistance):
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
-        """See `PerceptualDistance.forward`."""
         return torch.stack([distance(reconstruction, images) for distance in self.distances]).mean(dim=0)
 
 
@@ -108,7 +107,6 @@ class LpipsPerceptual(PerceptualDistance):
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, " B"]:
-        """See `PerceptualDistance.forward`."""
         return self.network(reconstruction, images.detach()).flatten()
 
 
