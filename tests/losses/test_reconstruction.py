@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from dove.losses.adversarial import generator_loss, hinge_discriminator_loss
-from dove.losses.config import ReconstructionWeights
 from dove.losses.reconstruction import reconstruction_loss, squared_error
+from dove.training.config import ReconstructionLossConfig
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:
@@ -25,12 +25,13 @@ def test_squared_error_accumulates_in_float32():
 
 
 def test_weights_default_to_the_papers():
-    assert ReconstructionWeights() == ReconstructionWeights(mse=1.0, perceptual=0.1, gan=5e-10)
+    loss = ReconstructionLossConfig()
+    assert (loss.mse, loss.perceptual, loss.gan) == (1.0, 0.1, 5e-10)
 
 
 def test_reconstruction_loss_is_eq_2_per_sample():
-    weights = ReconstructionWeights(mse=2.0, perceptual=0.5, gan=0.25)
-    total = reconstruction_loss(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 0.0]), torch.tensor([-8.0, 4.0]), weights)
+    terms = torch.tensor([1.0, 2.0]), torch.tensor([4.0, 0.0]), torch.tensor([-8.0, 4.0])
+    total = reconstruction_loss(*terms, weights=(2.0, 0.5, 0.25))
     torch.testing.assert_close(total, torch.tensor([2.0, 5.0]))
 
 

@@ -7,13 +7,18 @@ from dove.config import DiscriminatorConfig, DoveConfig, VQGANConfig, added
 from dove.data.config import AugmentConfig
 from dove.errors import UserError
 from dove.frozen.names import KNOWN_NETWORKS, is_network, split_perceptual
-from dove.losses.config import ReconstructionWeights
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionLossConfig(ReconstructionWeights):
+class ReconstructionLossConfig:
     """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
 
+    mse: float = 1.0
+    """Weight of the mean squared error."""
+    perceptual: float = 0.1
+    """Weight of the perceptual distance."""
+    gan: float = 5e-10
+    """Weight of the adversarial term; the paper keeps it this small against hallucinated detail."""
     perceptual_network: str = "lpips"
     """Network behind the perceptual distance: none, lpips, squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or
     transformers:MODEL; several joined by + give the mean of their distances."""

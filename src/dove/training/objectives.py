@@ -151,7 +151,8 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         pair = [part.contiguous(memory_format=torch.channels_last) for part in view or (reconstruction, images)]
         perceptual = self.perceptual(*pair) if self.perceptual else nothing
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
-        rec = reconstruction_loss(self.distortion(mse), perceptual, gan, self.loss)
+        weights = self.loss.mse, self.loss.perceptual, self.loss.gan
+        rec = reconstruction_loss(self.distortion(mse), perceptual, gan, weights)
         return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
 
 
