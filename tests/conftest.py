@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
-from dove.query.config import QueryConfig
+from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 from dove.vlm.config import LanguageModelConfig, VLMConfig
@@ -57,9 +57,12 @@ def tiny_dove(tiny_config: DoveConfig) -> Dove:
 
 @pytest.fixture
 def tiny_qdove(tiny_dove: Dove) -> QDove:
-    """An untrained tokenizer that takes queries of up to 24 words."""
+    """That tokenizer with an untrained embedding for queries of up to 24 words."""
     torch.manual_seed(0)
-    return QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=24))
+    query = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=24)
+    model = QDove(QDoveConfig(**vars(tiny_dove.config), query=query))
+    model.load_state_dict(tiny_dove.state_dict(), strict=False)
+    return model.eval()
 
 
 @pytest.fixture

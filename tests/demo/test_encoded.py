@@ -16,7 +16,6 @@ from dove.lengths import parse_length_policy
 from dove.models.vqgan import VQGAN
 from dove.photos.tiled import reconstruct_tiled
 from dove.processor import ImageProcessor
-from dove.query.config import QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
@@ -84,9 +83,8 @@ def test_models_of_other_kinds_give_the_number_of_tokens_that_they_have(
     assert rebuild(encoded, 4).picture.size == photo.size
 
 
-def test_queries_go_to_models_that_take_them(tiny_dove: Dove, photo: Image.Image) -> None:
-    asked = QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
-    whole, about = encode_photo(asked, photo), encode_photo(asked, photo, query="a red car")
+def test_queries_go_to_models_that_take_them(tiny_dove: Dove, tiny_qdove: QDove, photo: Image.Image) -> None:
+    whole, about = encode_photo(tiny_qdove, photo), encode_photo(tiny_qdove, photo, query="a red car")
     assert not torch.equal(whole.values, about.values)
     with pytest.raises(UserError, match="takes no queries"):
         encode_photo(tiny_dove, photo, query="a red car")

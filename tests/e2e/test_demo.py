@@ -29,13 +29,15 @@ SCENE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "scene.py"))
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page of the shipped tokenizers and of an untrained one that takes queries, at any free port."""
     from dove.demo.page import Demo, launch
-    from dove.query.config import QueryConfig
+    from dove.query.config import QDoveConfig, QueryConfig
     from dove.query.tokenizer import QDove
     from dove.registry import load_tokenizer
     from dove.tokenizer import Dove
 
     dove = Dove.from_pretrained("dove-tiny")
-    asked = QDove.from_dove(dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
+    query = QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8)
+    asked = QDove(QDoveConfig(**vars(dove.config), query=query)).eval()
+    asked.load_state_dict(dove.state_dict(), strict=False)
     models = {"dove-tiny": dove, "cosines": load_tokenizer("cosines"), "asked": asked}
     demo = Demo(models=models, folder=tmp_path_factory.mktemp("files"))
     page, found = launch(demo, host="127.0.0.1", port=0, max_megabytes=1)

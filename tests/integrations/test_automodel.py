@@ -10,16 +10,13 @@ from transformers import AutoImageProcessor, AutoModel
 import dove.integrations.automodel as automodel
 from dove.errors import UserError
 from dove.processor import ImageProcessor
-from dove.query.config import QueryConfig
 from dove.query.tokenizer import QDove
 from dove.tokenizer import Dove
 
 
 @pytest.mark.parametrize("kind", ["Dove", "QDove"])
-def test_auto_classes_load_a_checkpoint_folder(tiny_dove: Dove, tmp_path: Path, kind: str) -> None:
-    saved = tiny_dove
-    if kind == "QDove":
-        saved = QDove.from_dove(tiny_dove, QueryConfig(tokenizer="tiny", vocab_size=1000, max_length=8))
+def test_auto_classes_load_a_checkpoint_folder(tiny_dove: Dove, tiny_qdove: QDove, tmp_path: Path, kind: str) -> None:
+    saved = tiny_qdove if kind == "QDove" else tiny_dove
     saved.save_pretrained(tmp_path)
     automodel.DoveImageProcessor(image_size=16).save_pretrained(tmp_path)
     model, processor = AutoModel.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)

@@ -108,8 +108,8 @@ def test_words_are_cut_with_a_warning_and_any_text_has_words() -> None:
 
 
 def test_null_may_be_a_word(tiny_dove: Dove, tiny_qdove: QDove, images: torch.Tensor) -> None:
-    settings = replace(tiny_qdove.config.query, null="word")
-    model = QDove.from_dove(tiny_dove, settings)
+    model = QDove(replace(tiny_qdove.config, query=replace(tiny_qdove.config.query, null="word"))).eval()
+    model.load_state_dict(tiny_qdove.state_dict())
     assert model.query_tokens([None, "null", " NULL "]).mask.any(1).all()
     tokens = model.encode(images, 4)
     assert torch.equal(tokens.values, model.encode(images, 4, query="null").values)

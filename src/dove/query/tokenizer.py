@@ -1,21 +1,19 @@
 """Q-DOVE: tokens conditioned on a query (section 2.3)."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dove.checkpoint import load_weights
 from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, parse_length_policies
 from dove.models.eos import EosScores
 from dove.models.token_generator import GeneratorOutput
 from dove.protocol import Tokenizer, encode_each
-from dove.query.config import QDoveConfig, QueryConfig
+from dove.query.config import QDoveConfig
 from dove.query.generator import QueryTokenGenerator
 from dove.query.words import QueryTokenizer, QueryTokens, is_null
 from dove.tokenizer import Dove, fitting_images
@@ -39,15 +37,6 @@ class QDove(Dove):
         """Make the token generator with query conditioning."""
         assert isinstance(config, QDoveConfig)
         return QueryTokenGenerator(config)
-
-    @classmethod
-    def from_dove(cls, dove: Dove, query: QueryConfig) -> "QDove":
-        """Make a Q-DOVE with the weights of a DOVE and a random embedding of words with these settings."""
-        settings = {field.name: getattr(dove.config, field.name) for field in fields(DoveConfig)}
-        model = cls(QDoveConfig(**settings, query=query))
-        fresh = model.state_dict()
-        load_weights(model, {**fresh, **dove.state_dict()}, "the given model")
-        return model.eval()
 
     @cached_property
     def query_tokenizer(self) -> QueryTokenizer:
