@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from yaml import YAMLError
 
 from dove.config import DoveConfig, config_from_dict
+from dove.data.json_files import read_json
 from dove.errors import UserError, writing
 from dove.weight_files import INDEX_FILE, PICKLE_SUFFIXES, WEIGHTS_FILE, read_weights, weight_files
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+HUB_FILES = (CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, "model-*.safetensors", CARD_FILE, "*/*.json", "*/*.safetensors")
+"""Patterns of the files of a checkpoint on the hub."""
 OLD_SETTINGS = {"token_basis", "token_decoder", "linear_shortcut"}
 """Settings of checkpoints written before the cosine prior, whose weights fit no model of this version."""
 TYPE_KEY = "model_type"
@@ -58,7 +61,8 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
         raise UserError(
             f"no checkpoint {str(name)!r}: no such folder or shipped name (shipped: {known}) or hub id (owner/name)"
         )
-    return _download(str(name), **hub_options)
+    remedy = f"use a shipped one ({', '.join(shipped) or 'none'})"
+    return download(str(name), HUB_FILES, remedy, **hub_options)
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -67,8 +71,7 @@ def checkpoint_sha256(folder: Path) -> str:
     for path in (folder / CONFIG_FILE, *weight_files(folder)):
         try:
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)  # goes on with the digest of the files before
         except OSError as error:
             raise UserError(f"{folder} has no readable {path.name}; pass a complete checkpoint folder") from error
     return digest.hexdigest()
@@ -94,7 +97,7 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
     Raises:
         UserError: If it cannot be read, is no JSON, or has unknown, missing or wrong settings, by name.
     """
-    values = _read_json(file)
+    values = read_json(file)
     if isinstance(values, dict):
         _require_type(file, values.pop(TYPE_KEY, model_type(kind)), model_type(kind))
         if old := sorted(OLD_SETTINGS & set(values)):
@@ -105,13 +108,6 @@ def read_config(file: Path, kind: type = DoveConfig) -> Any:
     try:
         return config_from_dict(values, kind)
     except UserError as error:
-        raise UserError(f"{file} is not a usable config: {error}") from error
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not a usable config: {error}") from error
 
 
@@ -133,7 +129,7 @@ def read_model_type(folder: Path) -> str:
     file = folder / CONFIG_FILE
     if not file.exists():
         raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
-    values = _read_json(file)
+    values = read_json(file)
     return str(values.get(TYPE_KEY)) if isinstance(values, dict) and TYPE_KEY in values else model_type(DoveConfig)
 
 
@@ -238,16 +234,19 @@ def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
             temporary_file.unlink(missing_ok=True)
 
 
-def _download(hub_id: str, **hub_options: Any) -> Path:
+def download(hub_id: str, patterns: Sequence[str], remedy: str, **hub_options: Any) -> Path:
+    """Download the files of a hub id whose names fit one of the patterns.
+
+    Raises:
+        UserError: If the hub cannot be reached or has no such id; the message ends with the remedy.
+    """
     try:
-        files = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, "model-*.safetensors", CARD_FILE, "*/*.json", "*/*.safetensors"]
-        return Path(snapshot_download(hub_id, allow_patterns=files, **hub_options))
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns), **hub_options))
     except (OSError, EntryNotFoundError, HFValidationError) as error:
-        reason = str(error).strip().split("\n")[0]
-        shipped = ", ".join(shipped_checkpoints()) or "none"
+        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise UserError(
-            f"cannot load {hub_id!r}: no such folder, and the hub gave no checkpoint ({reason}); "
-            f"check the name and the network, or use a shipped one ({shipped})"
+            f"cannot load {hub_id!r}: no such folder, and the hub gave nothing ({reason}); check the name and the network, "
+            f"or {remedy}"
         ) from error
 
 

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import nn
 
-from dove.checkpoint import load_weights
+from dove.checkpoint import download, load_weights
 from dove.config import BackboneConfig, VQGANConfig
 from dove.data.json_files import read_json
 from dove.errors import UserError
@@ -119,14 +117,8 @@ def fetch(source: str | Path, kind: str) -> Path:
     """Find a folder, or download a hub id's config and safetensors."""
     if Path(source).is_dir():
         return Path(source)
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=["config.json", "*.safetensors", "*.index.json"]))
-    except (OSError, EntryNotFoundError, HFValidationError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(
-            f"cannot load {kind} from the hub id (no such folder here) {str(source)!r}: {reason}; "
-            "check the name and the network, or pass a local folder with config.json and safetensors weights"
-        ) from error
+    remedy = f"pass a folder with config.json and safetensors weights of {kind}"
+    return download(str(source), ("config.json", "*.safetensors", "*.index.json"), remedy)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
