@@ -197,13 +197,12 @@ class ALIT(nn.Module):
 
     def reconstruct_from(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from the mean codes under the logits, with gradients."""
-        return self.base_tokenizer.decode(mix_codes(logits, self.base_tokenizer.quantize.entries())) * 2 - 1
+        return self.base_tokenizer.decode(mix_codes(logits, self.base_tokenizer.quantize.entries()))
 
     def _image_tokens(self, images: Float[Tensor, "B 3 S S"]) -> tuple[Float[Tensor, "B M H"], Int[Tensor, "B N"]]:
         """Embed images in [-1, 1], and compute the VQGAN's codes."""
-        pixels = (images + 1) / 2
-        grid = self.base_tokenizer.encode(pixels)
-        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        grid = self.base_tokenizer.encode(images)
+        patches = self.patch_embed((images + 1) / 2).flatten(2).transpose(1, 2)
         cells = F.normalize(torch.cat([grid, patches], 2), dim=-1)
         first = self.encoder_class_embedding.expand(len(cells), -1, -1)
         tokens = torch.cat([first, cells], 1) + self.encoder_positional_embedding

@@ -134,7 +134,7 @@ class PixelDecoder(nn.Module):
 
 
 class MaskgitVQGAN(nn.Module):
-    """Encoder, codebook and decoder. Latents are row-major sequences, pixels are in [0, 1]."""
+    """Encoder, codebook and decoder. Latents are row-major sequences."""
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
@@ -143,19 +143,19 @@ class MaskgitVQGAN(nn.Module):
         self.decoder = PixelDecoder(config)
         self.quantize = Codebook(config.codebook_size, config.latent_channels)
 
-    def encode(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        """Compute continuous latents of pixels in [0, 1]."""
-        return self.encoder(pixels).flatten(2).transpose(1, 2)
+    def encode(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Compute continuous latents of images in [-1, 1]."""
+        return self.encoder((images + 1) / 2).flatten(2).transpose(1, 2)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-        """Decode latents to pixels, not clamped."""
+        """Decode latents to images, in [-1, 1] up to overshoot."""
         return paint(self.decoder, latents)
 
 
 def paint(decoder: PixelDecoder, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-    """Decode latents in row-major order to pixels."""
+    """Decode latents in row-major order to images, in [-1, 1] up to overshoot."""
     side = round(latents.shape[1] ** 0.5)
-    return decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side)))
+    return decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side))) * 2 - 1
 
 
 def mix_codes(logits: Float[Tensor, "B N V"], entries: Float[Tensor, "V C"]) -> Float[Tensor, "B N C"]:

@@ -160,7 +160,7 @@ class TwoStageTiTok(TiTok):
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
         mixed = mix_codes(self.decoder(values), self.pixel_quantize.entries())
-        return paint(self.pixel_decoder, mixed) * 2 - 1
+        return paint(self.pixel_decoder, mixed)
 
 
 class OneStageTiTok(TiTok):

@@ -14,20 +14,36 @@ from dove.config import VQGANConfig
 from dove.models.vqgan import VQGAN, Codebook, Quantized
 
 
-class VQGANTokenizer(FixedLength):
-    """DOVE's own VQGAN with its codebook in the data path."""
+class GridTokenizer(FixedLength):
+    """A VQGAN with its codebook in the data path."""
 
-    def __init__(self, vqgan: VQGAN):
-        super().__init__(vqgan.config.image_size, vqgan.config.grid_size**2, vqgan.config.channels)
-        self.vqgan = vqgan
+    def __init__(self, vqgan: VQGAN | MaskgitVQGAN):
+        config = vqgan.config
+        super().__init__(config.image_size, config.grid_size**2, vqgan.quantize.embedding.embedding_dim)
+        self.config, self.vqgan = config, vqgan
+
+    @property
+    def codebook(self) -> Codebook:
+        """Codebook of the VQGAN."""
+        return self.vqgan.quantize
+
+    def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
+        """Quantise images in [-1, 1], with gradients."""
+        return self.vqgan.quantize(self.vqgan.encode(images))
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute the codebook entries of images in [-1, 1]."""
-        return self.vqgan.quantize.lookup(self.vqgan.quantize(self.vqgan.encode(images)).ids)
+        return self.vqgan.quantize.lookup(self.quantized_images(images).ids)
 
     def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from codebook entries, with gradients."""
         return self.vqgan.decode(values)
+
+
+class VQGANTokenizer(GridTokenizer):
+    """DOVE's own VQGAN."""
+
+    vqgan: VQGAN
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "VQGANTokenizer":
@@ -39,30 +55,13 @@ class VQGANTokenizer(FixedLength):
         return cls(vqgan).eval()
 
 
-class MaskgitTokenizer(FixedLength):
+class MaskgitTokenizer(GridTokenizer):
     """The VQGAN without attention, which TiTok's stage one learns from and ALIT builds on."""
 
+    vqgan: MaskgitVQGAN
+
     def __init__(self, config: MaskgitVQGANConfig):
-        super().__init__(config.image_size, config.grid_size**2, config.latent_channels)
-        self.config = config
-        self.vqgan = MaskgitVQGAN(config)
-
-    @property
-    def codebook(self) -> Codebook:
-        """Codebook of the VQGAN."""
-        return self.vqgan.quantize
-
-    def quantized_images(self, images: Float[Tensor, "B 3 S S"]) -> Quantized:
-        """Quantise images in [-1, 1], with gradients."""
-        return self.vqgan.quantize(self.vqgan.encode((images + 1) / 2))
-
-    def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
-        """Compute the codebook entries of images in [-1, 1]."""
-        return self.vqgan.quantize.lookup(self.quantized_images(images).ids)
-
-    def reconstruct_from(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1] up to overshoot, from codebook entries, with gradients."""
-        return self.vqgan.decode(values) * 2 - 1
+        super().__init__(MaskgitVQGAN(config))
 
 
 LAYOUTS: dict[str, Callable[[str], str]] = {"maskgit-vqgan": str, "taming-vqgan": from_taming_name}

@@ -85,7 +85,7 @@ class TiTokCodesObjective(RivalPreviews, CodebookObjective):
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the cross-entropy of the codes of a batch of images in [-1, 1]; it is the same at every step."""
         with torch.no_grad():
-            codes = self.teacher.quantize(self.teacher.encode((batch + 1) / 2)).ids
+            codes = self.teacher.quantize(self.teacher.encode(batch)).ids
         quantized = self.model.quantized_images(batch)
         entropy = code_loss(self.model.decoder(quantized.values), codes)
         usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)

@@ -121,7 +121,7 @@ def initialise_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) ->
     model = MaskgitTokenizer(config.model)
     if sample:
         entries = model.vqgan.quantize.embedding.weight
-        parts = ((sample()[:CODEBOOK_IMAGES] + 1) / 2).split(16)
+        parts = sample()[:CODEBOOK_IMAGES].split(16)
         latents = torch.cat([model.vqgan.encode(part).flatten(0, 1) for part in parts])
         entries.copy_(latents[torch.randperm(len(latents))[torch.arange(len(entries)) % len(latents)]])
     return model
