@@ -41,15 +41,7 @@ class FixedLength(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Encode images to tokens.
-
-        Args:
-            images: (B, 3, S, S), float in [-1, 1].
-            num_tokens: K, "auto", or any policy that may give K: the result has K tokens.
-
-        Raises:
-            UserError: for images that don't fit the model, or a number of tokens below K.
-        """
+        """Encode images to K tokens; see `Dove.encode`. K, "auto" and all policies that may give K are taken for it."""
         if parse_length_policy(num_tokens, self.max_tokens).positions(self.max_tokens) != self.max_tokens:
             raise self._refusal(f"num_tokens={str(num_tokens)!r}")
         values = self.quantized_values(fitting_images(images, self.image_size, self._device))
@@ -57,7 +49,7 @@ class FixedLength(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens."""
+        """Rebuild images from their K tokens; see `Dove.decode`."""
         if num_tokens not in (None, self.max_tokens):
             raise self._refusal(f"num_tokens={num_tokens}")
         tokens = fitting_tokens(tokens, None, self.max_tokens, self.token_dim, self._device)

@@ -115,22 +115,17 @@ class ALIT(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Encode images to tokens.
+        """Encode images to tokens; see `Dove.encode`.
 
-        Args:
-            images: (B, 3, S, S), float in [-1, 1].
-            num_tokens: one of ``token_counts``; or "auto": each image stops at the first roll-out whose mean absolute
-                error is below ``config.error_threshold`` (an EOS bias is added to that threshold); or any other policy,
-                whose lengths are rounded down to one of ``token_counts``.
-
-        Raises:
-            UserError: for images or a number of tokens that don't fit the model.
+        A number is one of ``token_counts``. "auto" stops each image at the first roll-out whose mean absolute error is below
+        ``config.error_threshold``, to which an EOS bias is added. Lengths of other policies are rounded down to one of
+        ``token_counts``.
         """
         return self.encode_each(images, [num_tokens])[0]
 
     @torch.no_grad()
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-        """Encode the same images by several length policies, from the roll-outs of the longest; see :meth:`encode`."""
+        """Encode the same images by several length policies, from the roll-outs of the longest; see `Dove.encode_each`."""
         policies = [self._policy(request) for request in requests]
         images = fitting_images(images, self.image_size, self.latent_tokens.device)
         longest = max(policy.positions(self.max_tokens) for policy in policies)
@@ -142,15 +137,9 @@ class ALIT(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens.
+        """Rebuild images from tokens; see `Dove.decode`. Lengths that are none of ``token_counts`` are refused.
 
-        Args:
-            tokens: (B, K, D) values; whatever they hold from their lengths onward is ignored.
-            num_tokens: use at most this many tokens of each image; None for all it has. The first tokens of a long
-                sequence are not what ``encode`` gives for a short one.
-
-        Raises:
-            UserError: for tokens of another shape, lengths or a number that are none of ``token_counts``.
+        The first tokens of a long sequence are not what ``encode`` gives for a short one.
         """
         device = self.latent_tokens.device
         tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, device)

@@ -59,20 +59,12 @@ class Cosines(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto") -> Tokens:
-        """Encode images.
-
-        Args:
-            images: (B, 3, S, S), float in [-1, 1].
-            num_tokens: as for ``Dove.encode``; ``auto``, ``psnr>=x`` and ``budget n`` are exact.
-
-        Raises:
-            UserError: for images or a number of tokens that don't fit.
-        """
+        """Encode images; see `Dove.encode`. The lengths ``auto``, ``psnr>=x`` and ``budget n`` are exact."""
         return self.encode_each(images, [num_tokens])[0]
 
     @torch.no_grad()
     def encode_each(self, images: Tensor, requests: Sequence[int | str | LengthPolicy]) -> list[Tokens]:
-        """Encode the same images by several length policies; see :meth:`encode`."""
+        """Encode the same images by several length policies; see `Dove.encode_each`."""
         policies = parse_length_policies(requests, self.max_tokens)
         images = fitting_images(images, self.image_size, self.transform.mean.device)
         values, eos = self.score_lengths(images)
@@ -93,7 +85,7 @@ class Cosines(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tokens, num_tokens: int | None = None) -> Float[Tensor, "B 3 S S"]:
-        """Rebuild images, in [-1, 1], from tokens; as ``Dove.decode``."""
+        """Rebuild images from tokens; see `Dove.decode`."""
         device = self.transform.mean.device
         tokens = fitting_tokens(tokens, num_tokens, self.max_tokens, self.config.token_dim, device)
         return self.transform.picture(tokens.trim()).clamp(-1, 1)

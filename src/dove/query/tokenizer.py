@@ -52,17 +52,16 @@ class QDove(Dove):
 
     @torch.no_grad()
     def encode(self, images: Tensor, num_tokens: int | str | LengthPolicy = "auto", query: Query = None) -> Tokens:
-        """Encode images to tokens, each image for its query.
+        """Encode images to tokens, each image for its query; see `Dove.encode`.
 
         Args:
-            images: (B, 3, S, S), float in [-1, 1].
-            num_tokens: as in ``Dove.encode``; ``auto`` ends where the asked region is good enough.
+            images: as there.
+            num_tokens: as there; ``auto`` ends where the asked region is good enough.
             query: one for all images; one for each; or a list of several for each, for which the latents are computed once and
                 the rows of the result go image by image.
 
         Raises:
-            UserError: for images or a number of tokens that don't fit the model, another number of queries than of images, or
-                an empty query.
+            UserError: as there, and for another number of queries than of images, or an empty query.
         """
         return self.encode_each(images, [num_tokens], query)[0]
 
@@ -82,7 +81,7 @@ class QDove(Dove):
         return self._encode(images[rows], prefix, self.prior.encode(images)[rows], policies)
 
     def generate(self, images: Float[Tensor, "B 3 S S"], num_tokens: int | None = None) -> GeneratorOutput:
-        """Generate tokens for the null query, with gradients; see ``Dove.generate``."""
+        """Generate tokens for the null query, with gradients; see `Dove.generate`."""
         if self.config.query.null == "nothing":
             return super().generate(images, num_tokens)
         return self.generate_for(images, self.query_tokens([None] * len(images)), num_tokens)
