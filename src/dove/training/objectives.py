@@ -112,16 +112,17 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def kept(self) -> dict[str, Any]:
-        """Give what a resumed run needs besides the model, by name, or by name in dictionaries; each has a ``state_dict``."""
+        """Give what a resumed run needs besides the model, by name; each has a ``state_dict``."""
         return {}
 
     def extra_state(self) -> dict[str, Any]:
         """Give the states of all that is kept."""
-        return _states(self.kept())
+        return {name: part.state_dict() for name, part in self.kept().items()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the result of :meth:`extra_state`."""
-        _load_states(self.kept(), state)
+        for name, part in self.kept().items():
+            part.load_state_dict(state[name])
 
     def adversary_loss(self, batch: Any, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
         """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
@@ -279,13 +280,13 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         align = config.loss.align
         self.alignment = None if align.network == "none" else Alignment(align, model.config)
 
-    def heads(self) -> dict[str, nn.Module]:
+    def heads(self) -> nn.ModuleDict:
         """Give the heads that are trained along and thrown away, by name: those of the alignment."""
-        return self.alignment.heads() if self.alignment else {}
+        return nn.ModuleDict(self.alignment.heads() if self.alignment else {})
 
     def trained(self) -> list[nn.Parameter]:
         """List the parameters of the model and of the heads."""
-        return super().trained() + [weight for head in self.heads().values() for weight in head.parameters()]
+        return [*super().trained(), *self.heads().parameters()]
 
     def kept(self) -> dict[str, Any]:
         """Give the heads."""
@@ -382,15 +383,3 @@ def means(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def in_decibels(errors: Mapping[str, Float[Tensor, " B"]]) -> dict[str, Tensor]:
     """Average the sizes of :func:`prediction_errors` for the log."""
     return {f"{name}_error_db": 10 * error.detach().abs().mean() for name, error in errors.items()}
-
-
-def _states(parts: dict[str, Any]) -> dict[str, Any]:
-    return {name: _states(part) if isinstance(part, dict) else part.state_dict() for name, part in parts.items()}
-
-
-def _load_states(parts: dict[str, Any], states: dict[str, Any]) -> None:
-    for name, part in parts.items():
-        if isinstance(part, dict):
-            _load_states(part, states[name])
-        else:
-            part.load_state_dict(states[name])

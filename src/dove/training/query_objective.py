@@ -165,9 +165,9 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         super().__init__(config, model)
         self.grounding = GroundingHead(model)
 
-    def heads(self) -> dict[str, nn.Module]:
+    def heads(self) -> nn.ModuleDict:
         """Give the heads that are trained along and thrown away, that of the grounding among them."""
-        return {**super().heads(), "grounding": self.grounding}
+        return nn.ModuleDict({**super().heads(), "grounding": self.grounding})
 
     def forward(self, batch: QueryBatch, step: Step) -> StepResult:
         """Compute the loss of images and queries at random lengths."""
