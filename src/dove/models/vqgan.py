@@ -252,17 +252,13 @@ class Quantized:
 
 
 class Codebook(nn.Module):
-    """Codebook for nearest-neighbour quantisation."""
+    """Codebook of V entries for nearest-neighbour quantisation."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
+        self.size = size
         self.embedding = nn.Embedding(size, width)
         nn.init.uniform_(self.embedding.weight, -1 / size, 1 / size)
-
-    @property
-    def size(self) -> int:
-        """Number V of entries."""
-        return self.embedding.num_embeddings
 
     def entries(self) -> Float[Tensor, "V D"]:
         """Return the V entries that replace latents."""
