@@ -69,7 +69,7 @@ def summarise(
     score = get_metric(benchmark.metric)
     rows = []
     for request, found in answers.items():
-        scores: dict[str, list[float]] = {"accuracy": []} | {kind: [] for kind in benchmark.kinds}
+        scores: dict[str, list[float]] = {kind: [] for kind in ("accuracy", *benchmark.kinds)}
         for one in found:
             reached = score(one.said, one.question.answers)
             scores["accuracy"].append(reached)
