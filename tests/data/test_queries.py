@@ -69,7 +69,7 @@ def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
         ({"question": None}, "None is no text"),
         ({"bounding_box": 3}, "of another kind"),
         ({"bounding_box": [[0, 0, 10**400, 5]]}, "too large"),
-        ({"bounding_box": [[0, 0, 5]]}, "not enough values"),
+        ({"bounding_box": [[0, 0, 5]]}, "a box has four numbers, not 3"),
         ({"bounding_box": [["left", 0, 5, 5]]}, "could not convert"),
     ],
 )
@@ -292,8 +292,19 @@ def test_coco(tmp_path: Path, folder: Path) -> None:
         {"question": "cat", "answer": None, "bounding_box": [[1, 2, 3, 4], [5, 6, 7, 8]]}
     ]
     content["annotations"][0]["category_id"] = 4
-    with pytest.raises(UserError, match="annotation 0: image_id 7 or category_id 4"):
+    with pytest.raises(UserError, match="annotation 0: category_id 4 is not listed"):
         convert("coco", write(tmp_path / "b.json", content), folder, tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize(("table", "column"), [("images", "file_name"), ("categories", "name")])
+def test_an_id_of_two_images_or_categories_is_refused(tmp_path: Path, table: str, column: str) -> None:
+    """The last of them once took the boxes of both."""
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    content[table] = [{"id": 0, column: "0.jpg"}, {"id": 0, column: "0.jpg"}]
+    assert coco(write(tmp_path / "same.json", content), Conversion()) == []
+    content[table].append({"id": 0, column: "1.jpg"})
+    with pytest.raises(UserError, match=f"{table}: id 0 stands for '0.jpg' and '1.jpg'"):
+        coco(write(tmp_path / "two.json", content), Conversion())
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "x", {}, [[1, 2]], float("inf"), 10**400], ids=repr)

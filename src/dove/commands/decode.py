@@ -1,5 +1,6 @@
 """``dove decode``: a folder of tokens to a folder of images."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -71,6 +72,7 @@ def file_name(key: str, taken: set[str]) -> str:
 
 
 def relative_path(key: str) -> PurePosixPath:
-    """Turn a record's key into a path that stays below the folder it is used in."""
+    """Turn a record's key into a path that stays below the folder it is used in; escaped bytes become underscores."""
+    key = re.sub(r"\\x[0-9a-f]{2}", "_", key)
     parts = [part for part in PurePosixPath(key.replace("\\", "/")).parts if part not in ("/", "..", ".")]
     return PurePosixPath(*(part.replace(":", "_").replace("\0", "_") for part in parts or ["image"]))

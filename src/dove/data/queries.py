@@ -40,7 +40,9 @@ def as_text(value: Any) -> str:
 
 
 def as_box(values: Sequence[Any]) -> Box:
-    """Convert a box to four floats."""
+    """Convert a box to four floats, and raise ``ValueError`` for more or fewer."""
+    if len(values) != 4:
+        raise ValueError(f"a box has four numbers, not {len(values)}")
     x, y, width, height = map(float, values)
     return x, y, width, height
 

@@ -129,10 +129,16 @@ def encode_asked(
     return encode_each(model, images, requests)
 
 
+def _are_words(entry: object) -> bool:
+    return entry is None or isinstance(entry, str) or (isinstance(entry, list | tuple) and all(map(_are_words, entry)))
+
+
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
     """Flatten queries to one list, with the index of the image that each belongs to."""
     if query is None or isinstance(query, str):
         return [query] * images, list(range(images))
+    if not isinstance(query, Sequence) or not all(_are_words(entry) for entry in query):
+        raise UserError(f"query={query!r}: pass a string, None, or a list with strings, None or lists of them")
     if len(query) != images:
         raise UserError(
             f"{len(query)} queries for {images} images; pass one for all, one for each, or a list of several for each"
