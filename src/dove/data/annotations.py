@@ -106,33 +106,28 @@ def coco(annotations: Path, conversion: Conversion) -> list[Annotation]:
         if not isinstance(content.get(key), list):
             raise UserError(f"{annotations}: {key} is missing or no list; pass an instances_*.json of COCO")
     with located(f"{annotations}: categories"):
-        names = _by_id(content["categories"], "name", f"{annotations}: categories")
+        names = _by_id(content["categories"], "name")
     with located(f"{annotations}: images"):
-        files = _by_id(content["images"], "file_name", f"{annotations}: images")
+        files = _by_id(content["images"], "file_name")
     boxes: dict[tuple[Any, Any], list[Box]] = {}
     for number, thing in enumerate(content["annotations"]):
         with located(f"{annotations}: annotation {number}"):
             image, category = thing["image_id"], thing["category_id"]
             for key, value, listed in (("image_id", image, files), ("category_id", category, names)):
                 if value not in listed:
-                    raise UserError(
-                        f"{annotations}: annotation {number}: {key} {value!r} is not listed in the file; list it or take "
-                        "the annotation out"
-                    )
+                    raise UserError(f"{key} {value!r} is not listed in the file; list it or take the annotation out")
             if (box := _box(thing.get("bbox"), conversion)) is not None:
                 boxes.setdefault((image, category), []).append(box)
     return [Annotation(files[image], names[category], None, tuple(some)) for (image, category), some in boxes.items()]
 
 
-def _by_id(entries: list[dict[str, Any]], column: str, where: str) -> dict[Any, str]:
+def _by_id(entries: list[dict[str, Any]], column: str) -> dict[Any, str]:
     """Give one text of each entry by its id, which only one may have."""
     found: dict[Any, str] = {}
     for entry in entries:
         text = str(entry[column])
         if found.setdefault(entry["id"], text) != text:
-            raise UserError(
-                f"{where}: id {entry['id']!r} stands for {found[entry['id']]!r} and {text!r}; make ids unique"
-            )
+            raise UserError(f"id {entry['id']!r} stands for {found[entry['id']]!r} and {text!r}; make ids unique")
     return found
 
 

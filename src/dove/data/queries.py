@@ -21,11 +21,11 @@ SLACK = 0.5  # Pixels that a box may reach over the image's edge: annotations ro
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Report missing values and values of the wrong type with their place in the file."""
+    """Report whatever is wrong with a value, such as that it is missing or of another type, with its place in the file."""
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     except KeyError as error:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
