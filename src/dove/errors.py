@@ -29,6 +29,17 @@ def readable(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode()
 
 
+def require_text(text: object, what: str) -> str:
+    """Return a text that is not empty and can be encoded, and raise ``UserError`` with what it is for anything else."""
+    if not isinstance(text, str):
+        raise UserError(f"{what} is {text!r}, which is no text; pass words")
+    if not text.strip():
+        raise UserError(f"{what} is empty; pass words")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of a command line that are no UTF-8
+        raise UserError(f"{what}, {text!r}, is no text in UTF-8; write it anew")
+    return text
+
+
 @contextmanager
 def writing(target: object) -> Iterator[None]:
     """Report in one line that a file or folder cannot be written, such as for lack of space or below a file."""

@@ -69,8 +69,10 @@ def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
         ({"question": None}, "None is no text"),
         ({"bounding_box": 3}, "of another kind"),
         ({"bounding_box": [[0, 0, 10**400, 5]]}, "too large"),
-        ({"bounding_box": [[0, 0, 5]]}, "a box has four numbers, not 3"),
-        ({"bounding_box": [["left", 0, 5, 5]]}, "could not convert"),
+        ({"bounding_box": [[0, 0, 5]]}, r"\[0, 0, 5\] is no box; pass four numbers"),
+        ({"bounding_box": [["left", 0, 5, 5]]}, "is no box"),
+        ({"bounding_box": ["1234"]}, "'1234' is no box"),
+        ({"bounding_box": [7]}, "7 is no box"),
     ],
 )
 def test_faults_name_the_entry(tmp_path: Path, fault: dict[str, Any], words: str) -> None:
@@ -137,6 +139,25 @@ def test_images_that_are_missing_or_damaged_are_counted_and_named(tmp_path: Path
     with pytest.raises(UserError, match="none of its images is in .*, such as 'nowhere'; check --images"):
         convert("reference", write(tmp_path / "b.json", entries[1:2]), folder, tmp_path / "b.parquet")
     assert not (tmp_path / "b.parquet").exists()
+
+
+def test_a_conversion_that_fails_leaves_the_earlier_file(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out" / "queries.parquet"
+    convert("reference", write(tmp_path / "a.json", [GOOD]), folder, output)
+    before = output.read_bytes()
+    outside = write(tmp_path / "b.json", [{**GOOD, "bounding_box": [[90, 90, 5, 5]]}])
+    with pytest.raises(UserError, match="gives no query with a box"):
+        convert("reference", outside, folder, output)
+    with monkeypatch.context() as patch:
+        patch.setattr("dove.data.annotations.read_image", lambda path: 1 / 0)  # a fault halfway
+        with pytest.raises(ZeroDivisionError):
+            convert("reference", tmp_path / "a.json", folder, output)
+    assert output.read_bytes() == before
+    assert list(output.parent.iterdir()) == [output]
+    with pytest.raises(UserError, match="it is a folder"):
+        convert("reference", tmp_path / "a.json", folder, output.parent)
 
 
 @given(st.text(min_size=1, max_size=20))
@@ -245,6 +266,13 @@ def test_visual_genome(tmp_path: Path, folder: Path) -> None:
         {"question": "What is red?", "answer": "The wall.", "bounding_box": [[3, 4, 5, 6]]}
     ]
     assert done.left_out == {"questions without boxes": 1}
+    for without, key in (
+        ({"regions": [region | {"phrase": None}]}, "d"),
+        ({"qas": [pairs[0] | {"question": None}]}, "e"),
+    ):
+        path = write(tmp_path / f"{key}.json", [{"id": 2, **without}])
+        with pytest.raises(UserError, match="entry 0: None is no text"):
+            convert("visual-genome", path, folder, tmp_path / "c.parquet")
     del region["phrase"]
     with pytest.raises(UserError, match="entry 0: phrase is missing"):
         convert(
@@ -261,9 +289,15 @@ def test_open_images(tmp_path: Path, folder: Path) -> None:
         tmp_path / "train-vrd.csv",
         "ImageID,LabelName1,LabelName2,XMin1,XMax1,YMin1,YMax1,XMin2,XMax2,YMin2,YMax2,RelationshipLabel\n"
         "2,/m/1,/m/2,0.25,0.5,0.0,0.5,0.0,1.0,0.5,1.0,on\n"
-        "2,/m/2,/m/3,0.0,1.0,0.5,1.0,0.0,1.0,0.5,1.0,is\n",
+        "2,/m/2,/m/3,0.0,1.0,0.5,1.0,0.0,1.0,0.5,1.0,is\n"
+        "2,/m/2,/m/9,0.0,1.0,0.5,1.0,0.0,1.0,0.5,1.0,on\n"
+        "2,/m/1,/m/2,0.25,0.5,0.0,0.5,0.0,1.0,0.5,1.0,\n",
     )
-    convert("open-images", relations, folder, tmp_path / "a.parquet", classes=classes)
+    done = convert("open-images", relations, folder, tmp_path / "a.parquet", classes=classes)
+    assert done.left_out == {
+        "relations between classes that classes.csv does not list": 1,
+        "relations with an empty column": 1,
+    }
     assert rows(tmp_path / "a.parquet")[0]["queries"] == [
         {"question": "a cup on a table", "answer": None, "bounding_box": [[10, 0, 10, 10], [0, 10, 40, 10]]},
         {"question": "a wooden table", "answer": None, "bounding_box": [[0, 10, 40, 10]]},

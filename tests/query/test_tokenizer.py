@@ -1,5 +1,6 @@
 """Q-DOVE as a user meets it: without a query a DOVE, with one a DOVE that looks where it is asked to."""
 
+import inspect
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -80,11 +81,18 @@ def test_settings_of_a_query_model_hold_those_of_its_dove() -> None:
         (["a", " "], "empty"),
         (["a"], "1 queries for 2 images"),
         ([["a"], []], "image 1 has an empty list"),
+        ("pear\udcff", "no text in UTF-8"),
     ],
 )
 def test_queries_that_do_not_fit(tiny_qdove: QDove, images: torch.Tensor, query: str | list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         tiny_qdove.encode(images[:2], 4, query=query)
+
+
+def test_queries_nested_too_deep_are_refused() -> None:
+    unchecked = inspect.unwrap(pair_queries)  # the tests check annotated types, which users' calls do not
+    with pytest.raises(UserError, match="pass a string, None, or a list"):
+        unchecked([[["a"]], "b"], 2)
 
 
 def test_one_for_all_one_each_and_several() -> None:
@@ -137,6 +145,8 @@ def test_words_that_no_training_query_had_are_warned_about_once(tiny_qdove: QDov
         model.query_tokens(["the pear", "The Pear?", None, "null"])
     with pytest.warns(UserWarning, match=r"not trained on \(zebra\)"):
         model.query_tokens(["the zebra"])
+    with pytest.warns(UserWarning, match=r"not trained on \(\?!\)"):
+        QDove(known).query_tokens(["?!"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.query_tokens(["a lion"])

@@ -138,6 +138,12 @@ def test_asking_about_pictures(vlm: VisionLanguageModel) -> None:
         vlm.ask(picture, "what?", 17)
     with pytest.raises(UserError, match="the question: .* positions"):
         vlm.ask(picture, "why " * 300)
+    with pytest.raises(UserError, match="num_tokens=0"):
+        vlm.ask(picture, "what?", 0)
+    assert vlm.ask(picture, "what?", "full") == vlm.ask(picture, "what?", 16)
+    for question, words in ((" ", "is empty"), ("\ud83d", "UTF-8")):
+        with pytest.raises(UserError, match=f"the question.*{words}"):
+            vlm.ask(picture, question)
 
 
 def test_a_saved_model_answers_the_same(vlm: VisionLanguageModel, tokenizer_folder: str, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Annotations of published data sets as queries with boxes, in one parquet layout."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
             image_id = str(image["id"] if "id" in image else image["image_id"])
             for region in image.get("regions", ()):
                 box = _box([region[key] for key in ("x", "y", "width", "height")], conversion)
-                phrase = str(region["phrase"])
+                phrase = as_text(region["phrase"])
                 found += [] if box is None else [Annotation(image_id, phrase, None, (box,))]
             for pair in image.get("qas", ()):
                 objects = [*pair.get("a_objects", ()), *pair.get("q_objects", ())]
@@ -92,10 +94,7 @@ def visual_genome(annotations: Path, conversion: Conversion) -> list[Annotation]
                 if not boxes:
                     conversion.skip("questions without boxes")
                     continue
-                answer = pair.get("answer")
-                found.append(
-                    Annotation(image_id, str(pair["question"]), None if answer is None else str(answer), boxes)
-                )
+                found.append(Annotation(image_id, as_text(pair["question"]), _answer(pair), boxes))
     return found
 
 
@@ -125,7 +124,7 @@ def _by_id(entries: list[dict[str, Any]], column: str) -> dict[Any, str]:
     """Give one text of each entry by its id, which only one may have."""
     found: dict[Any, str] = {}
     for entry in entries:
-        text = str(entry[column])
+        text = as_text(entry[column])
         if found.setdefault(entry["id"], text) != text:
             raise UserError(f"id {entry['id']!r} stands for {found[entry['id']]!r} and {text!r}; make ids unique")
     return found
@@ -146,12 +145,15 @@ def open_images(annotations: Path, conversion: Conversion, classes: Path | None 
         raise UserError(f"{annotations}: column {(missing or RELATIONS)[0]} is missing; pass a *-vrd.csv")
     found: dict[tuple[str, str], list[Box]] = {}
     for row in table.to_pylist():
-        if any(row[name] in (None, "") for name in (*TEXTS, *NUMBERS)):
-            conversion.skip(NULL_BOX)
+        if any(row[name] in (None, "") for name in (*TEXTS, relation, *NUMBERS)):
+            conversion.skip("relations with an empty column", row["ImageID"] or "")
+            continue
+        if unnamed := [row[name] for name in TEXTS[1:] if row[name] not in names]:
+            conversion.skip(f"relations between classes that {classes.name} does not list", unnamed[0])
             continue
         corners = [[row[f"{side}{n}"] for side in SIDES] for n in "12"]
         first, second = ((left, upper, right - left, lower - upper) for left, right, upper, lower in corners)
-        one, other = (names.get(row[f"LabelName{n}"], row[f"LabelName{n}"]) for n in "12")
+        one, other = (names[row[name]] for name in TEXTS[1:])
         boxes = found.setdefault((row["ImageID"], relation_text(one, row[relation], other)), [])
         boxes += [box for box in dict.fromkeys((first, second)) if box not in boxes]
     return [Annotation(image, text, None, tuple(boxes), shares=True) for (image, text), boxes in found.items()]
@@ -162,17 +164,15 @@ def reference(annotations: Path, conversion: Conversion) -> list[Annotation]:
     found = []
     for number, entry in enumerate(_read_json(annotations, list)):
         with located(f"{annotations}: entry {number}"):
-            boxes = [_box(box, conversion) for box in entry["bounding_box"] or ()]
-            answer = entry.get("answer")
-            found.append(
-                Annotation(
-                    image_id=str(entry["image_id"]),
-                    question=as_text(entry["question"]),
-                    answer=None if answer is None else as_text(answer),
-                    boxes=tuple(box for box in boxes if box is not None),
-                )
-            )
+            some = [_box(box, conversion) for box in entry["bounding_box"] or ()]
+            boxes = tuple(box for box in some if box is not None)
+            found.append(Annotation(str(entry["image_id"]), as_text(entry["question"]), _answer(entry), boxes))
     return found
+
+
+def _answer(entry: dict[str, Any]) -> str | None:
+    answer = entry.get("answer")
+    return None if answer is None else as_text(answer)
 
 
 def join_repeated(annotations: Iterable[Annotation]) -> list[Annotation]:
@@ -241,15 +241,28 @@ def convert(
         raise UserError(
             f"{annotations}: none of its images is in {images}, such as {found[0].image_id!r}; check --images"
         )
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(output, SCHEMA) as writer:
+    with replacing(output) as beside:
+        with pq.ParquetWriter(beside, SCHEMA) as writer:
             for group in _groups(by_image, files, conversion):
                 writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
-    if not conversion.queries:
-        output.unlink(missing_ok=True)
-        raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
+        if not conversion.queries:
+            raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
     return conversion
+
+
+@contextmanager
+def replacing(output: Path) -> Iterator[Path]:
+    """Give the path of a new file beside ``output`` that takes its place at the end, and goes where that is not reached."""
+    if output.is_dir():
+        raise UserError(f"cannot write {output}: it is a folder; pass the name of a file")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = output.with_name(f".{output.name[:50]}.{os.getpid()}")
+        try:
+            yield beside
+            beside.replace(output)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def locate_images(folder: Path, image_ids: Iterable[str], source: Path) -> dict[str, Path]:
@@ -320,9 +333,9 @@ def _clip(box: Box, scale: tuple[int, int], size: tuple[int, int]) -> list[float
     return [left, upper, right - left, lower - upper] if right > left and lower > upper else None
 
 
-def _box(values: Sequence[Any] | None, conversion: Conversion) -> Box | None:
+def _box(values: Any, conversion: Conversion) -> Box | None:
     """Convert a box to four floats; return None, and count it, where it or one of them is null."""
-    if not values or None in values:
+    if not values or (isinstance(values, list) and None in values):
         conversion.skip(NULL_BOX)
         return None
     return as_box(values)

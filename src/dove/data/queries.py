@@ -5,7 +5,7 @@ The parquet has one row for each image: ``image`` ``{bytes, path}``, ``image_id`
 """
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,16 +33,17 @@ def located(where: str) -> Iterator[None]:
 
 
 def as_text(value: Any) -> str:
-    """Return a text as it is, and raise ``TypeError`` for anything else."""
+    """Return a text as it is, and raise ``UserError`` for anything else."""
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise UserError(f"{value!r} is no text; pass words")
     return value
 
 
-def as_box(values: Sequence[Any]) -> Box:
-    """Convert a box to four floats, and raise ``ValueError`` for more or fewer."""
-    if len(values) != 4:
-        raise ValueError(f"a box has four numbers, not {len(values)}")
+def as_box(values: Any) -> Box:
+    """Convert a box to four floats, and raise ``UserError`` for what is none."""
+    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+    if not numbers or len(values) != 4:
+        raise UserError(f"{values!r} is no box; pass four numbers: x, y, width and height")
     x, y, width, height = map(float, values)
     return x, y, width, height
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dove.data.annotations import Conversion
+from dove.data.annotations import Conversion, replacing
 from dove.data.progress_bar import ProgressBar
-from dove.errors import UserError, writing
+from dove.errors import UserError
 
 LONGEST_SIDE = 96
 SCHEMA = pa.schema(
@@ -43,9 +43,8 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
     if not rows:
         raise UserError(f"{folder} holds no .png with a caption in a .txt beside it; pass the folder of the stamps")
     conversion.images = conversion.queries = len(rows)
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), output)
+    with replacing(output) as beside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), beside)
     return conversion
 
 

@@ -129,8 +129,12 @@ def encode_asked(
     return encode_each(model, images, requests)
 
 
+def _is_words(entry: object) -> bool:
+    return entry is None or isinstance(entry, str)
+
+
 def _are_words(entry: object) -> bool:
-    return entry is None or isinstance(entry, str) or (isinstance(entry, list | tuple) and all(map(_are_words, entry)))
+    return _is_words(entry) or (isinstance(entry, list | tuple) and all(map(_is_words, entry)))
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:

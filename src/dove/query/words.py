@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from dove.errors import UserError
+from dove.errors import UserError, require_text
 
 TINY = "tiny"  # Name of the text tokenizer that ships with the package
 TINY_FILE = "words.json"
@@ -42,13 +42,11 @@ def is_null(query: str | None) -> bool:
     """Return True if a query asks for the whole image.
 
     Raises:
-        UserError: for an empty query, which may be a mistake.
+        UserError: for an empty query, which may be a mistake, and for one that is no text.
     """
     if query is None:
         return True
-    if not query.strip():
-        raise UserError(f'the query {query!r} is empty; pass words, or "{NULL}" for the whole image')
-    return query.strip().lower() == NULL
+    return require_text(query, "the query").strip().lower() == NULL
 
 
 class QueryTokenizer:
@@ -96,8 +94,8 @@ class QueryTokenizer:
 
     def _warn_of_unknown(self, query: str) -> None:
         """Warn, once, of a query with words that no query of the training had."""
-        unknown = [word for word in split_words(query) if word not in self.known] if self.known else []
-        if unknown:
+        words = split_words(query) or [query.strip()]
+        if self.known and (unknown := [word for word in words if word not in self.known]):
             self.known = frozenset()
             warnings.warn(
                 f"the query {query[:40]!r} has words that the model was not trained on ({', '.join(unknown)}); it may not find "

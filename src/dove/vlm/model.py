@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
-from dove.errors import UserError
+from dove.errors import UserError, require_text
 from dove.protocol import Tokenizer
 from dove.query.tokenizer import encode_asked
 from dove.runtime import select_device
@@ -160,6 +160,10 @@ class VisionLanguageModel(nn.Module):
         )
         return [text.strip() for text in self.text_tokenizer.batch_decode(words, skip_special_tokens=True)]
 
+    def length_request(self, num_tokens: int | str) -> str:
+        """Write a length policy as text, with the number of all tokens for "full"."""
+        return str(self.config.max_tokens if num_tokens == "full" else num_tokens)
+
     @torch.no_grad()
     def ask(self, images: Any, question: str, num_tokens: int | str | None = None, *, max_new_tokens: int = 32) -> str:
         """The answer to a question about one or several images.
@@ -168,12 +172,13 @@ class VisionLanguageModel(nn.Module):
             images: a path, encoded bytes, a PIL image, or a list of them. The question may say with ``<image>`` where each
                 stands; else they all stand in front of it.
             question: in words.
-            num_tokens: length policy; None for the model's own.
+            num_tokens: length policy; "full" for all that the tokenizer has, None for the model's own.
             max_new_tokens: most words of the answer.
 
         Raises:
-            UserError: if a picture cannot be read, or the question has another number of ``<image>``.
+            UserError: if a picture cannot be read, or the question is empty or has another number of ``<image>``.
         """
+        require_text(question, "the question")
         pictures = list(images) if isinstance(images, list | tuple) else [images]
         (placed,) = place_images([question], len(pictures), "the question")
         conversation = self.writer.conversation([Turn(question=placed)], "the question")
@@ -181,7 +186,7 @@ class VisionLanguageModel(nn.Module):
         if conversation.images:
             size = self.tokenizer.image_size
             pixels = torch.stack([square_pixels(open_picture(picture), size) for picture in pictures]).to(self.device)
-            request = str(num_tokens or self.config.num_tokens)
+            request = self.length_request(self.config.num_tokens if num_tokens is None else num_tokens)
             queries = [without_marks(question) or None] * len(pictures) if self.config.query == "question" else None
             tokens = encode_asked(self.tokenizer, pixels, [request], queries)[0]
         return self.generate([conversation], tokens, max_new_tokens=max_new_tokens, keys=["the question"])[0]

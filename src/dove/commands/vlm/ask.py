@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dove.errors import UserError
+from dove.errors import require_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,7 @@ class AskOptions:
 
 def run(options: AskOptions) -> None:
     """Print the answer, or for several length policies one line each."""
-    if not options.question.strip():
-        raise UserError("the question is empty; ask something")
+    require_text(options.question, "the question")
     from dove.data.progress_bar import ProgressBar
     from dove.vlm.model import VisionLanguageModel
 

@@ -64,8 +64,7 @@ def run(options: VlmOptions) -> None:
     for name, source in labelled(options.model).items():
         model = VisionLanguageModel.from_pretrained(source, tokenizer=options.tokenizer, device=options.device)
         hashes[name] = checkpoint_sha256(resolve_checkpoint(source))
-        full = str(model.config.max_tokens)
-        requests = list(dict.fromkeys(full if request == "full" else request for request in options.num_tokens))
+        requests = list(dict.fromkeys(map(model.length_request, options.num_tokens)))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
         rows += summarise(name, model, answers, benchmark)
         suffix = evaluation.suffix(name)
