@@ -69,7 +69,7 @@ def test_every_claim_is_decided_both_ways_and_left_open_between(claim: Claim, tm
     assert verdict(claim, 4.0, tmp_path / "good") == "holds"
     assert verdict(claim, -4.0, tmp_path / "bad") == "does not hold"
     assert verdict(claim, 0.3, tmp_path / "close") == "not told apart"
-    assert judge(claim, COLUMNS, Reports([], [])).verdict == "not measured"
+    assert judge(claim, COLUMNS, Reports({}, [])).verdict == "not measured"
 
 
 def test_one_seed_needs_twice_the_margin_and_seeds_must_agree(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ class Side:
     model: str
     where: Mapping[str, Any] = field(default_factory=dict)
 
+    def at(self, length: int) -> "Side":
+        """Take those of one number of tokens alone."""
+        return replace(self, where={**self.where, "num_tokens": length})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -57,6 +61,14 @@ class Rule:
     than: Sequence[Side] = ()
     by: float = 0.0
     key: str = "rows"  # Name of the report's list of rows
+
+    def values(self, reports: Reports, side: Side) -> list[float]:
+        """Collect the column of a side's rows, one value for each seed."""
+        return reports.values(self.report, side.model, self.column, side.where, self.key)
+
+    def lengths(self, reports: Reports, side: Side) -> list[int]:
+        """List the numbers of tokens at which a side has the column."""
+        return reports.lengths(self.report, side.model, self.column, side.where, self.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +139,15 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
         return Outcome(verdict="not measured", reason=f"not learned: {', '.join(unlearned)}")
     if any(value is None and any(reports.rows("reconstruction", model)) for model, value in learned.items()):
         return Outcome(verdict="not measured", reason=f"no {FLAT} beside it tells what has learned")
+    pairs: Sequence[Sequence[tuple[Side, Side | None]]]  # one group for each thing that has to be there
     if rule.kind == "reaches":
-        groups = [[_reached(rule, column, reports)]]
+        pairs = [[(rule.of, None)]]
     elif rule.kind == "rises":
-        steps = pairwise(_lengths(rule, reports, rule.of))
-        groups = [[_compare(rule, column, reports, rule.of, step) for step in steps]]
+        pairs = [[(rule.of.at(more), rule.of.at(less)) for less, more in pairwise(rule.lengths(reports, rule.of))]]
     else:
-        groups = [
-            [_compare(rule, column, reports, side, pair) for pair in _pairs(rule, reports, side)] for side in rule.than
-        ]
-    found = [[comparison for comparison in group if comparison] for group in groups]
-    if not found or not all(found):  # one group for each thing that has to be there
+        pairs = [_at_common_lengths(rule, reports, side) for side in rule.than]
+    found = [[item for pair in group if (item := _compare(rule, column, reports, *pair))] for group in pairs]
+    if not found or not all(found):
         return Outcome(verdict="not measured", reason="rows are missing")
     comparisons = [comparison for group in found for comparison in group]
     if any(comparison.gain <= -comparison.noise for comparison in comparisons):
@@ -146,64 +156,35 @@ def judge(claim: Claim, columns: Mapping[str, Column], reports: Reports) -> Outc
     return Outcome(verdict="holds" if clear else "not told apart", comparisons=comparisons)
 
 
-def _reached(rule: Rule, column: Column, reports: Reports) -> Comparison | None:
-    values = reports.values(rule.report, rule.of.model, rule.column, rule.of.where, rule.key)
-    if not values:
+def _at_common_lengths(rule: Rule, reports: Reports, other: Side) -> list[tuple[Side, Side]]:
+    """Pair the model with the other side at every number of tokens that both have, if neither names one and either has any."""
+    ours, theirs = rule.lengths(reports, rule.of), rule.lengths(reports, other)
+    if "num_tokens" in {**rule.of.where, **other.where} or not (ours or theirs):
+        return [(rule.of, other)]
+    return [(rule.of.at(length), other.at(length)) for length in sorted({*ours} & {*theirs})]
+
+
+def _compare(rule: Rule, column: Column, reports: Reports, ours: Side, other: Side | None) -> Comparison | None:
+    """Compare the model with another side, or without one with what the rule asks for; None where a value is missing."""
+    groups = [rule.values(reports, side) for side in (ours, other) if side]
+    if not all(groups):
         return None
-    value = mean(values)
+    value, beside = mean(groups[0]), mean(groups[1]) if other else rule.by
     return Comparison(
-        at=str(rule.of.where.get("num_tokens", "")),
-        value=value,
-        other=rule.by,
-        beside="asked for",
-        gain=column.gain(value, rule.by),
-        noise=column.noise(values),
-        seeds=len(values),
-    )
-
-
-def _lengths(rule: Rule, reports: Reports, side: Side) -> list[int]:
-    return reports.lengths(rule.report, side.model, rule.column, side.where, rule.key)
-
-
-def _pairs(rule: Rule, reports: Reports, side: Side) -> list[tuple[Any, Any]]:
-    """List the numbers of tokens of the other side and of the model that are compared; None where there is no such number."""
-    if "num_tokens" in rule.of.where or "num_tokens" in side.where:
-        return [(None, None)]
-    theirs, ours = _lengths(rule, reports, side), _lengths(rule, reports, rule.of)
-    if not theirs and not ours:
-        return [(None, None)]
-    return [(length, length) for length in sorted({*theirs} & {*ours})]
-
-
-def _compare(rule: Rule, column: Column, reports: Reports, other: Side, lengths: tuple[Any, Any]) -> Comparison | None:
-    """Compare the model at the second number of tokens with the other side at the first; None where a value is missing."""
-    of = rule.of
-    wheres = [
-        {**side.where, **({} if length is None else {"num_tokens": length})}
-        for side, length in zip((other, of), lengths, strict=True)
-    ]
-    theirs, ours = (
-        reports.values(rule.report, side.model, rule.column, where, rule.key)
-        for side, where in zip((other, of), wheres, strict=True)
-    )
-    if not theirs or not ours:
-        return None
-    value, beside = mean(ours), mean(theirs)
-    allowed = rule.by if rule.kind == "level" else 0.0
-    return Comparison(
-        at=str(wheres[1].get("num_tokens", "")),
+        at=str(ours.where.get("num_tokens", "")),
         value=value,
         other=beside,
-        beside=other.model if other.model != of.model else _itself(*wheres),
-        gain=column.gain(value, beside) + allowed,
-        noise=column.noise(ours, theirs),
-        seeds=min(len(ours), len(theirs)),
+        beside=_label(ours, other) if other else "asked for",
+        gain=column.gain(value, beside) + (rule.by if rule.kind == "level" else 0.0),
+        noise=column.noise(*groups),
+        seeds=min(map(len, groups)),
     )
 
 
-def _itself(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Name the rows of the same model by what sets them apart: "itself at 64", "itself with query null"."""
-    apart = {key: value for key, value in theirs.items() if ours.get(key) != value}
+def _label(ours: Side, other: Side) -> str:
+    """Name the other side, rows of the same model by what sets them apart: "itself at 64", "itself with query null"."""
+    if other.model != ours.model:
+        return other.model
+    apart = {key: value for key, value in other.where.items() if ours.where.get(key) != value}
     at = f" at {apart.pop('num_tokens')}" if "num_tokens" in apart else ""
     return f"itself{at}" + "".join(f" with {key} {value}" for key, value in apart.items())

@@ -28,8 +28,8 @@ def write_page(
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
     judged = list(zip(claims, outcomes, strict=True))
     parts = [TEXTS["introduction"], markdown_table(heads, [claim_line(*pair, columns, reports) for pair in judged])]
-    if notes := "\n".join(note_lines(claims, reports)):
-        parts += ["## What is behind it", notes]
+    if notes := [f"- {claim.says}: {note}" for claim in claims if (note := reports.notes.get(claim.id))]:
+        parts += ["## What is behind it", "\n".join(notes)]
     second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model in SECOND]
     pairs = [(claim, judge(claim, columns, reports)) for claim in second]
     if more := [claim_line(claim, outcome, columns, reports) for claim, outcome in pairs if outcome.comparisons]:
@@ -72,13 +72,6 @@ def measured_text(claim: Claim, comparisons: Sequence[Comparison]) -> str:
         )
         told.append(f"{', '.join(values)} ({beside})")
     return "; ".join(told)
-
-
-def note_lines(claims: Sequence[Claim], reports: Reports) -> Iterator[str]:
-    """List what the reports' notes say of claims: reasons, as far as they were found out, and limits."""
-    for claim in claims:
-        if note := reports.notes.get(claim.id):
-            yield f"- {claim.says}: {note}"
 
 
 def trivial_text(claim: Claim, outcome: Outcome, reports: Reports) -> str:

@@ -18,29 +18,17 @@ NOTES = "notes.yaml"  # File in a folder of reports: by the claim's id, what was
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A list of rows in a report of one seed."""
-
-    seed: int
-    report: str
-    key: str
-    rows: Sequence[Row]
-
-
 @dataclass(frozen=True)
 class Reports:
     """Rows of all seeds, and where they come from."""
 
-    found: Sequence[Found]
+    lists: Mapping[tuple[str, str], Sequence[tuple[int, Row]]]  # By report and name of the list: rows with their seeds
     origins: Sequence[Mapping[str, Any]]
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, report: str, model: str, key: str = "rows") -> Iterator[tuple[int, Row]]:
         """Iterate over the rows of a model with their seeds."""
-        for item in self.found:
-            if (item.report, item.key) == (report, key):
-                yield from ((item.seed, row) for row in item.rows if row.get("model") == model)
+        return ((seed, row) for seed, row in self.lists.get((report, key), ()) if row.get("model") == model)
 
     def values(self, report: str, model: str, column: str, where: Row, key: str = "rows") -> list[float]:
         """Collect a column's value of each seed from the rows that have all of ``where``."""
@@ -61,8 +49,7 @@ class Reports:
 
     def models(self) -> list[str]:
         """List the models whose reconstructions were measured, in the order of the reports."""
-        found = [item for item in self.found if (item.report, item.key) == ("reconstruction", "rows")]
-        return list(dict.fromkeys(str(row["model"]) for item in found for row in item.rows))
+        return list(dict.fromkeys(str(row["model"]) for _, row in self.lists.get(("reconstruction", "rows"), ())))
 
     def learned(self, model: str) -> bool | None:
         """Tell whether a model is clearly above the flat colour at its greatest fixed number of tokens, at every seed.
@@ -89,7 +76,7 @@ def read_reports(folders: Sequence[Path]) -> Reports:
     Raises:
         UserError: for a folder or file that cannot be read, and for one training in two folders.
     """
-    found: list[Found] = []
+    lists: dict[tuple[str, str], list[tuple[int, Row]]] = {}
     origins: list[Mapping[str, Any]] = []
     notes: dict[str, str] = {}
     trained: dict[tuple[str, str], Path] = {}
@@ -108,12 +95,10 @@ def read_reports(folders: Sequence[Path]) -> Reports:
             origins.append({"report": name, **report["provenance"]})
             if file.stem == "reconstruction":
                 refuse_twice(trained, folder, report["provenance"]["models"])
-            found += [
-                Found(seed=seed, report=file.stem, key=key, rows=rows)
-                for key, rows in report.items()
-                if isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-            ]
-    return Reports(found, origins, notes)
+            for key, rows in report.items():
+                if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+                    lists.setdefault((file.stem, key), []).extend((seed, row) for row in rows)
+    return Reports(lists, origins, notes)
 
 
 def refuse_twice(trained: dict[tuple[str, str], Path], folder: Path, models: Mapping[str, str]) -> None:
