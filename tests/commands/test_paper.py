@@ -17,9 +17,9 @@ from dove.cli import COMMANDS, main
 from dove.errors import UserError
 from dove.paper import REMARKS, Plan, load_experiment, load_experiments
 from dove.paper.checks import check_data, overlap, refuse_training_images
-from dove.paper.filling import Places, evaluation_steps, training_steps
+from dove.paper.filling import RunOptions, needed_by, steps_of
 from dove.paper.launch import command_line, spread
-from dove.paper.models import Step, load_models, needed_data, with_needs
+from dove.paper.models import Step, load_models, with_needs
 from dove.paper.rehearsal import IMAGES, MOST, rehearsed, write_settings
 from dove.paper.toy_data import IMAGES as TRAINING_IMAGES
 from dove.paper.toy_data import draw_data
@@ -58,14 +58,14 @@ def test_the_paper_s_tables_and_figures_are_all_accounted_for() -> None:
     assert numbered == {*PAPER, *REMARKS} - {"anchors"}
 
 
-def steps_of(plan: Plan, tmp_path: Path, *models: str) -> list[Step]:
-    places = Places(tmp_path, tmp_path / "out", models, tmp_path / "bench", tmp_path / "net.safetensors")
-    return [*training_steps(plan, places), *evaluation_steps(plan, places)]
+def steps_in(plan: Plan, folder: Path) -> list[Step]:
+    places = {"data": folder, "output": folder / "out", "bench": folder / "bench"}
+    return steps_of(plan, RunOptions(squeezenet=folder / "net.safetensors", **places))
 
 
 @pytest.mark.parametrize(("name", "scale"), PLANS)
 def test_commands_parse_with_the_options_of_today(name: str, scale: str, tmp_path: Path) -> None:
-    steps = steps_of(load_experiment(name).scales[scale], tmp_path)
+    steps = steps_in(load_experiment(name).scales[scale], tmp_path)
     assert steps
     for step in steps:
         assert all(isinstance(argument, str) and "{" not in argument for argument in step.arguments)
@@ -95,7 +95,7 @@ def test_every_row_of_the_paper_has_its_plan_or_a_reason(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), PLANS)
 def test_nothing_is_measured_on_what_it_was_trained_on(name: str, scale: str, tmp_path: Path) -> None:
-    steps = steps_of(load_experiment(name).scales[scale], tmp_path)
+    steps = steps_in(load_experiment(name).scales[scale], tmp_path)
     refuse_training_images(steps)
 
 
@@ -242,17 +242,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rehearsal's folder with data and settings, without weights."""
     folder = tmp_path_factory.mktemp("rehearsal")
     draw_data(folder / "data", [name for item in load_experiments() for name in item.scales["paper"].data])
-    write_settings(folder, [step for item in load_experiments() for step in steps_of(item.scales["paper"], folder)])
+    write_settings(folder, [step for item in load_experiments() for step in steps_in(item.scales["paper"], folder)])
     return folder
 
 
 def test_rehearsals_have_data_and_commands_of_every_plan(drawn: Path) -> None:
     plans = {name: load_experiment(name).scales["paper"] for name in PAPER}
     for name, plan in plans.items():
-        check_data(
-            name, needed_data(with_needs(plan.models, drawn / "data"), drawn / "data") | plan.data, drawn / "data"
-        )
-    steps = {str(step): step for plan in plans.values() for step in steps_of(plan, drawn)}
+        check_data(name, needed_by(plan, RunOptions(data=drawn / "data")), drawn / "data")
+    steps = {str(step): step for plan in plans.values() for step in steps_in(plan, drawn)}
     for step in steps.values():
         for part in rehearsed(step, drawn):
             options = parse(part.arguments)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,9 +16,9 @@ from dove.paper.bench import load_rows, trained_models
 from dove.paper.bench_reports import EvaluateOptions, measure_bench
 from dove.paper.bench_run import TrainOptions, run_bench
 from dove.paper.checks import check_data, refuse_training_images
-from dove.paper.filling import BENCH_MODELS, Places, evaluation_steps, training_steps
+from dove.paper.filling import BENCH_MODELS, RunOptions, needed_by, steps_of
 from dove.paper.launch import command_line, run_step
-from dove.paper.models import Step, needed_data, with_needs
+from dove.paper.models import Step, with_needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,35 +27,6 @@ class ListOptions:
 
     json: bool = False
     """Print JSON."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Rerun a table or figure of the paper, or all of them, at its own scale or with the small shipped model."""
-
-    name: Annotated[str, tyro.conf.Positional] = ""
-    """table2, figure6, ..., which `dove paper list` lists; by default all of them, one after the other."""
-    scale: Literal["paper", "tiny"] = "tiny"
-    """paper trains and evaluates at the paper's size, on the data sets that it names; tiny takes minutes on a CPU."""
-    data: Path | None = None
-    """Folder with the data sets under the names that the command asks for; at tiny scale mostly any images."""
-    output: Path = Path("results")
-    """Folder for the results; each table and figure gets a folder of its own in it."""
-    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...")] = ()
-    """Evaluate these checkpoints, maybe as LABEL=CHECKPOINT, instead of the scale's own, which at paper scale are trained
-    first."""
-    squeezenet: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """SqueezeNet 1.0 weights: adds perceptual_squeezenet and fd_squeezenet where reconstructions are measured."""
-    bench: Path = Path("results/bench")
-    """Folder of the trainings of `dove paper train`, for tables that compare systems."""
-    processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Processes of a training at paper scale, with as many images a step whatever their number; by default one for each
-    GPU."""
-    rehearse: bool = False
-    """Try the plans of --scale paper in minutes on a CPU: the same commands on 64 drawn images, with an eighth of all widths
-    and a few steps. Everything goes into the folder rehearsal in --output; its numbers say nothing."""
-    dry_run: bool = False
-    """Print the commands without running them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +123,13 @@ def write_claims(options: ClaimsOptions) -> int:
     claims, columns = load_claims()
     outcomes = [judge(claim, columns, reports) for claim in claims]
     save_outputs({options.output: write_page(claims, columns, outcomes, reports).encode()})
+    pairs = list(zip(claims, outcomes, strict=True))
     if options.json:
-        pairs = zip(claims, outcomes, strict=True)
         found = [{"claim": claim.id, "verdict": outcome.verdict, "reason": outcome.reason} for claim, outcome in pairs]
         print(json.dumps(found, indent=2))
         return 0
     width = max(len(claim.id) for claim in claims)
-    for claim, outcome in zip(claims, outcomes, strict=True):
+    for claim, outcome in pairs:
         print(f"{claim.id:{width}}  {outcome.verdict}{f': {outcome.reason}' if outcome.reason else ''}")
     print(f"wrote {options.output}")
     return 0
@@ -183,15 +154,15 @@ def run_experiments(options: RunOptions) -> int:
 
 def run_plans(experiments: Sequence[Experiment], options: RunOptions) -> int:
     """Check the plans of all experiments, then run them; what is the same in several is run once."""
-    plans = {experiment.name: steps_of(experiment, options) for experiment in experiments}
+    plans = {experiment.name: steps_of(experiment.scales[options.scale], options) for experiment in experiments}
+    needed = {experiment.name: needed_by(experiment.scales[options.scale], options) for experiment in experiments}
     if options.rehearse and not options.dry_run:
-        names = [name for experiment in experiments for name in needed_by(experiment, options)]
+        names = [name for said in needed.values() for name in said]
         rehearsal.prepare(options.output, names, [step for steps in plans.values() for step in steps])
     for experiment in experiments:
         refuse_training_images(plans[experiment.name])
         if not options.dry_run:
-            what = f"{experiment.name} at --scale {options.scale}"
-            check_data(what, needed_by(experiment, options), options.data)
+            check_data(f"{experiment.name} at --scale {options.scale}", needed[experiment.name], options.data)
     if not (options.model or options.rehearse):
         print_published(experiments, options)
     done: list[Step] = []
@@ -207,19 +178,6 @@ def run_plans(experiments: Sequence[Experiment], options: RunOptions) -> int:
             return status
         print("\n".join(values_and_gaps(experiment, options)))
     return 0
-
-
-def steps_of(experiment: Experiment, options: RunOptions) -> list[Step]:
-    """Give the commands of an experiment, trainings first."""
-    plan = experiment.scales[options.scale]
-    places = Places(options.data, options.output, options.model, options.bench, options.squeezenet)
-    return [*training_steps(plan, places), *evaluation_steps(plan, places)]
-
-
-def needed_by(experiment: Experiment, options: RunOptions) -> dict[str, str]:
-    """Say what has to lie among the data, by name."""
-    plan = experiment.scales[options.scale]
-    return needed_data([] if options.model else with_needs(plan.models, options.data), options.data) | plan.data
 
 
 def print_published(experiments: Sequence[Experiment], options: RunOptions) -> None:

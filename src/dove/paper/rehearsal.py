@@ -46,23 +46,24 @@ def prepare(folder: Path, names: Iterable[str], steps: Sequence[Step]) -> None:
     from dove.paper.toy_data import draw_data
 
     draw_data(folder / "data", names)
-    draw_weights(folder / "pretrained")
+    draw_weights(folder)
     write_settings(folder, steps)
 
 
 def write_settings(folder: Path, steps: Sequence[Step]) -> None:
-    """Write the settings of the trainings among steps."""
+    """Write what the settings of trainings differ in from those of their presets."""
+    from dove.training.presets import PRESETS
+    from dove.vlm.config import VLM_PRESETS
+
     (folder / "settings").mkdir(exist_ok=True)
-    for step in steps:
-        if step.images:
-            file = settings_file(step, folder)
-            file.write_text(yaml.safe_dump(small_settings(step, folder), sort_keys=False), encoding="utf-8")
+    for file in {settings_file(step, folder) for step in steps if step.images}:
+        changes = small_settings({**PRESETS, **VLM_PRESETS}[file.stem], folder)
+        file.write_text(yaml.safe_dump({**changes, "run": RUN}, sort_keys=False), encoding="utf-8")
 
 
 def rehearsed(step: Step, folder: Path) -> list[Step]:
     """Give the commands by which a step is rehearsed: for a training half of it on one process, the rest by resuming on all."""
-    arguments = [METRICS.get(argument, argument) for argument in step.arguments]
-    arguments = [str(folder / "pretrained" / PRETRAINED[item]) if item in PRETRAINED else item for item in arguments]
+    arguments = [stand_in(METRICS.get(argument, argument), folder) for argument in step.arguments]
     if step.images:
         arguments += ["--config", str(settings_file(step, folder))]
         half, whole = ([*arguments, "--run.epochs", epochs] for epochs in EPOCHS)
@@ -82,35 +83,26 @@ def settings_file(step: Step, folder: Path) -> Path:
     return folder / "settings" / f"{step.arguments[step.arguments.index('--preset') + 1]}.yaml"
 
 
-def small_settings(step: Step, folder: Path) -> dict[str, Any]:
-    """Collect what a training's settings differ in from those of its preset."""
-    from dove.training.presets import PRESETS
-    from dove.vlm.config import VLM_PRESETS
-
-    presets: dict[str, Any] = {**PRESETS, **VLM_PRESETS}
-    preset = presets[settings_file(step, folder).stem]
-    parts = {name: narrow(getattr(preset, name)) for name in ("model", "loss") if hasattr(preset, name)}
-    if getattr(preset, "loss", None) and getattr(preset.loss, "perceptual_network", "") == "lpips":
-        parts["loss"]["perceptual_network"] = "squeezenet"
-    pretrained = folder / "pretrained"
-    named = {setting.name: getattr(preset, setting.name) for setting in fields(preset)}
-    stand_ins = {name: str(pretrained / PRETRAINED[value]) for name, value in named.items() if value in PRETRAINED}
-    if "query" in parts.get("model", {}):
-        parts["model"]["query"]["tokenizer"] = str(pretrained / "pythia")
-    return {**parts, **stand_ins, "run": RUN}
+def stand_in(name: str, folder: Path) -> str:
+    """Put a folder of random weights in the place of a hub id that has one, and leave other names."""
+    return str(folder / "pretrained" / PRETRAINED[name]) if name in PRETRAINED else name
 
 
-def narrow(settings: Any) -> dict[str, Any]:
-    """Divide the widths among settings and those within them, and give what has changed."""
+def small_settings(settings: Any, folder: Path) -> dict[str, Any]:
+    """Give what changes where widths are divided and networks of others replaced, in settings and those within them."""
     changes: dict[str, Any] = {}
     for setting in fields(settings):
-        value = getattr(settings, setting.name)
+        value, new = getattr(settings, setting.name), None
         if is_dataclass(value):
-            changes |= {setting.name: inner} if (inner := narrow(value)) else {}
+            new = small_settings(value, folder)
         elif setting.name in WIDTHS and isinstance(value, tuple):
-            changes[setting.name] = [width // DIVISOR for width in value]
+            new = [width // DIVISOR for width in value]
         elif setting.name in WIDTHS and value and value % DIVISOR == 0:
-            changes[setting.name] = value // DIVISOR
+            new = value // DIVISOR
+        elif isinstance(value, str):
+            new = "squeezenet" if value == "lpips" else stand_in(value, folder)
+        if new and new != value:
+            changes[setting.name] = new
     return changes
 
 
@@ -129,16 +121,16 @@ def draw_weights(folder: Path) -> None:
     from dove.vlm.text import train_text_tokenizer
 
     torch.manual_seed(0)
+    pretrained = folder / "pretrained"
     words = train_text_tokenizer(["a red circle at a blue square"], 300)
-    sizes = neox_settings(BackboneConfig(**narrow(BackboneConfig())))
-    pythia = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, vocab_size=narrow(QueryConfig())["vocab_size"]))
+    sizes = neox_settings(BackboneConfig(**small_settings(BackboneConfig(), folder)))
+    pythia = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, vocab_size=small_settings(QueryConfig(), folder)["vocab_size"]))
     vicuna = small_language_model(LanguageModelConfig(max_positions=1024), words)
     for name, model in {"pythia": pythia, "vicuna": vicuna}.items():
-        model.save_pretrained(folder / name)
-        words.save_pretrained(folder / name)
-    config = VQGANConfig(**narrow(VQGANConfig()))
-    (folder / "amused").mkdir(exist_ok=True)
-    weights = VQGAN(config).state_dict()
-    save_file(weights, folder / "amused" / "diffusion_pytorch_model.safetensors")
-    (folder / "amused" / "config.json").write_text(json.dumps(vqmodel_settings(config)))
-    save_file(squeezenet1_0().state_dict(), folder / "squeezenet.safetensors")
+        model.save_pretrained(pretrained / name)
+        words.save_pretrained(pretrained / name)
+    config = VQGANConfig(**small_settings(VQGANConfig(), folder))
+    (pretrained / "amused").mkdir(exist_ok=True)
+    save_file(VQGAN(config).state_dict(), pretrained / "amused" / "diffusion_pytorch_model.safetensors")
+    (pretrained / "amused" / "config.json").write_text(json.dumps(vqmodel_settings(config)))
+    save_file(squeezenet1_0().state_dict(), pretrained / "squeezenet.safetensors")
