@@ -79,7 +79,7 @@ def test_completing_moves_only_what_is_not_fixed(prior, length):
     picture = prior.picture(tokens_of(prior, images, lengths))
     added = torch.randn(2, 3, SIDE, SIDE)
     moved = prior.transform(prior.complete(picture, added, lengths) - picture)[:, prior.order]
-    held = prior.held(lengths)[:, :-1]
+    held = prior.held(lengths)
     assert moved[held].abs().max() < 1e-4
     assert moved[~held].abs().max() > 1e-2
 
@@ -88,7 +88,7 @@ def test_the_projection_never_raises_the_error(prior):
     images, lengths = smooth_images(4, seed=6), torch.tensor([1, 3, 6, 9])
     picture = prior.picture(tokens_of(prior, images, lengths))
     added = torch.randn(4, 3, SIDE, SIDE)
-    scale = (prior.deviation.square() * prior._unordered(~prior.held(lengths)[:, :-1])).mean(1).sqrt()
+    scale = (prior.deviation.square() * prior._unordered(~prior.held(lengths))).mean(1).sqrt()
     unprojected = picture + added * scale[:, None, None, None]
     projected = prior.complete(picture, added, lengths)
     assert ((projected - images).square().sum((1, 2, 3)) <= (unprojected - images).square().sum((1, 2, 3)) + 1e-4).all()

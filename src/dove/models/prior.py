@@ -129,8 +129,7 @@ class CosinePrior(nn.Module):
         # The token that holds a rank, counted from 1; one more than there are where none does.
         holder = torch.full((self.count + 1,), max_tokens + 1)
         holder[self.ranks] = torch.arange(1, max_tokens + 1)[:, None].expand_as(self.ranks)
-        holder[-1] = max_tokens + 1
-        self.register_buffer("holder", holder, persistent=False)
+        self.register_buffer("holder", holder[:-1], persistent=False)  # the last place stands for no coefficient
         first = (torch.arange(max_tokens) == 0).float()[:, None]
         self.register_buffer("learned", first, persistent=False)
 
@@ -193,12 +192,12 @@ class CosinePrior(nn.Module):
         value, and only its part in their span is added: the projection never raises the squared error, and with nothing
         left open the image is exact.
         """
-        unknown = self._unordered(~self.held(lengths)[:, :-1])
+        unknown = self._unordered(~self.held(lengths))
         scale = (self.deviation.square() * unknown).mean(1).sqrt()
         return picture + self.inverse(self.transform(added) * scale[:, None] * unknown)
 
-    def held(self, lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B _"]:
-        """Mark the ranks that the first ``lengths`` tokens hold; the last column stands for no coefficient."""
+    def held(self, lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B F"]:
+        """Mark the ranks that the first ``lengths`` tokens hold."""
         return self.holder <= lengths[:, None]
 
     def _check_precision(self) -> None:

@@ -118,17 +118,7 @@ class TokenGenerator(nn.Module):
 
     def hidden_layers(self, prefix: Prefix) -> Float[Tensor, "L B p H"]:
         """Compute the outputs of all L blocks at the positions of a prefix."""
-        found: list[Tensor] = []
-        handles = [
-            layer.register_forward_hook(lambda _layer, _inputs, output: found.append(output))
-            for layer in self.transformer.layers
-        ]
-        try:
-            self.transformer(prefix.embeddings)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return torch.stack(found)
+        return self.transformer.hidden_layers(prefix.embeddings)
 
     def until(
         self,

@@ -156,3 +156,9 @@ class Transformer(nn.Module):
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden, rotation, mask, cache, number)
         return self.final_layer_norm(hidden)
+
+    def hidden_layers(self, embeddings: Float[Tensor, "B S H"]) -> Float[Tensor, "L B S H"]:
+        """Run the L blocks and return the output of each; all positions see each other and count from 0."""
+        rotation = rotary_angles(torch.arange(embeddings.shape[1], device=embeddings.device)[None], self.rotary_width)
+        hidden = embeddings
+        return torch.stack([hidden := layer(hidden, rotation, None, None, 0) for layer in self.layers])

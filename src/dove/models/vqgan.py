@@ -5,9 +5,9 @@ initialises the paper's model), so its checkpoints load by name. A fixed pixel u
 inverse behind let small models convolve at a fraction of the resolution; at the paper's sizes it is the identity.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -49,13 +49,15 @@ def wide_levels(config: VQGANConfig) -> int:
     return next((level for level, size in enumerate(sizes) if size <= WIDE), len(sizes))
 
 
-def in_portions(
-    run: Callable[[Tensor], Tensor], batch: Float[Tensor, "B _ _ _"], images_at_once: int | None
+def run(
+    stages: Iterable[Callable[[Tensor], Tensor]], batch: Float[Tensor, "B _ _ _"], images_at_once: int | None = None
 ) -> Float[Tensor, "B _ _ _"]:
-    """Run a function on at most so many images at a time; None runs it on all."""
-    if images_at_once is None or len(batch) <= images_at_once:
-        return run(batch)
-    return torch.cat([run(part) for part in batch.split(images_at_once)])
+    """Run stages one after the other, on at most so many images at a time; None takes all."""
+    if images_at_once and len(batch) > images_at_once:
+        return torch.cat([run(stages, part) for part in batch.split(images_at_once)])
+    for stage in stages:
+        batch = stage(batch)
+    return batch
 
 
 class ResnetBlock(nn.Module):
@@ -130,10 +132,7 @@ class MidBlock(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """Apply the blocks."""
-        grid = self.resnets[0](grid)
-        for attention in self.attentions:
-            grid = attention(grid)
-        return self.resnets[1](grid)
+        return run([self.resnets[0], *self.attentions, self.resnets[1]], grid)
 
 
 class Level(nn.Module):
@@ -146,11 +145,7 @@ class Level(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
         """Apply the blocks, then the step."""
-        for stages in self.children():
-            assert isinstance(stages, nn.ModuleList)
-            for stage in stages:
-                grid = stage(grid)
-        return grid
+        return run(chain.from_iterable(self.children()), grid)
 
 
 class DownBlock(Level):
@@ -190,16 +185,9 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B l h w"]:
         """Encode."""
-        grid = in_portions(self._wide_levels, pixels, self.images_at_once if self.wide else None)
-        for block in (*self.down_blocks[self.wide :], self.mid_block):
-            grid = block(grid)
-        return self.conv_out(silu(self.conv_norm_out(grid)))
-
-    def _wide_levels(self, pixels: Float[Tensor, "B c H W"]) -> Float[Tensor, "B d h w"]:
-        grid: Tensor = self.conv_in(pixels)
-        for block in self.down_blocks[: self.wide]:
-            grid = block(grid)
-        return grid
+        wide, rest = self.down_blocks[: self.wide], self.down_blocks[self.wide :]
+        grid = run([self.conv_in, *wide], pixels, self.images_at_once if self.wide else None)
+        return self.conv_out(silu(self.conv_norm_out(run([*rest, self.mid_block], grid))))
 
 
 class Decoder(nn.Module):
@@ -223,15 +211,10 @@ class Decoder(nn.Module):
 
     def forward(self, grid: Float[Tensor, "B l h w"]) -> Float[Tensor, "B c H W"]:
         """Decode."""
-        grid = self.conv_in(grid)
-        for block in (self.mid_block, *self.up_blocks[: len(self.up_blocks) - self.wide]):
-            grid = block(grid)
-        return in_portions(self._wide_levels, grid, self.images_at_once if self.wide else None)
-
-    def _wide_levels(self, grid: Float[Tensor, "B d h w"]) -> Float[Tensor, "B c H W"]:
-        for block in self.up_blocks[len(self.up_blocks) - self.wide :]:
-            grid = block(grid)
-        return self.conv_out(silu(self.conv_norm_out(grid)))
+        first = len(self.up_blocks) - self.wide
+        grid = run([self.conv_in, self.mid_block, *self.up_blocks[:first]], grid)
+        stages = [*self.up_blocks[first:], self.conv_norm_out, silu, self.conv_out]
+        return run(stages, grid, self.images_at_once if self.wide else None)
 
 
 @dataclass(frozen=True)
