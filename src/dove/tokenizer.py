@@ -15,11 +15,12 @@ from dove.config import DoveConfig
 from dove.errors import UserError
 from dove.lengths import LengthPolicy, Trial, parse_length_policies
 from dove.models.eos import EosScores
-from dove.models.gaussian import make_token_generator
-from dove.models.patches import make_autoencoder
+from dove.models.gaussian import GaussianTokenGenerator
+from dove.models.patches import PatchAutoencoder
 from dove.models.prior import Prior, PriorCode, make_prior
-from dove.models.token_decoder import PriorTokenDecoder, TokenDecoder, make_token_decoder
+from dove.models.token_decoder import PriorTokenDecoder, TokenDecoder
 from dove.models.token_generator import GeneratorOutput, Prefix, TokenGenerator
+from dove.models.vqgan import VQGAN
 from dove.registry import find_class
 from dove.tokens import Tokens
 
@@ -138,14 +139,14 @@ class Dove(
         """Number L of the token generator's blocks."""
         self.predicts_quality = config.eos_head == "quality"
         """True where the EOS head predicts the PSNR."""
-        self.vqgan = make_autoencoder(config.autoencoder, config.vqgan)
+        self.vqgan = (PatchAutoencoder if config.autoencoder == "patches" else VQGAN)(config.vqgan)
         self.prior: Prior = make_prior(config)
         self.generator = self.make_generator(config)
-        self.token_decoder: TokenDecoder | PriorTokenDecoder = make_token_decoder(config)
+        self.token_decoder = (TokenDecoder if config.prior == "none" else PriorTokenDecoder)(config)
 
     def make_generator(self, config: DoveConfig) -> TokenGenerator:
         """Make the token generator that ``config`` describes; subclasses make their own."""
-        return make_token_generator(config)
+        return (GaussianTokenGenerator if config.token_kind == "gaussian" else TokenGenerator)(config)
 
     # no_grad, not inference_mode: a probe or a language model may train on the tokens, which inference tensors refuse.
     @torch.no_grad()
@@ -226,7 +227,7 @@ class Dove(
     @torch.no_grad()
     def hidden_layers(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "L B N H"]:
         """Compute the outputs of the generator's L blocks at the N grid positions (row by row), which see no timestamps."""
-        return self.generator.hidden_layers(self.generator.embed(self.vqgan.encode(images)))
+        return self.generator.transformer.hidden_layers(self.generator.embed(self.vqgan.encode(images)).embeddings)
 
     @property
     def device(self) -> torch.device:

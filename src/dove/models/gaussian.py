@@ -1,4 +1,4 @@
-"""Gaussian tokens (Appendix D): a mean and a variance for every learned number; token generators by the kind of tokens."""
+"""Gaussian tokens (Appendix D): a mean and a variance for every learned number."""
 
 from dataclasses import dataclass
 
@@ -55,8 +55,3 @@ class GaussianTokenGenerator(TokenGenerator):
         padded = F.pad(learned, (self.config.prior_numbers, 0), value=LOG_VARIANCE_LIMITS[0])
         log_variance = torch.where(code.learned[: hidden.shape[1]] > 0, padded, LOG_VARIANCE_LIMITS[0])
         return GaussianOutput(point.values, eos, grid, hidden, log_variance)
-
-
-def make_token_generator(config: DoveConfig) -> TokenGenerator:
-    """Make the generator that ``config.token_kind`` names."""
-    return GaussianTokenGenerator(config) if config.token_kind == "gaussian" else TokenGenerator(config)

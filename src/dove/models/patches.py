@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dove.config import VQGANConfig
-from dove.models.vqgan import VQGAN
 
 
 class ConvBlock(nn.Module):
@@ -58,8 +57,3 @@ class PatchAutoencoder(nn.Module):
         grid = self.unembed(latents.to(self.dtype)).transpose(1, 2).unflatten(2, (side, side))
         grid = self.blocks(F.pixel_shuffle(grid, 2))
         return F.pixel_shuffle(self.conv_out(F.gelu(grid)), self.subpatch_size)
-
-
-def make_autoencoder(kind: str, config: VQGANConfig) -> VQGAN | PatchAutoencoder:
-    """Make the pixel side that ``DoveConfig.autoencoder`` names."""
-    return PatchAutoencoder(config) if kind == "patches" else VQGAN(config)

@@ -65,8 +65,3 @@ class PriorTokenDecoder(nn.Module):
         visible = F.pad(tokens.mask, (cells.shape[1], 0), value=True)[:, None, None]
         hidden = self.transformer(torch.cat([cells, kept], dim=1), visible)
         return self.latent_projection(hidden[:, : cells.shape[1]])
-
-
-def make_token_decoder(config: DoveConfig) -> TokenDecoder | PriorTokenDecoder:
-    """Make the token decoder that goes with ``config.prior``."""
-    return TokenDecoder(config) if config.prior == "none" else PriorTokenDecoder(config)

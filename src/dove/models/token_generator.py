@@ -116,10 +116,6 @@ class TokenGenerator(nn.Module):
         grid, hidden = states[:, prefix.words : length], states[:, length:]
         return self.output(grid, hidden, code, self.score(hidden, code, 0))
 
-    def hidden_layers(self, prefix: Prefix) -> Float[Tensor, "L B p H"]:
-        """Compute the outputs of all L blocks at the positions of a prefix."""
-        return self.transformer.hidden_layers(prefix.embeddings)
-
     def until(
         self,
         prefix: Prefix,

@@ -7,7 +7,7 @@ inverse behind let small models convolve at a fraction of the resolution; at the
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -79,6 +79,12 @@ class ResnetBlock(nn.Module):
         return add(hidden, self.conv_shortcut(grid) if hasattr(self, "conv_shortcut") else grid)
 
 
+def resnet_blocks(config: VQGANConfig, channels: int, out_channels: int, count: int) -> nn.ModuleList:
+    """Make the residual blocks of one resolution, of which the first changes the width."""
+    widths = [channels] + [out_channels] * count
+    return nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
+
+
 class Downsample(nn.Module):
     """A convolution of stride 2, padded below and to the right."""
 
@@ -128,40 +134,37 @@ class MidBlock(nn.Module):
     def __init__(self, config: VQGANConfig, channels: int):
         super().__init__()
         self.attentions = nn.ModuleList([GridAttention(config, channels)] if config.mid_attention else [])
-        self.resnets = nn.ModuleList(ResnetBlock(config, channels, channels) for _ in range(2))
+        self.resnets = resnet_blocks(config, channels, channels, 2)
 
     def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """Apply the blocks."""
         return run([self.resnets[0], *self.attentions, self.resnets[1]], grid)
 
 
-class Level(nn.Module):
-    """The residual blocks of one resolution; subclasses add the step to the next, unless this is the last."""
-
-    def __init__(self, config: VQGANConfig, channels: int, out_channels: int, blocks: int):
-        super().__init__()
-        widths = [channels] + [out_channels] * blocks
-        self.resnets = nn.ModuleList(ResnetBlock(config, *pair) for pair in pairwise(widths))
-
-    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
-        """Apply the blocks, then the step."""
-        return run(chain.from_iterable(self.children()), grid)
-
-
-class DownBlock(Level):
-    """One resolution of the encoder, and a halving of the sides."""
+class DownBlock(nn.Module):
+    """One resolution of the encoder, and a halving of the sides unless it is the last."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
-        super().__init__(config, channels, out_channels, config.layers_per_block)
+        super().__init__()
+        self.resnets = resnet_blocks(config, channels, out_channels, config.layers_per_block)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
 
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the blocks, then halve the sides."""
+        return run([*self.resnets, *self.downsamplers], grid)
 
-class UpBlock(Level):
-    """One resolution of the decoder, and a doubling of the sides."""
+
+class UpBlock(nn.Module):
+    """One resolution of the decoder, and a doubling of the sides unless it is the last."""
 
     def __init__(self, config: VQGANConfig, channels: int, out_channels: int, *, last: bool):
-        super().__init__(config, channels, out_channels, config.layers_per_block + 1)
+        super().__init__()
+        self.resnets = resnet_blocks(config, channels, out_channels, config.layers_per_block + 1)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
+
+    def forward(self, grid: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+        """Apply the blocks, then double the sides."""
+        return run([*self.resnets, *self.upsamplers], grid)
 
 
 class Encoder(nn.Module):
