@@ -141,7 +141,8 @@ def test_halting_masks_what_the_decoder_is_sure_of(alit, images):
     hidden, codes = torch.randn(3, 19, 32), torch.zeros(3, 16, dtype=torch.long)
     logits = torch.zeros(3, 16, 16)
     logits[0, 5, 0] = 9.0
-    changed = (alit._halt(hidden, logits, codes, 0.5) != hidden).any(2).nonzero().tolist()
+    roll_out = replace(next(alit.roll_outs(images)), codes=codes, decode=lambda *_: logits)
+    changed = (alit._halt(hidden, roll_out, 0.5) != hidden).any(2).nonzero().tolist()
     assert changed == [[0, 6]]
 
 

@@ -28,8 +28,6 @@ from dove.models.eos import EosScores
 from dove.tokenizer import fitting_images, fitting_tokens
 from dove.tokens import Tokens
 
-PUBLISHED_VQGAN = "base_tokenizer.vqgan."  # Prefix of the VQGAN's parameters in the published checkpoints
-
 
 @dataclass(frozen=True)
 class RollOut:
@@ -151,11 +149,11 @@ class ALIT(nn.Module):
     def roll_outs(self, images: Float[Tensor, "B 3 S S"], count: int | None = None) -> Iterator[RollOut]:
         """Yield the first ``count`` roll-outs (None: all) over images in [-1, 1], with gradients."""
         hidden, codes = self._image_tokens(images)
-        roll_out, threshold = None, self.config.halting_threshold
+        roll_out = None
         for number in range(self.config.num_rollouts)[:count]:
-            if roll_out and threshold is not None:
-                hidden = self._halt(hidden, roll_out.logits, codes, threshold)
-            hidden = self._extend(hidden, number)
+            if roll_out and self.config.halting_threshold is not None:
+                hidden = self._halt(hidden, roll_out, self.config.halting_threshold)
+            hidden = self.encoder.run(self._embed(hidden, number))
             roll_out = self._read(hidden, codes)
             yield roll_out
 
@@ -201,12 +199,8 @@ class ALIT(nn.Module):
         """Run the encoder for the first ``count`` roll-outs, without decoding or halting, and give the VQGAN's codes, too."""
         hidden, codes = self._image_tokens(images)
         for number in range(count):
-            hidden = self._extend(hidden, number)
+            hidden = self.encoder.run(self._embed(hidden, number))
         return hidden, codes
-
-    def _extend(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
-        """Add the fresh latents of a roll-out, counted from 0, and run the encoder."""
-        return self.encoder.run(self._embed(hidden, number))
 
     def _embed(self, hidden: Float[Tensor, "B S H"], number: int) -> Float[Tensor, "B T H"]:
         """Add the fresh latents of a roll-out, counted from 0."""
@@ -220,21 +214,15 @@ class ALIT(nn.Module):
         quantized = self.quantize(latents)
         return RollOut(latents, quantized.values, quantized.ids, quantized.loss, codes, self.logits)
 
-    def _halt(
-        self,
-        hidden: Float[Tensor, "B S H"],
-        logits: Float[Tensor, "B N V"],
-        codes: Int[Tensor, "B N"],
-        threshold: float,
-    ) -> Float[Tensor, "B S H"]:
+    def _halt(self, hidden: Float[Tensor, "B S H"], roll_out: RollOut, threshold: float) -> Float[Tensor, "B S H"]:
         """Put the mask token where the decoder is sure of the image's code; in training, with that probability."""
-        probability = logits.softmax(-1).gather(2, codes[..., None])[..., 0]
+        probability = roll_out.logits.softmax(-1).gather(2, roll_out.codes[..., None])[..., 0]
         halted = probability >= threshold
         if self.training:
             halted &= torch.bernoulli(probability).bool()
         masks = self.encoder_mask_token + self.encoder_positional_embedding[1:]
-        cells = torch.where(halted[..., None], masks, hidden[:, 1 : 1 + codes.shape[1]])
-        return torch.cat([hidden[:, :1], cells, hidden[:, 1 + codes.shape[1] :]], 1)
+        first, cells, latents = hidden.tensor_split((1, 1 + halted.shape[1]), dim=1)
+        return torch.cat([first, torch.where(halted[..., None], masks, cells), latents], 1)
 
     def _eos(self, images: Float[Tensor, "B 3 S S"], roll_outs: Sequence[RollOut]) -> EosScores:
         """Compute EOS scores behind the tokens of every roll-out, higher for a better image."""
@@ -272,9 +260,7 @@ class ALIT(nn.Module):
 
 def from_published_name(name: str) -> str:
     """Translate a parameter's name in the published checkpoints to its name here."""
-    if name.startswith(PUBLISHED_VQGAN):
-        return "base_tokenizer." + from_taming_name(name.removeprefix(PUBLISHED_VQGAN))
-    return name
+    return from_taming_name(name.replace("base_tokenizer.vqgan.", "base_tokenizer."))
 
 
 def load_published(name: str, path: str | Path) -> ALIT:
