@@ -76,8 +76,7 @@ def run(options: Options) -> int:
         return status
     if isinstance(options, ClaimsOptions):
         return write_claims(options)
-    listed = json.dumps([describe(item) for item in load_experiments()], indent=2) if options.json else table()
-    print(listed)
+    print(json.dumps([describe(item) for item in load_experiments()], indent=2) if options.json else table())
     return 0
 
 

@@ -9,7 +9,7 @@ import tyro
 
 from dove.paper import Plan
 from dove.paper.bench import trained_models
-from dove.paper.models import Step, load_models, needed_data, with_needs
+from dove.paper.models import Step, load_models, with_needs
 
 BENCH_MODELS = "{bench}"  # In a plan's command: LABEL=FOLDER of every trained model of the bench
 ALL_MODELS = "{models}"  # In a plan's command: LABEL=FOLDER of every model of the plan
@@ -70,7 +70,11 @@ def evaluation_steps(plan: Plan, options: RunOptions) -> list[Step]:
 
 def needed_by(plan: Plan, options: RunOptions) -> dict[str, str]:
     """Say what has to lie among the data, by name."""
-    return needed_data([] if options.model else with_needs(plan.models, options.data), options.data) | plan.data
+    needed: dict[str, str] = {}
+    for model in [] if options.model else with_needs(plan.models, options.data):
+        if not model.published(options.data):
+            needed |= model.data
+    return needed | plan.data
 
 
 def _values(plan: Plan, options: RunOptions) -> dict[str, str]:

@@ -63,15 +63,6 @@ def with_needs(names: Sequence[str], data: Path | None) -> list[Model]:
     return [model for name, model in models.items() if name in wanted]
 
 
-def needed_data(models: Sequence[Model], data: Path | None) -> dict[str, str]:
-    """Describe the data that the data folder must hold to make models, by name."""
-    found: dict[str, str] = {}
-    for model in models:
-        if not model.published(data):
-            found |= model.data
-    return found
-
-
 def sources(arguments: Sequence[str]) -> Iterator[str]:
     """Image sources that a command reads: the values of --data, and of `dove reconstruct` the first arguments."""
     reading = arguments[0] == "reconstruct"

@@ -92,7 +92,8 @@ def small_settings(settings: Any, folder: Path) -> dict[str, Any]:
     """Give what changes where widths are divided and networks of others replaced, in settings and those within them."""
     changes: dict[str, Any] = {}
     for setting in fields(settings):
-        value, new = getattr(settings, setting.name), None
+        value = getattr(settings, setting.name)
+        new: Any = None
         if is_dataclass(value):
             new = small_settings(value, folder)
         elif setting.name in WIDTHS and isinstance(value, tuple):

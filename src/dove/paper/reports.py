@@ -1,6 +1,5 @@
 """Reports of evaluations as verdicts on the paper's claims read them: a folder for each seed. Imports no torch."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dove.data.json_files import read_json
 from dove.errors import UserError, one_line
 
 FLAT, COSINES = "flat colour", "cosines"  # Labels of the rows that nothing is learned for
@@ -85,10 +85,7 @@ def read_reports(folders: Sequence[Path]) -> Reports:
             raise UserError(f"--reports {folder} is no folder; dove paper evaluate bench makes one")
         notes |= read_notes(folder / NOTES)
         for file in sorted(folder.rglob("*.json")):
-            try:
-                report = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise UserError(f"{file} cannot be read: {error}; make it again or delete it") from error
+            report = read_json(file)
             if not isinstance(report, dict) or "provenance" not in report:
                 continue
             name = f"{folder.name}/{file.relative_to(folder).with_suffix('')}"

@@ -74,7 +74,8 @@ def write_annotations(data: Path, names: list[str]) -> None:
     for folder in ("visual-genome", "open-images", "llava"):
         (data / folder).mkdir(exist_ok=True)
         link(data / folder / "images", "../imagenet-train")
-    regions, questions, said, corners = [], [], [], []
+    regions, questions, corners = [], [], []
+    said: list[dict[str, str]] = []
     for kind, (x, y, width, height) in BOXES.items():
         regions.append({"x": x, "y": y, "width": width, "height": height, "phrase": f"a {SHAPES[kind]} {kind}"})
         place = {"x": x, "y": y, "w": width, "h": height}
