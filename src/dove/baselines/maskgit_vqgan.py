@@ -79,7 +79,7 @@ class UpLevel(Level):
 
 
 class PixelEncoder(nn.Module):
-    """Convolutions from pixels in [0, 1] to a grid of latents."""
+    """Convolutions from pixels to a grid of latents."""
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
@@ -91,16 +91,17 @@ class PixelEncoder(nn.Module):
         self.norm_out = _norm(widths[-1], config)
         self.conv_out = _conv(widths[-1], config.latent_channels, kernel=1, bias=True)
 
-    def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C h w"]:
-        """Encode pixels."""
-        hidden = self.down[0](self.conv_in(pixels))
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
+        """Compute latents, row by row, of images in [-1, 1]."""
+        hidden = self.down[0](self.conv_in((images + 1) / 2))
         for level in self.down[1:]:
             hidden = level(F.avg_pool2d(hidden, 2))
-        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        grid: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        return grid.flatten(2).transpose(1, 2)
 
 
 class PixelDecoder(nn.Module):
-    """Convolutions from a grid of latents to pixels in [0, 1], up to the network's overshoot."""
+    """Convolutions from a grid of latents to pixels."""
 
     def __init__(self, config: MaskgitVQGANConfig):
         super().__init__()
@@ -116,12 +117,13 @@ class PixelDecoder(nn.Module):
         self.norm_out = _norm(widths[0], config)
         self.conv_out = _conv(widths[0], 3, bias=True)
 
-    def forward(self, grid: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 S S"]:
-        """Decode latents."""
-        hidden = self.mid(self.conv_in(grid))
+    def forward(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
+        """Decode latents in row-major order to images, in [-1, 1] up to overshoot."""
+        side = round(latents.shape[1] ** 0.5)
+        hidden = self.mid(self.conv_in(torch.unflatten(latents.transpose(1, 2), 2, (side, side))))
         for level in reversed(self.up):
             hidden = level(hidden)
-        return self.conv_out(F.silu(self.norm_out(hidden)))
+        return self.conv_out(F.silu(self.norm_out(hidden))) * 2 - 1
 
 
 class MaskgitVQGAN(nn.Module):
@@ -136,17 +138,11 @@ class MaskgitVQGAN(nn.Module):
 
     def encode(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Compute continuous latents of images in [-1, 1]."""
-        return self.encoder((images + 1) / 2).flatten(2).transpose(1, 2)
+        return self.encoder(images)
 
     def decode(self, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
         """Decode latents to images, in [-1, 1] up to overshoot."""
-        return paint(self.decoder, latents)
-
-
-def paint(decoder: PixelDecoder, latents: Float[Tensor, "B N C"]) -> Float[Tensor, "B 3 S S"]:
-    """Decode latents in row-major order to images, in [-1, 1] up to overshoot."""
-    side = round(latents.shape[1] ** 0.5)
-    return decoder(torch.unflatten(latents.transpose(1, 2), 2, (side, side))) * 2 - 1
+        return self.decoder(latents)
 
 
 def mix_codes(logits: Float[Tensor, "B N V"], entries: Float[Tensor, "V C"]) -> Float[Tensor, "B N C"]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dove.baselines.adapter import FixedLength, build_loaded, read_checkpoint
 from dove.baselines.blocks import Transformer, UnitCodebook, embedding, initialise
 from dove.baselines.config import TITOKS, TiTokConfig
-from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes, paint
+from dove.baselines.maskgit_vqgan import PixelDecoder, mix_codes
 from dove.models.vqgan import Codebook, Quantized
 
 
@@ -155,7 +155,7 @@ class TiTok(FixedLength):
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
         if self.config.head == "pixels":
             return self.decoder(values) * 2 - 1
-        return paint(self.pixel_decoder, mix_codes(self.decoder(values), self.pixel_quantize.entries()))
+        return self.pixel_decoder(mix_codes(self.decoder(values), self.pixel_quantize.entries()))
 
 
 def load_published(name: str, path: str | Path) -> TiTok:
