@@ -83,7 +83,7 @@ def test_one_seed_needs_twice_the_margin_and_seeds_must_agree(tmp_path: Path) ->
 
 def page_of(reports: Reports) -> str:
     """The page of all claims."""
-    return write_page(CLAIMS, COLUMNS, [judge(claim, COLUMNS, reports) for claim in CLAIMS], reports)
+    return write_page([(claim, judge(claim, COLUMNS, reports)) for claim in CLAIMS], COLUMNS, reports)
 
 
 def test_the_spread_between_seeds_counts_beside_a_row_of_one_seed() -> None:

@@ -120,15 +120,14 @@ def write_claims(options: ClaimsOptions) -> int:
 
     reports = read_reports(options.reports)
     claims, columns = load_claims()
-    outcomes = [judge(claim, columns, reports) for claim in claims]
-    save_outputs({options.output: write_page(claims, columns, outcomes, reports).encode()})
-    pairs = list(zip(claims, outcomes, strict=True))
+    judged = [(claim, judge(claim, columns, reports)) for claim in claims]
+    save_outputs({options.output: write_page(judged, columns, reports).encode()})
     if options.json:
-        found = [{"claim": claim.id, "verdict": outcome.verdict, "reason": outcome.reason} for claim, outcome in pairs]
+        found = [{"claim": claim.id, "verdict": outcome.verdict, "reason": outcome.reason} for claim, outcome in judged]
         print(json.dumps(found, indent=2))
         return 0
     width = max(len(claim.id) for claim in claims)
-    for claim, outcome in pairs:
+    for claim, outcome in judged:
         print(f"{claim.id:{width}}  {outcome.verdict}{f': {outcome.reason}' if outcome.reason else ''}")
     print(f"wrote {options.output}")
     return 0

@@ -21,16 +21,13 @@ TABLE_COLUMNS = {
 }
 
 
-def write_page(
-    claims: Sequence[Claim], columns: Mapping[str, Column], outcomes: Sequence[Outcome], reports: Reports
-) -> str:
+def write_page(judged: Sequence[tuple[Claim, Outcome]], columns: Mapping[str, Column], reports: Reports) -> str:
     """Write the page."""
     heads = ("claim", "paper", "measured here", "beside it", "size", "seeds", "verdict")
-    judged = list(zip(claims, outcomes, strict=True))
     parts = [TEXTS["introduction"], markdown_table(heads, [claim_line(*pair, columns, reports) for pair in judged])]
-    if notes := [f"- {claim.says}: {note}" for claim in claims if (note := reports.notes.get(claim.id))]:
+    if notes := [f"- {claim.says}: {note}" for claim, _ in judged if (note := reports.notes.get(claim.id))]:
         parts += ["## What is behind it", "\n".join(notes)]
-    second = [claim_of(claim, SECOND) for claim in claims if claim.rule.of.model in SECOND]
+    second = [claim_of(claim, SECOND) for claim, _ in judged if claim.rule.of.model in SECOND]
     pairs = [(claim, judge(claim, columns, reports)) for claim in second]
     if more := [claim_line(claim, outcome, columns, reports) for claim, outcome in pairs if outcome.comparisons]:
         parts += [TEXTS["second"], markdown_table(heads, more)]
