@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITS, TITOKS
-from dove.baselines.titok import make_titok
+from dove.baselines.titok import TiTok
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.evaluation.operations import count_operations, on_meta
 from dove.evaluation.report import git_commit, hardware, versions
@@ -412,7 +412,7 @@ def make_bench(options: argparse.Namespace) -> Bench:
     if "titok" in parts:
         for name in bench.titoks[: options.titoks]:
             sizes = list(bench.batches) if name == bench.titoks[0] else [small]
-            bench.add_rival(name, make_titok(RIVALS[name]), sizes)
+            bench.add_rival(name, TiTok(RIVALS[name]), sizes)
     if "alit" in parts:
         bench.add_rival(bench.alit, ALIT(RIVALS[bench.alit]), [small])
     return bench
