@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dove.baselines.adapter import FixedLength
 from dove.checkpoint import save_checkpoint
@@ -30,7 +30,7 @@ class FlatColour(FixedLength):
     def __init__(self, config: FlatColourConfig):
         super().__init__(config.image_size, max_tokens=1, token_dim=3)
         self.config = config
-        self.register_buffer("scale", torch.ones(()))  # knows device and type, of which nothing else here does
+        self.scale = nn.Buffer(torch.ones(()))  # knows device and type, of which nothing else here does
 
     def quantized_values(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 1 3"]:
         """Average the pixels of each image."""

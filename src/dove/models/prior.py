@@ -108,30 +108,20 @@ class CosinePrior(nn.Module):
         learned: L.
     """
 
-    order: Tensor
-    mean: Tensor
-    deviation: Tensor
-    cosines: Tensor
-    colours: Tensor
-    ranks: Tensor
-    holder: Tensor
-    learned: Tensor
-
     def __init__(self, side: int, max_tokens: int, fixed: int, learned: int):
         super().__init__()
         self.side, self.count = side, 3 * side * side
-        self.register_buffer("order", torch.arange(self.count))
-        self.register_buffer("mean", torch.zeros(self.count))
-        self.register_buffer("deviation", torch.ones(self.count))
-        self.register_buffer("cosines", cosine_matrix(side), persistent=False)
-        self.register_buffer("colours", torch.tensor(OPPONENT), persistent=False)
-        self.register_buffer("ranks", deal(self.count, max_tokens, fixed, learned), persistent=False)
+        self.order = nn.Buffer(torch.arange(self.count))
+        self.mean = nn.Buffer(torch.zeros(self.count))
+        self.deviation = nn.Buffer(torch.ones(self.count))
+        self.cosines = nn.Buffer(cosine_matrix(side), persistent=False)
+        self.colours = nn.Buffer(torch.tensor(OPPONENT), persistent=False)
+        self.ranks = nn.Buffer(deal(self.count, max_tokens, fixed, learned), persistent=False)
         # The token that holds a rank, counted from 1; one more than there are where none does.
         holder = torch.full((self.count + 1,), max_tokens + 1)
         holder[self.ranks] = torch.arange(1, max_tokens + 1)[:, None].expand_as(self.ranks)
-        self.register_buffer("holder", holder[:-1], persistent=False)  # the last place stands for no coefficient
-        first = (torch.arange(max_tokens) == 0).float()[:, None]
-        self.register_buffer("learned", first, persistent=False)
+        self.holder = nn.Buffer(holder[:-1], persistent=False)  # the last place stands for no coefficient
+        self.learned = nn.Buffer((torch.arange(max_tokens) == 0).float()[:, None], persistent=False)
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "M 3 S S"]) -> None:

@@ -40,8 +40,6 @@ class PriorTokenDecoder(nn.Module):
     number of kept tokens, which decides what its picture lacks.
     """
 
-    lengths: Tensor
-
     def __init__(self, config: DoveConfig):
         super().__init__()
         width, vqgan = config.decoder.hidden_size, config.vqgan
@@ -53,7 +51,7 @@ class PriorTokenDecoder(nn.Module):
         self.positions = nn.Parameter(torch.randn(config.max_tokens, width) * config.decoder.initializer_range)
         self.transformer = Transformer(config.decoder)
         self.latent_projection = nn.Linear(width, vqgan.channels)
-        self.register_buffer("lengths", sinusoidal_encoding(config.max_tokens, width), persistent=False)
+        self.lengths = nn.Buffer(sinusoidal_encoding(config.max_tokens, width), persistent=False)
 
     def forward(self, tokens: Tokens, picture: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N C"]:
         """Decode kept tokens and the prior's picture of them, in [-1, 1] but for overshoot, to latents."""

@@ -86,7 +86,6 @@ class TokenGenerator(nn.Module):
     such a projection.
     """
 
-    timestamps: Tensor
     chunk: int | None = None
     """Timestamps generated at a time by :meth:`until`, on a KV cache of those before; None generates all at once."""
 
@@ -100,7 +99,7 @@ class TokenGenerator(nn.Module):
         self.grid_positions = nn.Parameter(grid_positions)
         self.token_projection = nn.Linear(width, config.learned_numbers)
         self.eos_head: EosHead = make_eos_head(config)
-        self.register_buffer("timestamps", sinusoidal_encoding(config.max_tokens, width), persistent=False)
+        self.timestamps = nn.Buffer(sinusoidal_encoding(config.max_tokens, width), persistent=False)
 
     def embed(self, latents: Float[Tensor, "B N C"]) -> Prefix:
         """Embed the latents of the N grid positions."""
