@@ -120,7 +120,7 @@ class CosinePrior(nn.Module):
         # The token that holds a rank, counted from 1; one more than there are where none does.
         holder = torch.full((self.count + 1,), max_tokens + 1)
         holder[self.ranks] = torch.arange(1, max_tokens + 1)[:, None].expand_as(self.ranks)
-        self.holder = nn.Buffer(holder[:-1], persistent=False)  # the last place stands for no coefficient
+        self.holder = nn.Buffer(holder[:-1].clone(), persistent=False)  # the last stands for no coefficient
         self.learned = nn.Buffer((torch.arange(max_tokens) == 0).float()[:, None], persistent=False)
 
     @torch.no_grad()
