@@ -13,7 +13,7 @@ MODELS = {
     "Dove": ("dove.config:DoveConfig", "dove.tokenizer:Dove"),
     "QDove": ("dove.query.config:QDoveConfig", "dove.query.tokenizer:QDove"),
     "VQGAN": ("dove.config:VQGANConfig", "dove.baselines.vqgan:VQGANTokenizer"),
-    "TiTok": ("dove.baselines.config:TiTokConfig", "dove.baselines.titok:TiTok"),
+    "TiTok": ("dove.baselines.config:TiTokConfig", "dove.baselines.titok:make_titok"),
     "ALIT": ("dove.baselines.config:ALITConfig", "dove.baselines.alit:ALIT"),
     "Cosines": ("dove.baselines.cosines:CosinesConfig", "dove.baselines.cosines:Cosines"),
     "FlatColour": ("dove.baselines.flat_colour:FlatColourConfig", "dove.baselines.flat_colour:FlatColour"),

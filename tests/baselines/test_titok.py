@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from dove.baselines.adapter import build_loaded
 from dove.baselines.config import TITOKS, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
-from dove.baselines.titok import TiTok, load_published
+from dove.baselines.titok import TiTok, load_published, make_titok
 from dove.errors import UserError
 from dove.protocol import Layered
 from dove.tokens import Tokens
@@ -36,13 +36,13 @@ ONE_STAGE = TiTokConfig(**SMALL, head="pixels", projection="per-token")
 @pytest.fixture(params=[TWO_STAGES, ONE_STAGE], ids=["two stages", "one stage"])
 def titok(request) -> TiTok:
     torch.manual_seed(0)
-    return TiTok(request.param).eval()
+    return make_titok(request.param).eval()
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_parameters_have_the_published_names_and_shapes(model):
     with torch.device("meta"):
-        ours = TiTok(TITOKS[f"titok-{model}"]).state_dict()
+        ours = make_titok(TITOKS[f"titok-{model}"]).state_dict()
     assert {name: list(tensor.shape) for name, tensor in ours.items()} == layouts("titok")[model]["state_dict"]
 
 
@@ -50,7 +50,9 @@ def test_parameters_have_the_published_names_and_shapes(model):
 @pytest.mark.parametrize("model", PUBLISHED)
 @torch.no_grad()
 def test_outputs_are_those_of_the_published_code(model):
-    titok = build_loaded(lambda: TiTok(TITOKS[f"titok-{model}"]), filled_weights(layouts("titok")[model]["state_dict"]))
+    titok = build_loaded(
+        lambda: make_titok(TITOKS[f"titok-{model}"]), filled_weights(layouts("titok")[model]["state_dict"])
+    )
     reference = references("titok", model)
     latents = titok.encoder(reference_images(), titok.latent_tokens)
     assert relative_error(latents, reference["z"].squeeze(2).transpose(1, 2)) < 1e-3
@@ -80,7 +82,7 @@ def test_alone_and_in_a_batch_agree(titok, images):
 
 @pytest.mark.parametrize(("projection", "alone"), [("per-token", True), ("scrambled", False)])
 def test_only_the_later_projection_keeps_tokens_apart(projection, alone):
-    encoder = TiTok(TiTokConfig(**SMALL, head="pixels", projection=projection)).encoder
+    encoder = make_titok(TiTokConfig(**SMALL, head="pixels", projection=projection)).encoder
     hidden = torch.randn(1, 4, 32, requires_grad=True)
     encoder.project(hidden)[0, 2].sum().backward()
     assert hidden.grad is not None
@@ -111,7 +113,7 @@ def test_tokens_of_another_model_are_refused(titok):
 def test_a_checkpoint_file_is_read_and_a_wrong_one_named(tmp_path, images, monkeypatch):
     monkeypatch.setitem(TITOKS, "titok-s128", ONE_STAGE)
     torch.manual_seed(0)
-    model = TiTok(ONE_STAGE).eval()
+    model = make_titok(ONE_STAGE).eval()
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_file(weights, tmp_path / "whole.safetensors")
     loaded = load_published("titok-s128", tmp_path / "whole.safetensors")

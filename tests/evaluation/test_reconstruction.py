@@ -11,7 +11,7 @@ from PIL import Image
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
 from dove.baselines.flat_colour import FlatColour, FlatColourConfig
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import make_titok
 from dove.checkpoint import save_checkpoint
 from dove.cli import main
 from dove.errors import UserError
@@ -128,7 +128,7 @@ def test_models_of_other_kinds_get_the_rows_that_they_have(desk: Path, capsys: p
     titok = TiTokConfig(
         transformer=transformer, num_tokens=4, image_size=16, patch_size=4, codebook_size=16, head="pixels"
     )
-    save_checkpoint(desk / "titok", titok, TiTok(titok).state_dict())
+    save_checkpoint(desk / "titok", titok, make_titok(titok).state_dict())
     vqgan = MaskgitVQGANConfig(
         image_size=16, hidden_channels=8, channel_mult=(1, 1), num_res_blocks=1, latent_channels=8, norm_groups=4
     )

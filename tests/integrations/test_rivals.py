@@ -8,7 +8,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from safetensors.torch import save_file
 
 from dove.baselines.config import TITOKS, TiTokConfig, TransformerConfig
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import make_titok
 from dove.cli import main
 from dove.registry import load_tokenizer
 
@@ -25,7 +25,7 @@ def test_a_titok_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, im
     )
     monkeypatch.setitem(TITOKS, "titok-s128", small)
     torch.manual_seed(0)
-    model = TiTok(small).eval()
+    model = make_titok(small).eval()
     save_file(dict(model.state_dict()), tmp_path / "published.safetensors")
     flags = ["--kind", "titok-s128", "--output", str(tmp_path / "folder")]
     assert main(["convert", str(tmp_path / "published.safetensors"), *flags]) == 0

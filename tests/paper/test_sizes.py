@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dove.baselines.alit import ALIT
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.paper import load_experiment
 from dove.paper.models import load_models
@@ -31,9 +31,9 @@ def built(name: str, make: Callable[[Any], nn.Module]) -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "make", "expected"),
     [
-        ("titok-l32", TiTok, 641_054_735),
-        ("titok-b64", TiTok, 204_814_095),
-        ("titok-s128", TiTok, 83_674_639),
+        ("titok-l32", make_titok, 641_054_735),
+        ("titok-b64", make_titok, 204_814_095),
+        ("titok-s128", make_titok, 83_674_639),
         ("alit-small", ALIT, 262_048_399),
         ("maskgit-vqgan", MaskgitTokenizer, 54_515_587),
         ("dove-base", Dove, 184_929_412),

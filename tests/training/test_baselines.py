@@ -8,7 +8,7 @@ import torch
 
 from dove.baselines.alit import ALIT
 from dove.baselines.config import ALITConfig, MaskgitVQGANConfig, TiTokConfig, TransformerConfig
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import make_titok
 from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.registry import load_tokenizer
@@ -175,7 +175,7 @@ def pictures() -> torch.Tensor:
 def test_titok_learns(pictures: torch.Tensor) -> None:
     torch.manual_seed(0)
     config = TiTokTrainConfig(preset="titok-8-bench", model=TITOK, loss=QuantizedLossConfig(**NO_NETWORK), **SETTINGS)
-    first, last = learn(QuantizedObjective(config, TiTok(TITOK)).train(), pictures, 40)
+    first, last = learn(QuantizedObjective(config, make_titok(TITOK)).train(), pictures, 40)
     assert last < 0.5 * first
 
 
@@ -184,7 +184,7 @@ def test_codes_are_learned(pictures: torch.Tensor, vqgan_folder: Path) -> None:
     config = TiTokCodesTrainConfig(
         preset="titok-s128-codes", model=TWO_STAGE, vqgan_checkpoint=str(vqgan_folder), **SETTINGS
     )
-    objective = TiTokCodesObjective(config, TiTok(TWO_STAGE))
+    objective = TiTokCodesObjective(config, make_titok(TWO_STAGE))
     first, last = learn(objective.train(), pictures, 80)
     assert last < 0.8 * first
 
@@ -228,7 +228,7 @@ def test_what_few_roll_outs_leave_unused_is_told(pictures: torch.Tensor, vqgan_f
     for objective in (
         ALITCodesObjective(codes, model),
         ALITPixelsObjective(pixels, ALIT(ALIT_MODEL)),
-        QuantizedObjective(titok, TiTok(TITOK)),
+        QuantizedObjective(titok, make_titok(TITOK)),
     ):
         without = set()
         for step in range(6):

@@ -5,7 +5,6 @@ names of the port in the style of "taming transformers", which ALIT's checkpoint
 """
 
 import re
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -25,32 +24,40 @@ def _norm(channels: int, config: MaskgitVQGANConfig) -> nn.GroupNorm:
 
 
 class Residual(nn.Module):
-    """Two normalised convolutions added to their input.
+    """Two normalised convolutions added to their input."""
 
-    Where they change the number of channels, the published weights were trained with a shortcut from the convolutions' own
-    output, not from their input: there is no path around them.
+    def __init__(self, channels: int, config: MaskgitVQGANConfig, fan_in: int | None = None):
+        super().__init__()
+        self.norm1 = _norm(fan_in or channels, config)
+        self.conv1 = _conv(fan_in or channels, channels)
+        self.norm2 = _norm(channels, config)
+        self.conv2 = _conv(channels, channels)
+
+    def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
+        """Add the branch to the input."""
+        return hidden + self.branch(hidden)
+
+    def branch(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
+        """Compute the two convolutions, which are added to the input."""
+        hidden = self.conv1(F.silu(self.norm1(hidden)))
+        return self.conv2(F.silu(self.norm2(hidden)))
+
+
+class Widening(Residual):
+    """Residual block that changes the number of channels.
+
+    The published weights were trained with the shortcut taken from the branch's own output, not from its input: the
+    block has no path around its convolutions.
     """
 
     def __init__(self, fan_in: int, channels: int, config: MaskgitVQGANConfig):
-        super().__init__()
-        self.norm1 = _norm(fan_in, config)
-        self.conv1 = _conv(fan_in, channels)
-        self.norm2 = _norm(channels, config)
-        self.conv2 = _conv(channels, channels)
-        if fan_in != channels:
-            self.nin_shortcut = _conv(channels, channels, kernel=1)
+        super().__init__(channels, config, fan_in)
+        self.nin_shortcut = _conv(channels, channels, kernel=1)
 
     def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
-        """Apply both convolutions and add the input or the shortcut."""
-        added = self.conv1(F.silu(self.norm1(hidden)))
-        added = self.conv2(F.silu(self.norm2(added)))
-        return added + (self.nin_shortcut(added) if hasattr(self, "nin_shortcut") else hidden)
-
-
-def _residuals(fan_in: int, channels: int, config: MaskgitVQGANConfig) -> nn.Sequential:
-    """Stack the residual blocks of one resolution."""
-    widths = [fan_in] + [channels] * config.num_res_blocks
-    return nn.Sequential(*(Residual(*pair, config) for pair in pairwise(widths)))
+        """Apply the convolutions and add the shortcut of their output."""
+        hidden = self.branch(hidden)
+        return hidden + self.nin_shortcut(hidden)
 
 
 class Level(nn.Module):
@@ -58,9 +65,11 @@ class Level(nn.Module):
 
     def __init__(self, fan_in: int, channels: int, config: MaskgitVQGANConfig):
         super().__init__()
-        self.block = _residuals(fan_in, channels, config)
+        first = Residual(channels, config) if fan_in == channels else Widening(fan_in, channels, config)
+        rest = [Residual(channels, config) for _ in range(config.num_res_blocks - 1)]
+        self.block = nn.Sequential(first, *rest)
 
-    def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h2 w2"]:
+    def forward(self, hidden: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d h w"]:
         """Apply the residual blocks."""
         return self.block(hidden)
 
@@ -87,7 +96,7 @@ class PixelEncoder(nn.Module):
         self.conv_in = _conv(3, config.hidden_channels)
         fan_ins = [config.hidden_channels, *widths[:-1]]
         self.down = nn.ModuleList(Level(*pair, config) for pair in zip(fan_ins, widths, strict=True))
-        self.mid = _residuals(widths[-1], widths[-1], config)
+        self.mid = nn.Sequential(*(Residual(widths[-1], config) for _ in range(config.num_res_blocks)))
         self.norm_out = _norm(widths[-1], config)
         self.conv_out = _conv(widths[-1], config.latent_channels, kernel=1, bias=True)
 
@@ -107,7 +116,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         widths = [config.hidden_channels * factor for factor in config.channel_mult]
         self.conv_in = _conv(config.latent_channels, widths[-1], bias=True)
-        self.mid = _residuals(widths[-1], widths[-1], config)
+        self.mid = nn.Sequential(*(Residual(widths[-1], config) for _ in range(config.num_res_blocks)))
         fan_ins = [*widths[1:], widths[-1]]
         kinds = [Level] + [UpLevel] * (len(widths) - 1)
         # up[0] is the last to run, at full resolution

@@ -112,7 +112,7 @@ class PatchDecoder(TiTokDecoder):
 
 
 class TiTok(FixedLength):
-    """The tokenizer; with ``head="codes"`` it contains the codebook and the decoder of the VQGAN whose codes it predicts."""
+    """The tokenizer up to the codebook; subclasses decode. :func:`make_titok` makes one."""
 
     def __init__(self, config: TiTokConfig):
         super().__init__(config.image_size, config.num_tokens, config.token_dim)
@@ -121,11 +121,6 @@ class TiTok(FixedLength):
         self.encoder = TiTokEncoder(config)
         self.latent_tokens = embedding(config.num_tokens, config.transformer.width)
         self.quantize = UnitCodebook(config.codebook_size, config.token_dim)
-        self.decoder = (CodeDecoder if config.head == "codes" else PatchDecoder)(config)
-        initialise(self, config.transformer)
-        if config.head == "codes":
-            self.pixel_quantize = Codebook(config.vqgan.codebook_size, config.vqgan.latent_channels)
-            self.pixel_decoder = PixelDecoder(config.vqgan)
 
     @property
     def codebook(self) -> Codebook:
@@ -151,13 +146,41 @@ class TiTok(FixedLength):
         """Compute the codebook entries of images in [-1, 1]."""
         return self.quantize.lookup(self.quantized_images(images).ids)
 
+
+class TwoStageTiTok(TiTok):
+    """TiTok that decodes through the codes of a VQGAN, whose codebook and decoder it contains."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        self.decoder = CodeDecoder(config)
+        initialise(self, config.transformer)
+        self.pixel_quantize = Codebook(config.vqgan.codebook_size, config.vqgan.latent_channels)
+        self.pixel_decoder = PixelDecoder(config.vqgan)
+
     def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
-        if self.config.head == "pixels":
-            return self.decoder(values) * 2 - 1
-        return self.pixel_decoder(mix_codes(self.decoder(values), self.pixel_quantize.entries()))
+        mixed = mix_codes(self.decoder(values), self.pixel_quantize.entries())
+        return self.pixel_decoder(mixed)
+
+
+class OneStageTiTok(TiTok):
+    """TiTok that predicts pixels, trained end to end at once."""
+
+    def __init__(self, config: TiTokConfig):
+        super().__init__(config)
+        self.decoder = PatchDecoder(config)
+        initialise(self, config.transformer)
+
+    def reconstruct_from(self, values: Float[Tensor, "B K D"]) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images, in [-1, 1] up to overshoot, from tokens, with gradients."""
+        return self.decoder(values) * 2 - 1
+
+
+def make_titok(config: TiTokConfig) -> TiTok:
+    """Make the TiTok that ``config`` describes."""
+    return (TwoStageTiTok if config.head == "codes" else OneStageTiTok)(config)
 
 
 def load_published(name: str, path: str | Path) -> TiTok:
     """Load the weights of a published checkpoint, in fp32, for evaluation."""
-    return build_loaded(lambda: TiTok(TITOKS[name]), read_checkpoint(path))
+    return build_loaded(lambda: make_titok(TITOKS[name]), read_checkpoint(path))

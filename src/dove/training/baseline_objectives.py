@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from dove.baselines.adapter import FixedLength
 from dove.baselines.alit import ALIT
 from dove.baselines.maskgit_vqgan import mix_codes
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import TiTok, TwoStageTiTok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.models.vqgan import Codebook
 from dove.training.baseline_config import (
@@ -73,9 +73,9 @@ class QuantizedObjective(RivalPreviews, CodebookObjective):
 class TiTokCodesObjective(RivalPreviews, CodebookObjective):
     """Stage one of TiTok, with the tokens of the whole image."""
 
-    model: TiTok
+    model: TwoStageTiTok
 
-    def __init__(self, config: TiTokCodesTrainConfig, model: TiTok):
+    def __init__(self, config: TiTokCodesTrainConfig, model: TwoStageTiTok):
         super().__init__(model, NO_PIXELS, model.codebook.size, config.loss.restart_after)
         self.config = config
         self.teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan).requires_grad_(False)
@@ -129,9 +129,9 @@ class ALITCodesObjective(RivalPreviews, CodebookObjective):
 class TiTokPixelsObjective(RivalPreviews, Objective[Tensor]):
     """Stage two of TiTok: Eq. 2 on the image, from its decoder and the VQGAN's; all that decides the tokens is fixed."""
 
-    model: TiTok
+    model: TwoStageTiTok
 
-    def __init__(self, config: TiTokPixelsTrainConfig, model: TiTok):
+    def __init__(self, config: TiTokPixelsTrainConfig, model: TwoStageTiTok):
         super().__init__(model, config.loss)
         model.requires_grad_(False)
         model.decoder.requires_grad_(True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dove.baselines.alit import ALIT
 from dove.baselines.config import MaskgitVQGANConfig
 from dove.baselines.maskgit_vqgan import MaskgitVQGAN
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import TwoStageTiTok, make_titok
 from dove.baselines.vqgan import MaskgitTokenizer
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint
 from dove.config import DoveConfig
@@ -127,9 +127,10 @@ def initialise_maskgit_vqgan(config: MaskgitVQGANTrainConfig, sample: Sample) ->
     return model
 
 
-def initialise_titok_codes(config: TiTokCodesTrainConfig, _sample: Sample) -> TiTok:
+def initialise_titok_codes(config: TiTokCodesTrainConfig, _sample: Sample) -> TwoStageTiTok:
     """Make a two-stage TiTok with random weights and the codebook and the decoder of its VQGAN."""
-    model = TiTok(config.model)
+    model = make_titok(config.model)
+    assert isinstance(model, TwoStageTiTok)
     teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan)
     model.pixel_quantize.load_state_dict(teacher.quantize.state_dict())
     model.pixel_decoder.load_state_dict(teacher.decoder.state_dict())
@@ -145,7 +146,7 @@ def initialise_alit_codes(config: ALITCodesTrainConfig, _sample: Sample) -> ALIT
 
 def initialise_pixels(config: TiTokPixelsTrainConfig | ALITPixelsTrainConfig, _sample: Sample) -> nn.Module:
     """Load TiTok or ALIT as stage one left it."""
-    model = ALIT(config.model) if isinstance(config, ALITPixelsTrainConfig) else TiTok(config.model)
+    model = ALIT(config.model) if isinstance(config, ALITPixelsTrainConfig) else make_titok(config.model)
     load_stage(model, model.config, config.stage_one)
     return model
 

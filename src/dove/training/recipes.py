@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from dove.baselines.titok import TiTok
+from dove.baselines.titok import make_titok
 from dove.data.dataset import ImageDataset
 from dove.models.vqgan import VQGAN
 from dove.training import initialisation
@@ -50,7 +50,7 @@ _BY_NAME = {
     "qdove": Recipe(initialisation.initialise_dove, QDoveObjective, prepare_queries),
     "query-prefix": Recipe(initialisation.initialise_dove, QueryPrefixObjective, prepare_queries),
     "maskgit-vqgan": Recipe(initialisation.initialise_maskgit_vqgan, QuantizedObjective),
-    "titok": Recipe(lambda config, _sample: TiTok(config.model), QuantizedObjective),
+    "titok": Recipe(lambda config, _sample: make_titok(config.model), QuantizedObjective),
     "titok-codes": Recipe(initialisation.initialise_titok_codes, TiTokCodesObjective),
     "titok-pixels": Recipe(initialisation.initialise_pixels, TiTokPixelsObjective),
     "alit-codes": Recipe(initialisation.initialise_alit_codes, ALITCodesObjective),
