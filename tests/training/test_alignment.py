@@ -70,7 +70,7 @@ def test_heads_learn(aligned: nn.Module, tiny_dove: Dove, images: torch.Tensor) 
     with torch.no_grad():
         output = tiny_dove.generate(images, 4)
     tokens = Tokens.cut(output.values, torch.tensor([4, 4, 4]))
-    optimizer = torch.optim.Adam([weight for head in aligned.heads().values() for weight in head.parameters()], lr=0.02)
+    optimizer = torch.optim.Adam(aligned.heads.parameters(), lr=0.02)
     totals = []
     for _ in range(60):
         total = sum(aligned(output, tokens, images).values())
@@ -92,7 +92,7 @@ def test_without_a_network_there_is_no_loss(tiny_config: DoveConfig) -> None:
     config = PrefixTrainConfig(preset="any", model=replace(tiny_config, eos_head="quality"), loss=loss)
     objective = PrefixObjective(config, Dove(config.model))
     assert objective.alignment is None
-    assert objective.extra_state() == {"heads": {}}
+    assert {name: part.state_dict() for name, part in objective.kept.items()} == {"heads": {}}
 
 
 def test_networks_of_a_loss_are_named_once() -> None:

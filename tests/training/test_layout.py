@@ -17,13 +17,13 @@ import torch
 import yaml
 from accelerate import Accelerator
 from small import settings
-from torch import Tensor, nn
+from torch import Tensor
 
 from dove.errors import UserError
 from dove.models.vqgan import VQGAN
 from dove.tokenizer import Dove
 from dove.training.config import DoveTrainConfig, VQGANTrainConfig
-from dove.training.layout import Replicated, blocks, make_layout
+from dove.training.layout import Replicated, make_layout
 from dove.training.objectives import VQGANObjective
 from dove.training.setup import run_training
 from dove.training.state import load_state
@@ -187,9 +187,3 @@ def test_what_cannot_be_cut_up_is_refused(tiny_training: DoveTrainConfig, vqgan_
     with pytest.raises(UserError, match="pass --loss.restart-after 0"):
         make_layout(config, codebook, two)
     assert type(make_layout(tiny_training, codebook, two)) is Replicated
-
-
-def test_blocks_are_what_is_called_in_a_list_of_modules() -> None:
-    deep = nn.Sequential(nn.ModuleList([nn.Linear(1, 1)]), nn.Linear(1, 1))
-    model = nn.ModuleDict({"a": nn.ModuleList([deep, nn.ModuleList([nn.Linear(2, 2)])]), "b": nn.Linear(1, 1)})
-    assert list(blocks(model)) == [deep, model["a"][1][0]]

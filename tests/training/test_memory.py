@@ -57,6 +57,12 @@ def test_transformer_and_vqgan_blocks_are_found(tiny_dove: Dove) -> None:
     )
 
 
+def test_blocks_are_what_is_called_in_a_list_of_modules() -> None:
+    deep = nn.Sequential(nn.ModuleList([nn.Linear(1, 1)]), nn.Linear(1, 1))
+    model = nn.ModuleDict({"a": nn.ModuleList([deep, nn.ModuleList([nn.Linear(2, 2)])]), "b": nn.Linear(1, 1)})
+    assert innermost_blocks(model) == [deep[0][0], model["a"][1][0]]
+
+
 def test_a_training_ends_with_the_same_weights(tiny_training: DoveTrainConfig, tmp_path: Path) -> None:
     run_training(tiny_training)
     run = replace(tiny_training.run, activation_checkpointing=True)

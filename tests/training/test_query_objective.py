@@ -32,7 +32,7 @@ from dove.training.query_config import (
     QueryPrefixLossConfig,
     QueryPrefixTrainConfig,
 )
-from dove.training.query_data import query_examples
+from dove.training.query_data import prepare_queries
 from dove.training.query_objective import (
     GroundingHead,
     QDoveObjective,
@@ -232,7 +232,7 @@ def test_scenes_need_cut_outs(tmp_path: Path) -> None:
     assert isinstance(config, QueryPrefixTrainConfig)
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match=r"scenes need --queries\.stamps"):
-        query_examples(config, open_images(str(tmp_path)), 16)
+        prepare_queries(config, open_images(str(tmp_path)), QDove(PREDICTING))
 
 
 def test_mosaics_train_a_model_that_predicts_quality(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Learning rate by step, and steps from epochs."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dove.errors import UserError
+from dove.training import setup
 from dove.training.config import DoveLossConfig, OptimConfig, RunConfig
 from dove.training.presets import PRESETS
-from dove.training.schedule import in_steps, learning_rate, told_length
+from dove.training.schedule import in_steps, learning_rate
 from dove.training.trainer import moving_average
 
 
@@ -59,11 +61,15 @@ def test_epochs_are_the_fewest_steps_that_show_them(
     assert shown >= epochs * images > shown - batch * accumulate * processes
 
 
-def test_the_paper_s_training_of_dove() -> None:
+def test_the_paper_s_training_of_dove(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     config = PRESETS["dove-base"]
     assert in_steps(config, 1_281_167 - config.run.holdout, 2).run.steps == 533_713
-    assert "= " not in told_length(config, 1_280_911, 2)
-    assert "20 epochs of 1,280,911 images are 533,713 steps of 48 images" in told_length(config, 1_280_911, 2)
+    two = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr(setup, "PartialState", lambda **_given: two)
+    assert setup.resolve_length(config, 1_280_911).run.steps == 533_713
+    told = capsys.readouterr().out
+    assert "= " not in told
+    assert "20 epochs of 1,280,911 images are 533,713 steps of 48 images" in told
 
 
 def test_a_run_in_steps_stays_as_it_is() -> None:

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import recursively_apply
 from torch import nn
 
 from dove.errors import UserError
 from dove.training import state
-from dove.training.state import (
-    BackgroundWriter,
-    checkpoints,
-    load_state,
-    map_tensors,
-    module_on_cpu,
-    on_cpu,
-    save_state,
-)
+from dove.training.state import BackgroundWriter, checkpoints, load_state, module_on_cpu, on_cpu, save_state
 
 
 def test_the_newest_are_kept_and_each_says_what_it_holds(tmp_path: Path) -> None:
@@ -104,7 +97,7 @@ def test_copies_own_their_memory() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     module[1].weight.requires_grad_(False)
     nested = {"weights": module.state_dict(), "rest": [torch.ones(1), (3, None)]}
-    copy, twin = map_tensors(on_cpu, nested), module_on_cpu(module)
+    copy, twin = recursively_apply(on_cpu, nested), module_on_cpu(module)
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             tensor.add_(1)
@@ -127,11 +120,11 @@ def test_the_writer_works_beside_and_tells_what_went_wrong() -> None:
         raise UserError("no space")
 
     with BackgroundWriter() as writer:
-        writer.submit(slow)
+        writer.begin(slow)
         writer.check()
         assert not done
         go.set()
-        writer.submit(failing)  # waits for the first
+        writer.begin(failing)  # waits for the first
         assert done[0].startswith("checkpoint")
         with pytest.raises(UserError, match="no space"):
             writer.wait()
@@ -143,7 +136,7 @@ def test_leaving_in_an_error_finishes_what_has_begun() -> None:
 
     def training() -> None:
         with BackgroundWriter() as writer:
-            writer.submit(lambda: done.append(1))
+            writer.begin(lambda: done.append(1))
             raise KeyError
 
     with pytest.raises(KeyError):

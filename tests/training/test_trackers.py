@@ -12,7 +12,6 @@ from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (its import war
 
 from dove.errors import UserError
 from dove.training.log import TrainingLog
-from dove.training.trackers import make_tracker
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
 
@@ -42,7 +41,7 @@ def test_numbers_and_pictures_reach_the_tracker(name: str, told: list[tuple[str,
     log = TrainingLog(tmp_path, start=0, tracker=name)
     log.numbers(5, {"loss": 0.5})
     log.pictures(5, IMAGES, {"4": IMAGES})
-    log.close()
+    log.tracker.close()
     (start, settings), (_, numbers), (_, pictures), (end, _) = told
     assert (start, end) == ("init", "finish")
     assert settings["name"] == tmp_path.name
@@ -58,7 +57,7 @@ def test_tensorboard_writes_events_and_none_writes_none(tmp_path: Path) -> None:
         log = TrainingLog(tmp_path / name, start=0, tracker=name)
         log.numbers(1, {"loss": 1.0})
         log.pictures(1, IMAGES, {})
-        log.close()
+        log.tracker.close()
         assert (tmp_path / name / "samples" / "step-00000001.png").is_file()
     assert list((tmp_path / "tensorboard" / "tensorboard").iterdir())
     assert not (tmp_path / "none" / "tensorboard").exists()
@@ -67,4 +66,4 @@ def test_tensorboard_writes_events_and_none_writes_none(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb"):
-        make_tracker("wandb", tmp_path, 0)
+        TrainingLog(tmp_path, start=0, tracker="wandb")

@@ -22,13 +22,9 @@ class Alignment(nn.Module):
         self.enlarge, self.side = config.enlarge, model.vqgan.grid_size
         self.fixed, self.learned_tokens = model.prior_numbers, model.learned_tokens
         width = self.network.width
-        self.grid = nn.Linear(model.generator.hidden_size, width)
-        self.pooled = nn.Linear(model.generator.hidden_size, width)
-        self.tokens = nn.Linear(model.learned_numbers, width)
-
-    def heads(self) -> dict[str, nn.Module]:
-        """Give the three linear heads."""
-        return {"grid": self.grid, "pooled": self.pooled, "tokens": self.tokens}
+        inputs = {"grid": model.generator.hidden_size, "pooled": model.generator.hidden_size}
+        inputs["tokens"] = model.learned_numbers
+        self.heads = nn.ModuleDict({name: nn.Linear(numbers, width) for name, numbers in inputs.items()})
 
     def forward(
         self, output: GeneratorOutput, tokens: Tokens, images: Float[Tensor, "B 3 S S"]
@@ -44,10 +40,11 @@ class Alignment(nn.Module):
         hidden = masked_mean(output.hidden, tokens.mask)
         with_learned = tokens.values[:, : self.learned_tokens, self.fixed :]
         learned = masked_mean(with_learned, tokens.mask[:, : self.learned_tokens])
+        grid = self.heads["grid"](output.grid)
         return {
-            "align_grid": grid_alignment(self.grid(output.grid), maps[-1], (self.side, self.side)).mean(),
-            "align_hidden": pooled_alignment(self.pooled(hidden), mean).mean(),
-            "align_tokens": pooled_alignment(self.tokens(learned), mean).mean(),
+            "align_grid": grid_alignment(grid, maps[-1], (self.side, self.side)).mean(),
+            "align_hidden": pooled_alignment(self.heads["pooled"](hidden), mean).mean(),
+            "align_tokens": pooled_alignment(self.heads["tokens"](learned), mean).mean(),
         }
 
 

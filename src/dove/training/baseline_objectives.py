@@ -57,17 +57,13 @@ class QuantizedObjective(RivalPreviews, CodebookObjective):
     model: TiTok | MaskgitTokenizer
 
     def __init__(self, config: QuantizedTrainConfig, model: TiTok | MaskgitTokenizer):
-        super().__init__(model, config.loss, model.codebook.size, config.loss.restart_after)
-        self.config = config
+        super().__init__(model, config.loss, config.loss, model.codebook.size)
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]; they are the same at every step."""
         quantized = self.model.quantized_images(batch)
-        reconstruction = self.model.reconstruct_from(quantized.values)
-        terms = self.reconstruction_terms(reconstruction, batch)
-        loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
-        usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        return StepResult(loss, reconstruction, {**means(terms), "codebook": quantized.loss.detach(), **usage})
+        result = self.compare(self.model.reconstruct_from(quantized.values), batch)
+        return self.with_codebook(result, self.model.codebook, quantized.loss, quantized.latents, quantized.ids)
 
 
 class TiTokCodesObjective(RivalPreviews, CodebookObjective):
@@ -76,8 +72,7 @@ class TiTokCodesObjective(RivalPreviews, CodebookObjective):
     model: TwoStageTiTok
 
     def __init__(self, config: TiTokCodesTrainConfig, model: TwoStageTiTok):
-        super().__init__(model, NO_PIXELS, model.codebook.size, config.loss.restart_after)
-        self.config = config
+        super().__init__(model, NO_PIXELS, config.loss, model.codebook.size)
         self.teacher = load_teacher(config.vqgan_checkpoint, model.config.vqgan).requires_grad_(False)
         model.pixel_decoder.requires_grad_(False)
         model.pixel_quantize.requires_grad_(False)
@@ -88,9 +83,8 @@ class TiTokCodesObjective(RivalPreviews, CodebookObjective):
             codes = self.teacher.quantize(self.teacher.encode(batch)).ids
         quantized = self.model.quantized_images(batch)
         entropy = code_loss(self.model.decoder(quantized.values), codes)
-        usage = self.keep_in_use(self.model.codebook.embedding.weight, quantized.latents, quantized.ids)
-        loss = entropy + self.config.loss.codebook * quantized.loss
-        return StepResult(loss, batch, {"codes": entropy.detach(), "codebook": quantized.loss.detach(), **usage})
+        result = StepResult(entropy, batch, means({"codes": entropy}))
+        return self.with_codebook(result, self.model.codebook, quantized.loss, quantized.latents, quantized.ids)
 
 
 class ALITCodesObjective(RivalPreviews, CodebookObjective):
@@ -105,7 +99,7 @@ class ALITCodesObjective(RivalPreviews, CodebookObjective):
     some_unused = True  # those of later roll-outs and of halting, where few roll-outs are drawn
 
     def __init__(self, config: ALITCodesTrainConfig, model: ALIT):
-        super().__init__(model, NO_PIXELS, model.quantize.size, config.loss.restart_after)
+        super().__init__(model, NO_PIXELS, config.loss, model.quantize.size)
         self.config = config
         model.base_tokenizer.requires_grad_(False)
 
@@ -120,10 +114,9 @@ class ALITCodesObjective(RivalPreviews, CodebookObjective):
         codebook = torch.stack([roll_out.loss for roll_out in roll_outs]).mean()
         latents = torch.cat([self.model.quantize.prepare(roll_out.latents) for roll_out in roll_outs], 1)
         ids = torch.cat([roll_out.ids for roll_out in roll_outs], 1)
-        usage = self.keep_in_use(self.model.quantize.embedding.weight, latents, ids)
-        loss = (weights * entropies).mean() + error + self.config.loss.codebook * codebook
-        metrics = {"codes": entropies.mean().detach(), "mean_code": error.detach(), "codebook": codebook.detach()}
-        return StepResult(loss, batch, {**metrics, **usage})
+        loss = (weights * entropies).mean() + error
+        result = StepResult(loss, batch, means({"codes": entropies, "mean_code": error}))
+        return self.with_codebook(result, self.model.quantize, codebook, latents, ids)
 
 
 class TiTokPixelsObjective(RivalPreviews, Objective[Tensor]):
@@ -141,9 +134,7 @@ class TiTokPixelsObjective(RivalPreviews, Objective[Tensor]):
         """Compute Eq. 2 of a batch of images in [-1, 1]; it is the same at every step."""
         with torch.no_grad():
             values = self.model.quantized_values(batch)
-        reconstruction = self.model.reconstruct_from(values)
-        terms = self.reconstruction_terms(reconstruction, batch)
-        return StepResult(terms["rec"].mean(), reconstruction, means(terms))
+        return self.compare(self.model.reconstruct_from(values), batch)
 
 
 class ALITPixelsObjective(RivalPreviews, CodebookObjective):
@@ -153,7 +144,7 @@ class ALITPixelsObjective(RivalPreviews, CodebookObjective):
     some_unused = True  # those of later roll-outs
 
     def __init__(self, config: ALITPixelsTrainConfig, model: ALIT):
-        super().__init__(model, config.loss, model.quantize.size, config.loss.restart_after)
+        super().__init__(model, config.loss, config.loss, model.quantize.size)
         self.config = config
         model.base_tokenizer.encoder.requires_grad_(False)
         model.base_tokenizer.quantize.requires_grad_(False)
@@ -162,13 +153,9 @@ class ALITPixelsObjective(RivalPreviews, CodebookObjective):
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute Eq. 2 and the codebook's loss of a batch of images in [-1, 1]."""
         last = self.model.last_roll_out(batch, draw_count(self.model, self.config.run.seed, step.number))
-        reconstruction = self.model.reconstruct_from(last.logits)
-        terms = self.reconstruction_terms(reconstruction, batch)
-        loss = terms["rec"].mean() + self.config.loss.codebook * last.loss
-        usage = self.keep_in_use(
-            self.model.quantize.embedding.weight, self.model.quantize.prepare(last.latents), last.ids
-        )
-        return StepResult(loss, reconstruction, {**means(terms), "codebook": last.loss.detach(), **usage})
+        result = self.compare(self.model.reconstruct_from(last.logits), batch)
+        latents = self.model.quantize.prepare(last.latents)
+        return self.with_codebook(result, self.model.quantize, last.loss, latents, last.ids)
 
 
 def mean_code_error(logits: Float[Tensor, "B N V"], codes: Int[Tensor, "B N"], codebook: Codebook) -> Float[Tensor, ""]:

@@ -1,11 +1,11 @@
 """Layouts of a training on its processes: whole on every one of them, or sharded between them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import recursively_apply
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from dove.errors import UserError
 from dove.training.config import TrainConfig
+from dove.training.memory import innermost_blocks
 from dove.training.objectives import CodebookObjective, Objective, StepResult
-from dove.training.state import copy_around, map_tensors, module_on_cpu, named_tensors, on_cpu
+from dove.training.state import copy_around, module_on_cpu, named_tensors, on_cpu
 
 
 class Replicated:
@@ -41,7 +42,7 @@ class Replicated:
         """Copy the moving average and a training's state, whole, to the CPU of the process that writes; all have to ask."""
         if not self.accelerator.is_main_process:
             return None
-        return module_on_cpu(average.module), map_tensors(on_cpu, state)
+        return module_on_cpu(average.module), recursively_apply(on_cpu, state)
 
 
 class Sharded(Replicated):
@@ -97,7 +98,7 @@ class Sharded(Replicated):
             whole = gather(tensor)  # one at a time, and let go again at once where nothing is written
             return None if model is None else on_cpu(whole)
 
-        everything = map_tensors(found, state)
+        everything = recursively_apply(found, state)
         return None if model is None else (model, everything)
 
     def _put_together(self, model: nn.Module, device: torch.device) -> nn.Module | None:
@@ -132,21 +133,12 @@ def without_views(_objective: nn.Module, _inputs: Any, result: StepResult) -> St
 
 def shard(model: nn.Module, root: nn.Module, mesh: DeviceMesh, beside: set[nn.Parameter]) -> None:
     """Cut up the parameters of ``model``, which is in the called ``root``, block by block; those ``beside`` stay whole."""
-    for block in blocks(model):
+    for block in innermost_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(root, mesh=mesh, ignored_params=beside)
     for module in root.modules():
         if isinstance(module, FSDPModule) and mesh.device_type == "cpu":
             module.set_force_sum_reduction_for_comms(True)  # gloo has no mean
-
-
-def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Iterate over the modules in lists of modules, without those inside of them."""
-    for child in model.children():
-        if isinstance(model, nn.ModuleList) and not isinstance(child, nn.ModuleList):
-            yield child
-        else:
-            yield from blocks(child)
 
 
 def gather(tensor: Tensor) -> Tensor:

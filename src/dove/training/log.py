@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from dove.checkpoint import write_files
-from dove.training.trackers import make_tracker
+from dove.training.trackers import TRACKERS
 
 PREVIEW_SCALE = 2
 
@@ -21,14 +21,13 @@ class TrainingLog:
         self.output = output
         self.metrics = output / "metrics.jsonl"
         self._drop_lines_after(start)
-        self.tracker = make_tracker(tracker, output, start)
+        self.tracker = TRACKERS[tracker](output, start)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
         """Append one line, and show the same scalars."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self.tracker:
-            self.tracker.numbers(step, values)
+        self.tracker.numbers(step, values)
 
     def pictures(self, step: int, images: Float[Tensor, "B 3 S S"], previews: dict[str, Tensor]) -> Path:
         """Draw a grid with a column per image: the original, and below it each kind of reconstruction; all in [-1, 1]."""
@@ -38,14 +37,8 @@ class TrainingLog:
         path = self.output / "samples" / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         save_image(grid, path)
-        if self.tracker:
-            self.tracker.picture(step, "samples", grid)
+        self.tracker.picture(step, "samples", grid)
         return path
-
-    def close(self) -> None:
-        """End the tracker's run."""
-        if self.tracker:
-            self.tracker.close()
 
     def _drop_lines_after(self, step: int) -> None:
         """Drop the lines of steps that the last checkpoint of a killed run has not; they will come again."""

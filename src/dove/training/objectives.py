@@ -22,13 +22,14 @@ from dove.losses.reconstruction import reconstruction_loss, squared_error
 from dove.metrics import psnr
 from dove.models.discriminator import PatchDiscriminator
 from dove.models.eos import EosScores
-from dove.models.vqgan import VQGAN
+from dove.models.vqgan import VQGAN, Codebook
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 from dove.training.alignment import Alignment
 from dove.training.codebook import Restarts
 from dove.training.config import (
     AlignConfig,
+    CodebookLossConfig,
     DoveTrainConfig,
     PrefixTrainConfig,
     ReconstructionLossConfig,
@@ -80,6 +81,10 @@ class Objective(nn.Module, ABC, Generic[Batch]):
     Args:
         model: to train and save.
         loss: weights and networks of the reconstruction loss.
+
+    Attributes:
+        heads: what is trained along and thrown away afterwards, by name.
+        kept: what a resumed run needs besides the model, by name; each has a ``state_dict``.
     """
 
     some_unused: ClassVar[bool] = False
@@ -93,6 +98,8 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         if self.perceptual:  # channels last: its pooling is several times faster that way on a CPU
             self.perceptual.to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(loss.discriminator) if loss.gan else None
+        self.heads = nn.ModuleDict()
+        self.kept: dict[str, Any] = {}
 
     @abstractmethod
     def forward(self, batch: Batch, step: Step) -> StepResult:
@@ -108,21 +115,9 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         """Reconstruct held-out images in [-1, 1] with ``model`` (the moving average), by a short label."""
 
     def trained(self) -> list[nn.Parameter]:
-        """List the parameters that the loss trains: the model's, and those of heads that are thrown away afterwards."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    def kept(self) -> dict[str, Any]:
-        """Give what a resumed run needs besides the model, by name; each has a ``state_dict``."""
-        return {}
-
-    def extra_state(self) -> dict[str, Any]:
-        """Give the states of all that is kept."""
-        return {name: part.state_dict() for name, part in self.kept().items()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back the result of :meth:`extra_state`."""
-        for name, part in self.kept().items():
-            part.load_state_dict(state[name])
+        """List the parameters that the loss trains: the model's and the heads'."""
+        both = (*self.model.parameters(), *self.heads.parameters())
+        return [parameter for parameter in both if parameter.requires_grad]
 
     def adversary_loss(self, batch: Any, reconstruction: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
         """Compute the discriminator's loss on a batch, of images or with ``images`` in it, and its reconstruction."""
@@ -156,24 +151,47 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         rec = reconstruction_loss(self.distortion(mse), perceptual, gan, weights)
         return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
 
+    def compare(self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"]) -> StepResult:
+        """Compute Eq. 2 alone, averaged over a batch; both in [-1, 1]."""
+        terms = self.reconstruction_terms(reconstruction, images)
+        return StepResult(terms["rec"].mean(), reconstruction, means(terms))
+
 
 class CodebookObjective(Objective[Tensor]):
-    """Objective that keeps a codebook of ``size`` entries in use: each moves after ``restart_after`` steps without use."""
+    """Base of the objectives of models with a codebook of ``size`` entries in the data path.
 
-    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, size: int, restart_after: int):
+    An entry moves after ``codebook.restart_after`` batches without use.
+    """
+
+    def __init__(self, model: nn.Module, loss: ReconstructionLossConfig, codebook: CodebookLossConfig, size: int):
         super().__init__(model, loss)
-        self.restarts = Restarts(size, restart_after)
+        self.codebook_weight = codebook.codebook
+        self.restarts = Restarts(size, codebook.restart_after)
+        self.kept["restarts"] = self.restarts
 
-    def keep_in_use(
-        self, entries: Float[Tensor, "V D"], latents: Float[Tensor, "... D"], ids: Int[Tensor, "..."]
-    ) -> dict[str, Tensor]:
-        """Move idle entries to latents of a batch, and count for the log those that it uses and those that moved."""
-        moved = self.restarts.step(entries, latents, ids)
-        return {"codes_used": torch.tensor(float(ids.unique().numel())), "codes_moved": torch.tensor(float(moved))}
+    def with_codebook(
+        self,
+        result: StepResult,
+        codebook: Codebook,
+        loss: Float[Tensor, ""],
+        latents: Float[Tensor, "B L D"],
+        ids: Int[Tensor, "B L"],
+    ) -> StepResult:
+        """Add the codebook's own loss to the result of a batch, and move idle entries to latents of the batch.
 
-    def kept(self) -> dict[str, Any]:
-        """Give the steps since each codebook entry was last used."""
-        return {"restarts": self.restarts}
+        Args:
+            result: of everything else.
+            codebook: with the entries that move.
+            loss: mean of the codebook and the commitment loss.
+            latents: as they are compared with the entries.
+            ids: the entries that they chose.
+        """
+        moved = self.restarts.step(codebook.embedding.weight, latents, ids)
+        counts = {"codes_used": ids.unique().numel(), "codes_moved": moved}
+        metrics = {"codebook": loss.detach()} | {name: torch.tensor(float(count)) for name, count in counts.items()}
+        return StepResult(
+            result.loss + self.codebook_weight * loss, result.reconstruction, {**result.metrics, **metrics}
+        )
 
 
 class VQGANObjective(CodebookObjective):
@@ -182,21 +200,17 @@ class VQGANObjective(CodebookObjective):
     model: VQGAN
 
     def __init__(self, config: VQGANTrainConfig, model: VQGAN):
-        super().__init__(model, config.loss, model.config.codebook_size, config.loss.restart_after)
+        super().__init__(model, config.loss, config.loss, model.config.codebook_size)
         self.config = config
 
     def forward(self, batch: Float[Tensor, "B 3 S S"], step: Step) -> StepResult:
         """Compute the loss of a batch of images in [-1, 1]; it is the same at every step."""
-        latents = self.model.encode(batch)
-        quantized = self.model.quantize(latents)
-        usage = self.keep_in_use(self.model.quantize.embedding.weight, quantized.latents, quantized.ids)
+        quantized = self.model.quantize(self.model.encode(batch))
         # The first images of a batch keep their continuous latents; batches are shuffled, so which ones is random.
         continuous = round(self.config.loss.continuous * len(batch))
         mixed = torch.cat([quantized.latents[:continuous], quantized.values[continuous:]])
-        reconstruction = self.model.decode(mixed)
-        terms = self.reconstruction_terms(reconstruction, batch)
-        loss = terms["rec"].mean() + self.config.loss.codebook * quantized.loss
-        return StepResult(loss, reconstruction, {**means(terms), "codebook": quantized.loss.detach(), **usage})
+        result = self.compare(self.model.decode(mixed), batch)
+        return self.with_codebook(result, self.model.quantize, quantized.loss, quantized.latents, quantized.ids)
 
     def previews(self, model: nn.Module, images: Float[Tensor, "B 3 S S"]) -> dict[str, Float[Tensor, "B 3 S S"]]:
         """Reconstruct images from the latents themselves and from their codebook entries."""
@@ -236,22 +250,12 @@ class EOSObjective(TokenizerObjective[Batch]):
         super().__init__(model, config.loss)
         self.config = config
         self.threshold = RunningThreshold(config.loss.threshold_window)
-
-    def _eos_loss(
-        self, probability: Float[Tensor, "B K"], lengths: Int[Tensor, " B"], rec: Float[Tensor, " B"], step: Step
-    ) -> Float[Tensor, ""]:
-        """Compute Eq. 3 against the mean of the previous steps, which this step's L_rec then joins."""
-        threshold = self.threshold.step(rec, step.number)
-        return eos_loss(probability, lengths, rec, threshold).mean()
+        self.kept["threshold"] = self.threshold
 
     def eos_weight(self, step: Step) -> float:
         """Compute lambda_eos at a step of the run."""
         loss = self.config.loss
         return eos_weight(step.number / self.config.run.steps, loss.eos, delay=loss.eos_delay, ramp=loss.eos_ramp)
-
-    def kept(self) -> dict[str, Any]:
-        """Give the window of the threshold of Eq. 3."""
-        return {"threshold": self.threshold}
 
 
 class DoveObjective(EOSObjective[Tensor]):
@@ -264,7 +268,7 @@ class DoveObjective(EOSObjective[Tensor]):
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         terms = self.reconstruction_terms(reconstruction, batch)
         rec = terms["rec"]
-        eos = self._eos_loss(output.eos.probability, lengths, rec, step)
+        eos = eos_loss(output.eos.probability, lengths, rec, self.threshold.step(rec, step.number)).mean()
         divergence = output.divergence().mean()
         loss = self.config.loss.rec * rec.mean() + self.eos_weight(step) * eos + self.config.loss.kl * divergence
         metrics = means(terms | {"eos": eos, "kl": divergence, "length": lengths.float()})
@@ -279,18 +283,9 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         self.config = config
         align = config.loss.align
         self.alignment = None if align.network == "none" else Alignment(align, model.config)
-
-    def heads(self) -> nn.ModuleDict:
-        """Give the heads that are trained along and thrown away, by name: those of the alignment."""
-        return nn.ModuleDict(self.alignment.heads() if self.alignment else {})
-
-    def trained(self) -> list[nn.Parameter]:
-        """List the parameters of the model and of the heads."""
-        return [*super().trained(), *self.heads().parameters()]
-
-    def kept(self) -> dict[str, Any]:
-        """Give the heads."""
-        return {"heads": self.heads()}
+        if self.alignment:
+            self.heads.update(self.alignment.heads)
+        self.kept["heads"] = self.heads
 
     def distortion(self, mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Compute the logarithm of the squared error, in which a gain of 1% counts alike at every length."""

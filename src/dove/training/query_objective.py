@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from dove.data.query_batch import QueryBatch
 from dove.lengths import Auto
-from dove.losses.length import RunningThreshold
+from dove.losses.length import RunningThreshold, eos_loss
 from dove.losses.query import (
     early_end_penalty,
     inside_boxes,
@@ -89,6 +88,7 @@ class QDoveObjective(EOSObjective[QueryBatch]):
     def __init__(self, config: QDoveTrainConfig, model: QDove):
         super().__init__(config, model)
         self.irrelevant_threshold = RunningThreshold(config.loss.threshold_window)
+        self.kept["irrelevant_threshold"] = self.irrelevant_threshold
 
     def forward(self, batch: QueryBatch, step: Step) -> StepResult:
         """Compute Eq. 5 to 7 on images and queries at their predicted lengths."""
@@ -101,7 +101,8 @@ class QDoveObjective(EOSObjective[QueryBatch]):
             reconstruction, images, asked.boxes, asked.image_of, lambda *pair: self.reconstruction_terms(*pair)["rec"]
         )
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
-        eos = self._eos_loss(output.eos.probability, lengths, relevant, step)
+        threshold = self.threshold.step(relevant, step.number)
+        eos = eos_loss(output.eos.probability, lengths, relevant, threshold).mean()
         # A batch of nulls alone has no mean here, and the threshold leaves out a mean that is not finite.
         threshold = self.irrelevant_threshold.step(irrelevant[asked.about_part], step.number)
         penalty = early_end_penalty(output.eos.probability, lengths, irrelevant, threshold)
@@ -110,10 +111,6 @@ class QDoveObjective(EOSObjective[QueryBatch]):
         total = loss.rec * (relevant.mean() + loss.irrelevant * irrelevant.mean()) + weight * (eos + penalty)
         metrics = means({"rec": relevant, "irrelevant": irrelevant, "eos": eos, "penalty": penalty})
         return StepResult(total, reconstruction, metrics | _lengths_by_kind(lengths, asked))
-
-    def kept(self) -> dict[str, Any]:
-        """Give the windows of both thresholds."""
-        return {**super().kept(), "irrelevant_threshold": self.irrelevant_threshold}
 
 
 class GroundingHead(nn.Linear):
@@ -163,11 +160,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
 
     def __init__(self, config: QueryPrefixTrainConfig, model: QDove):
         super().__init__(config, model)
-        self.grounding = GroundingHead(model)
-
-    def heads(self) -> nn.ModuleDict:
-        """Give the heads that are trained along and thrown away, that of the grounding among them."""
-        return nn.ModuleDict({**super().heads(), "grounding": self.grounding})
+        self.grounding = self.heads["grounding"] = GroundingHead(model)
 
     def forward(self, batch: QueryBatch, step: Step) -> StepResult:
         """Compute the loss of images and queries at random lengths."""

@@ -34,12 +34,3 @@ def in_steps(config: Settings, images: int, processes: int) -> Settings:
         return config
     steps = math.ceil(run.epochs * images / images_per_step(run, processes))
     return replace(config, run=replace(run, steps=steps, epochs=0.0))
-
-
-def told_length(config: TrainConfig, images: int, processes: int) -> str:
-    """Describe the number of steps that the epochs of a run are, in a line."""
-    run, steps = config.run, in_steps(config, images, processes).run.steps
-    return (
-        f"{run.epochs:g} epochs of {images:,} images are {steps:,} steps of {images_per_step(run, processes):,} images "
-        f"(processes {processes} x run.accumulate {run.accumulate} x run.batch_size {run.batch_size})"
-    )

@@ -23,7 +23,7 @@ from dove.training.config import TrainConfig
 from dove.training.processes import check_devices, check_launcher
 from dove.training.progress import CHECKPOINTS
 from dove.training.recipes import RECIPES, image_size
-from dove.training.schedule import Settings, in_steps, told_length
+from dove.training.schedule import Settings, images_per_step, in_steps
 from dove.training.state import checkpoints
 from dove.training.trainer import Trainer
 
@@ -76,9 +76,15 @@ def settings_file(config: TrainConfig) -> bytes:
 def resolve_length(config: Settings, images: int) -> Settings:
     """Give the same settings with as many steps as their epochs take, which the first process tells; nothing else changes."""
     process = PartialState(cpu=not torch.cuda.is_available())
-    if config.run.epochs and process.is_main_process:
-        print(told_length(config, images, process.num_processes))
-    return in_steps(config, images, process.num_processes)
+    run, processes = config.run, process.num_processes
+    config = in_steps(config, images, processes)
+    if run.epochs and process.is_main_process:
+        print(
+            f"{run.epochs:g} epochs of {images:,} images are {config.run.steps:,} steps of "
+            f"{images_per_step(run, processes):,} images (processes {processes} x run.accumulate {run.accumulate} x "
+            f"run.batch_size {run.batch_size})"
+        )
+    return config
 
 
 def split_holdout(dataset: ImageDataset, count: int) -> tuple[ImageDataset, ImageDataset]:

@@ -108,17 +108,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def map_tensors(change: Callable[[Tensor], Any], state: Any) -> Any:
-    """Change the tensors of nested dictionaries, lists and tuples, in the order of their entries."""
-    if isinstance(state, Tensor):
-        return change(state)
-    if isinstance(state, dict):
-        return {key: map_tensors(change, value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(map_tensors(change, value) for value in state)
-    return state
-
-
 def on_cpu(tensor: Tensor) -> Tensor:
     """Copy a tensor to the CPU."""
     return tensor.detach().to("cpu", copy=True)
@@ -144,20 +133,17 @@ def copy_around(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     return deepcopy(module, memo)
 
 
-class BackgroundWriter:
-    """Runs writing jobs on a thread of its own, one at a time, while the training goes on.
-
-    Jobs must own what they write. A context manager: on leaving, a job that has begun is finished.
-    """
+class BackgroundWriter(ThreadPoolExecutor):
+    """Thread that runs writing jobs, one at a time, while the training goes on. Jobs must own what they write."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        super().__init__(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def begin(self, job: Callable[[], None]) -> None:
         """Start a job once the one before is done; raises what that one raised."""
         self.wait()
-        self._pending = self._executor.submit(job)
+        self._pending = self.submit(job)
 
     def check(self) -> None:
         """Raise what the job has raised, if it is done, without waiting for it."""
@@ -169,9 +155,3 @@ class BackgroundWriter:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-
-    def __enter__(self) -> "BackgroundWriter":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown(wait=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,21 +15,23 @@ from dove.errors import UserError
 PROJECT = "dove"
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """Viewer of curves and sample pictures."""
+class Tracker:
+    """Viewer of curves and sample pictures; this one shows nothing."""
+
+    def __init__(self, output: Path, start: int):
+        pass
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Write the scalars of a step."""
+        """Show the scalars of a step."""
 
     def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        """Write a picture in [0, 1]."""
+        """Show a picture in [0, 1]."""
 
     def close(self) -> None:
         """Write out what is left."""
 
 
-class TensorBoard:
+class _TensorBoard(Tracker):
     """Event files in ``OUTPUT/tensorboard``; what an earlier run logged after ``start`` is purged."""
 
     def __init__(self, output: Path, start: int):
@@ -38,20 +40,17 @@ class TensorBoard:
         self.writer = SummaryWriter(str(output / "tensorboard"), purge_step=start + 1)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Log numbers by name."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "3 H W"]) -> None:
-        """Log a picture in [0, 1]."""
         self.writer.add_image(name, image, step)
 
     def close(self) -> None:
-        """Write what is left."""
         self.writer.close()
 
 
-class _OneRun:
+class _OneRun(Tracker):
     """Weights & Biases' functions, which trackio has under the same names; each logs to the run begun last."""
 
     def __init__(self, package: str, output: Path, start: int, **settings: Any):
@@ -78,12 +77,8 @@ def _wandb(output: Path, start: int) -> Tracker:
 
 
 TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {
-    "tensorboard": TensorBoard,
+    "none": Tracker,
+    "tensorboard": _TensorBoard,
     "wandb": _wandb,
     "trackio": partial(_OneRun, "trackio"),
 }
-
-
-def make_tracker(name: str, output: Path, start: int) -> Tracker | None:
-    """Make the tracker of that name; None for "none"."""
-    return None if name == "none" else TRACKERS[name](output, start)

@@ -103,7 +103,7 @@ class Trainer:
             writer.wait()
         self.accelerator.wait_for_everyone()
         if log:
-            log.close()
+            log.tracker.close()
         if self.guard.skipped:
             print(f"{self.guard.skipped} updates were left out; their batches are named in {self.guard.folder}")
         return self.output / "model"
@@ -241,7 +241,7 @@ class Trainer:
             self.save_model(model, self.output / "model")
             save_state(self.output / CHECKPOINTS, step, state, self.config.run.keep_checkpoints)
 
-        writer.submit(write)
+        writer.begin(write)
 
     def _state(self, step: int) -> dict[str, Any]:
         discriminator = self.objective.discriminator
@@ -253,7 +253,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "discriminator": discriminator.state_dict() if discriminator is not None else None,
             "adversary": self.adversary.state_dict() if self.adversary is not None else None,
-            "objective": self.objective.extra_state(),
+            "objective": {name: part.state_dict() for name, part in self.objective.kept.items()},
         }
 
     def resume(self) -> int:
@@ -280,7 +280,8 @@ class Trainer:
             if self.adversary is not None and self.objective.discriminator is not None:
                 self.objective.discriminator.load_state_dict(state["discriminator"])
                 load_moments(self.adversary, state["adversary"])
-            self.objective.load_extra_state(state["objective"])
+            for name, part in self.objective.kept.items():
+                part.load_state_dict(state["objective"][name])
         except torch.OutOfMemoryError:
             raise
         except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
