@@ -17,7 +17,7 @@ from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.data.scenes import load_cutouts
 from dove.data.stamps import convert_stamps
 from dove.errors import UserError
-from dove.losses.query import irrelevant_loss, relevant_loss
+from dove.losses.query import inside_boxes, irrelevant_loss, relevant_loss
 from dove.losses.reconstruction import squared_error
 from dove.query.config import QDoveConfig, QueryConfig
 from dove.query.tokenizer import QDove
@@ -32,15 +32,8 @@ from dove.training.query_config import (
     QueryPrefixLossConfig,
     QueryPrefixTrainConfig,
 )
-from dove.training.query_data import prepare_queries
-from dove.training.query_objective import (
-    GroundingHead,
-    QDoveObjective,
-    QueryPrefixObjective,
-    grid_states,
-    pick_queries,
-    psnr_inside,
-)
+from dove.training.query_objective import GroundingHead, QDoveObjective, QueryPrefixObjective, pick_queries, psnr_inside
+from dove.training.recipes import prepare_queries
 from dove.training.setup import run_training
 
 VQGAN = VQGANConfig(
@@ -167,8 +160,8 @@ def test_quality_is_foreseen_inside_the_boxes() -> None:
     rebuilt = images.clone()
     rebuilt[..., :8] = 0.2
     box = torch.tensor([[0.0, 0, 8, 16]])
-    inside = psnr_inside(rebuilt, images, box, torch.tensor([0]))
-    torch.testing.assert_close(inside, torch.tensor([20.0]))
+    inside = inside_boxes(box, torch.tensor([0]), 1, 16)
+    torch.testing.assert_close(psnr_inside(rebuilt, images, inside), torch.tensor([20.0]))
 
 
 def test_gradients_reach_the_words(batch: QueryBatch, tmp_path: Path) -> None:
@@ -187,9 +180,9 @@ def test_grounding_looks_at_the_cells_of_the_grid(batch: QueryBatch) -> None:
     model = QDove(PREDICTING)
     head = GroundingHead(model)
     query = model.query_tokens(["a dog", "a cat on a mat", "null", "x"])
-    with head.watching(model) as states:
+    with head.watching(model, query.ids.shape[1]) as states:
         output = model.generate_for(batch.images, query, 2)
-    grid = grid_states(states[0], query.ids.shape[1], head.cells)
+    (grid,) = states
     assert grid.shape == output.grid.shape
     assert not model.generator.transformer.layers[-1]._forward_pre_hooks
     inside = torch.zeros(4, 16, 16, dtype=torch.bool)

@@ -101,8 +101,30 @@ class LpipsPerceptual(PerceptualDistance):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        self.network = _lpips_network(None if weights is None else Path(weights)).requires_grad_(False)
-        self.eval()
+        try:
+            from lpips import LPIPS
+        except ImportError as error:
+            raise UserError("LPIPS needs the lpips package; run: pip install lpips") from error
+        state = None if weights is None else read_published(Path(weights))
+        try:
+            # The package calls torchvision by a deprecated name, and draws weights even where a file replaces them.
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")
+                self.network: nn.Module = LPIPS(net="vgg", pnet_rand=state is not None, verbose=False)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"cannot get VGG-16's weights for LPIPS ({error}); give them as a file in torchvision's vgg16 layout"
+            ) from error
+        if state is not None:
+            vgg = self.network.get_submodule("net")
+            try:
+                # Torchvision's features.N.* are the package's sliceS.N.*: the same layers, cut into stages.
+                stages = {key: state[f"features.{key.split('.', 1)[1]}"].float() for key in vgg.state_dict()}
+                vgg.load_state_dict(stages)
+            except (KeyError, RuntimeError) as error:
+                raise UserError(f"{weights} does not hold torchvision's vgg16; give weights in that layout") from error
+            check_finite(Path(str(weights)), stages)
+        self.requires_grad_(False).eval()
 
     def forward(
         self, reconstruction: Float[Tensor, "B 3 H W"], images: Float[Tensor, "B 3 H W"]
@@ -130,31 +152,3 @@ def make_perceptual(name: str, weights: str | Path | None = None) -> PerceptualD
         for part, file in zip(names, files, strict=True)
     ]
     return distances[0] if len(distances) == 1 else MeanDistance(distances)
-
-
-def _lpips_network(path: Path | None) -> nn.Module:
-    """Load the package's VGG network, with weights from a file or from torchvision's download."""
-    try:
-        from lpips import LPIPS
-    except ImportError as error:
-        raise UserError("LPIPS needs the lpips package; run: pip install lpips") from error
-    state = read_published(path) if path else None
-    try:
-        # The package calls torchvision by a deprecated name, and draws weights even where a file replaces them.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            network: nn.Module = LPIPS(net="vgg", pnet_rand=state is not None, verbose=False)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"cannot get VGG-16's weights for LPIPS ({error}); give them as a file in torchvision's vgg16 layout"
-        ) from error
-    if path is not None and state is not None:
-        vgg = network.get_submodule("net")
-        try:
-            # Torchvision's features.N.* are the package's sliceS.N.*: the same layers, cut into stages.
-            stages = {key: state[f"features.{key.split('.', 1)[1]}"].float() for key in vgg.state_dict()}
-            vgg.load_state_dict(stages)
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"{path} does not hold torchvision's vgg16; give weights in that layout") from error
-        check_finite(path, stages)
-    return network

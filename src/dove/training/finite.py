@@ -41,10 +41,9 @@ class FiniteGuard:
     def settle(self) -> None:
         """Check the values of the steps since the last call."""
         pending, self._pending = self._pending, []
-        if not pending or not bool(torch.stack([left_out for _, left_out, _ in pending]).any()):
-            return
-        for step, left_out, values in pending:
-            if left_out:
+        at_fault = torch.stack([left_out for _, left_out, _ in pending]).tolist() if pending else []
+        for (step, _, values), fault in zip(pending, at_fault, strict=True):
+            if fault:
                 self._report(step, {name: float(value) for name, value in values.items()})
 
     def _report(self, step: int, values: dict[str, float]) -> None:

@@ -81,9 +81,8 @@ def fit_prior(model: Dove, prior: CosinePrior, images: Float[Tensor, "M 3 S S"])
     """Fit the prior to images in [-1, 1], and set the decoder's last layer to zero, which would disturb it at first."""
     prior.fit(images)
     last = model.vqgan.decoder.conv_out if isinstance(model.vqgan, VQGAN) else model.vqgan.conv_out
-    nn.init.zeros_(last.weight)
-    assert last.bias is not None
-    nn.init.zeros_(last.bias)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
 
 
 @torch.no_grad()

@@ -57,21 +57,16 @@ class Asked:
 
 def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
     """Pick one of each image's queries at random, and put "null" in the place of a share ``null`` of them."""
-    count, device = len(batch), batch.images.device
-    order = torch.rand(len(batch.queries)).to(device)
-    best = torch.full((count,), -1.0, device=device).scatter_reduce(0, batch.image_of, order, "amax")
-    chosen = order == best[batch.image_of]
-    row = torch.zeros(count, dtype=torch.long, device=device)
-    row[batch.image_of[chosen]] = chosen.nonzero()[:, 0]
-    replaced = (torch.rand(count) < null).to(device)
-    words = [
-        NULL if gone else batch.queries[number] for gone, number in zip(replaced.tolist(), row.tolist(), strict=True)
-    ]
+    device = batch.images.device
+    order = torch.rand(len(batch.queries)).argsort().tolist()
+    image_of = batch.image_of.tolist()
+    chosen = {image_of[number]: number for number in order}  # of an image's queries the last one in this order
+    replaced = (torch.rand(len(batch)) < null).tolist()
+    words = [NULL if gone else batch.queries[chosen[image]] for image, gone in enumerate(replaced)]
     query = model.query_tokens(words)
-    answered = torch.zeros(len(batch.queries), dtype=torch.bool, device=device)
-    answered[batch.query_of] = True
-    about_part = answered[row] & torch.tensor([not is_null(text) for text in words], device=device)
-    kept = (batch.query_of[:, None] == row[about_part]).any(1)
+    row = torch.tensor([chosen[image] for image in range(len(batch))], device=device)
+    about_part = torch.isin(row, batch.query_of) & torch.tensor([not is_null(text) for text in words], device=device)
+    kept = torch.isin(batch.query_of, row[about_part])
     side = float(batch.images.shape[-1])
     whole = torch.tensor([[0.0, 0.0, side, side]], device=device).expand(int((~about_part).sum()), -1)
     boxes = torch.cat([batch.boxes[kept], whole])
@@ -124,11 +119,11 @@ class GroundingHead(nn.Linear):
         self.cells = model.config.vqgan.grid_size
 
     @contextmanager
-    def watching(self, model: QDove) -> Iterator[list[Tensor]]:
-        """Collect the hidden states of all positions in front of the last block of ``model``, while it generates."""
+    def watching(self, model: QDove, words: int) -> Iterator[list[Float[Tensor, "B N H"]]]:
+        """Collect the grid's hidden states, behind ``words`` of a query, in front of the model's last block, as it generates."""
         states: list[Tensor] = []
-        last = model.generator.transformer.layers[-1]
-        handle = last.register_forward_pre_hook(lambda _block, inputs: states.append(inputs[0]))
+        last, grid = model.generator.transformer.layers[-1], slice(words, words + self.cells**2)
+        handle = last.register_forward_pre_hook(lambda _block, inputs: states.append(inputs[0][:, grid]))
         try:
             yield states
         finally:
@@ -147,11 +142,6 @@ class GroundingHead(nn.Linear):
         return (entropy * about_part).sum() / about_part.sum().clamp(min=1)
 
 
-def grid_states(states: Float[Tensor, "B S H"], words: int, cells: int) -> Float[Tensor, "B N H"]:
-    """Cut the grid positions, behind the query's words, out of the states of all positions."""
-    return states[:, words : words + cells**2]
-
-
 class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
     """Reconstruct the region of a query from a random number of tokens, and predict the quality inside it."""
 
@@ -168,7 +158,7 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
         asked = pick_queries(batch, self.model, loss.null)
         draws = self.draws(step)
         lengths = draw_lengths(len(images), self.model.max_tokens, loss.caps, loss.cap_shares, draws).to(images.device)
-        with self.grounding.watching(self.model) as states:
+        with self.grounding.watching(self.model, asked.query.ids.shape[1]) as states:
             output = self.model.generate_for(images, asked.query, int(lengths.max()))
         reconstruction = self.model.reconstruct_from(Tokens.cut(output.sample(), lengths))
         perceptual: list[Tensor] = []
@@ -180,26 +170,21 @@ class QueryPrefixObjective(RandomPrefixObjective[QueryBatch]):
 
         relevant = relevant_loss(reconstruction, images, asked.boxes, asked.image_of, eq2)
         irrelevant = irrelevant_loss(reconstruction, images, asked.boxes, asked.image_of)
-        reached = psnr_inside(reconstruction.detach(), images, asked.boxes, asked.image_of)
+        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
+        reached = psnr_inside(reconstruction.detach(), images, inside)
         errors = prediction_errors(output.eos, lengths, reached, perceptual[0])
         total = relevant.mean() + loss.irrelevant * irrelevant.mean()
         total = total + loss.quality * sum(error.square().mean() for error in errors.values())
-        inside = inside_boxes(asked.boxes, asked.image_of, len(images), images.shape[-1])
-        grid = grid_states(states[0], asked.query.ids.shape[1], self.grounding.cells)
-        grounding = self.grounding.loss(grid, inside, asked.about_part)
+        grounding = self.grounding.loss(states[0], inside, asked.about_part)
         total = total + loss.grounding * grounding
         metrics = means({"rec": relevant, "irrelevant": irrelevant, "grounding": grounding})
         return StepResult(total, reconstruction, metrics | in_decibels(errors))
 
 
 def psnr_inside(
-    reconstruction: Float[Tensor, "B 3 S S"],
-    images: Float[Tensor, "B 3 S S"],
-    boxes: Float[Tensor, "M 4"],
-    image_of: Int[Tensor, " M"],
+    reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"], inside: Bool[Tensor, "B S S"]
 ) -> Float[Tensor, " B"]:
-    """Compute the PSNR in dB over the pixels in any of an image's boxes."""
-    inside = inside_boxes(boxes, image_of, len(images), images.shape[-1])
+    """Compute the PSNR in dB over the pixels inside."""
     return decibels(masked_squared_error(reconstruction.clamp(-1, 1), images, inside) / 4)
 
 

@@ -1,7 +1,7 @@
 """Table of the model and the objective of every kind of settings, in which a new training is entered."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -9,7 +9,12 @@ from torch.utils.data import Dataset
 
 from dove.baselines.titok import make_titok
 from dove.data.dataset import ImageDataset
+from dove.data.mosaics import Mosaics
+from dove.data.queries import AnnotatedImages
+from dove.data.scenes import Scenes, load_cutouts
+from dove.errors import UserError
 from dove.models.vqgan import VQGAN
+from dove.query.tokenizer import QDove
 from dove.training import initialisation
 from dove.training.baseline_objectives import (
     ALITCodesObjective,
@@ -21,7 +26,7 @@ from dove.training.baseline_objectives import (
 from dove.training.config import TrainConfig
 from dove.training.objectives import DoveObjective, Objective, PrefixObjective, VQGANObjective
 from dove.training.presets import RECIPES as SETTINGS
-from dove.training.query_data import prepare_queries
+from dove.training.query_config import QueryTrainConfig
 from dove.training.query_objective import QDoveObjective, QueryPrefixObjective
 
 
@@ -41,6 +46,21 @@ def image_size(config: Any) -> int:
     """Find the side of the images in pixels, in the settings of a model or of the VQGAN in it."""
     model = config.model
     return int(model.image_size if hasattr(model, "image_size") else model.vqgan.image_size)
+
+
+def prepare_queries(config: QueryTrainConfig, dataset: ImageDataset, model: QDove) -> Dataset[Any]:
+    """Make annotated images, mosaics, or cut-outs on photos, whose queries' words go into the model's settings."""
+    settings = config.queries
+    if settings.kind == "annotated":
+        return AnnotatedImages(dataset, model.image_size)
+    if settings.kind == "mosaics":
+        return Mosaics(dataset, model.image_size, settings.mosaics, seed=config.run.seed)
+    if not settings.stamps:
+        raise UserError("scenes need --queries.stamps with the table that `dove data convert stamps` writes")
+    seen = [cutout for cutout in load_cutouts(settings.stamps) if not cutout.held_out]
+    scenes = Scenes(dataset, seen, model.image_size, settings.scenes, seed=config.run.seed)
+    model.config = replace(model.config, query=replace(model.config.query, known=scenes.words))
+    return scenes
 
 
 _BY_NAME = {
