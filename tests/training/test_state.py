@@ -4,15 +4,18 @@ import hashlib
 import json
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
-from accelerate.utils import recursively_apply
+from accelerate import Accelerator
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from dove.errors import UserError
 from dove.training import state
-from dove.training.state import BackgroundWriter, checkpoints, load_state, module_on_cpu, on_cpu, save_state
+from dove.training.layout import Replicated
+from dove.training.state import BackgroundWriter, checkpoints, load_state, save_state
 
 
 def test_the_newest_are_kept_and_each_says_what_it_holds(tmp_path: Path) -> None:
@@ -94,10 +97,15 @@ def test_a_failing_rename_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch
 
 
 def test_copies_own_their_memory() -> None:
-    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = AveragedModel(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    module = average.module
     module[1].weight.requires_grad_(False)
     nested = {"weights": module.state_dict(), "rest": [torch.ones(1), (3, None)]}
-    copy, twin = recursively_apply(on_cpu, nested), module_on_cpu(module)
+    layout = Replicated(Mock(spec=Accelerator))
+    layout.outline = module
+    copies = layout.copies(average, nested)
+    assert copies is not None
+    twin, copy = copies
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             tensor.add_(1)

@@ -29,8 +29,7 @@ class ReconstructionLossConfig:
     @property
     def networks(self) -> tuple[str, ...]:
         """Frozen networks that the loss compares images by."""
-        names = split_perceptual(self.perceptual_network) if self.perceptual else ()
-        return tuple(name for name in names if name != "none")
+        return split_perceptual(self.perceptual_network) if self.perceptual else ()
 
     def __post_init__(self) -> None:
         split_perceptual(self.perceptual_network)

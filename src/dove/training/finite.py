@@ -13,8 +13,6 @@ from torch import Tensor
 from dove.checkpoint import write_files
 from dove.errors import UserError, writing
 
-FOLDER = "non-finite"
-
 _logger = logging.getLogger(__name__)
 
 
@@ -30,7 +28,7 @@ class FiniteGuard:
 
     def __init__(self, policy: str, output: Path, records: Callable[[int], list[dict[str, Any]]], rank: int):
         self.policy, self.output, self.records, self.rank = policy, output, records, rank
-        self.folder = output / FOLDER
+        self.folder = output / "non-finite"
         self.skipped = 0
         self._pending: list[tuple[int, Float[Tensor, ""], dict[str, Tensor]]] = []
 

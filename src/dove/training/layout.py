@@ -16,7 +16,7 @@ from dove.errors import UserError
 from dove.training.config import TrainConfig
 from dove.training.memory import innermost_blocks
 from dove.training.objectives import CodebookObjective, Objective, StepResult
-from dove.training.state import copy_around, module_on_cpu, named_tensors, on_cpu
+from dove.training.state import copy_around, named_tensors
 
 
 class Replicated:
@@ -24,9 +24,12 @@ class Replicated:
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
+        self.outline: nn.Module | None = None
+        """The model whose copies get the tensors of the moving average, on the process that writes."""
 
     def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
         """Lay out an objective and its model's moving average on the device, and give what to call in the objective's place."""
+        self.outline = average.module if self.accelerator.is_main_process else None
         average.to(self.accelerator.device)
         return self.accelerator.prepare_model(objective.to(self.accelerator.device))
 
@@ -40,9 +43,23 @@ class Replicated:
 
     def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
         """Copy the moving average and a training's state, whole, to the CPU of the process that writes; all have to ask."""
-        if not self.accelerator.is_main_process:
-            return None
-        return module_on_cpu(average.module), recursively_apply(on_cpu, state)
+        model = self._put_together(average.module, torch.device("cpu"))
+
+        def found(tensor: Tensor) -> Tensor | None:
+            whole = gather(tensor)  # one at a time, and let go again at once where nothing is written
+            return None if model is None else whole.to("cpu", copy=True)
+
+        everything = recursively_apply(found, state)
+        return None if model is None else (model, everything)
+
+    def _put_together(self, model: nn.Module, device: torch.device) -> nn.Module | None:
+        """Copy a model of the outline's form, whole, to a device of the process that writes."""
+        tensors = {}
+        for name, tensor in named_tensors(model):
+            found = gather(tensor)
+            if self.outline is not None:
+                tensors[name] = found.to(device, copy=True)
+        return None if self.outline is None else copy_around(self.outline, tensors)
 
 
 class Sharded(Replicated):
@@ -57,8 +74,6 @@ class Sharded(Replicated):
     def __init__(self, accelerator: Accelerator):
         super().__init__(accelerator)
         self.mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-        self.outline: nn.Module | None = None
-        """The model without its weights, where it is put together again."""
 
     def spread(self, objective: Objective[Any], average: AveragedModel) -> nn.Module:
         """Shard an objective's model and the moving average over the processes, and give the objective."""
@@ -89,25 +104,6 @@ class Sharded(Replicated):
     def whole(self, average: AveragedModel) -> nn.Module | None:
         """Put the moving average together on the first process; None on the others."""
         return self._put_together(average.module, self.accelerator.device)
-
-    def copies(self, average: AveragedModel, state: Any) -> tuple[nn.Module, Any] | None:
-        """Put the moving average and a training's state together on the CPU of the first process; None on the others."""
-        model = self._put_together(average.module, torch.device("cpu"))
-
-        def found(tensor: Tensor) -> Tensor | None:
-            whole = gather(tensor)  # one at a time, and let go again at once where nothing is written
-            return None if model is None else on_cpu(whole)
-
-        everything = recursively_apply(found, state)
-        return None if model is None else (model, everything)
-
-    def _put_together(self, model: nn.Module, device: torch.device) -> nn.Module | None:
-        tensors = {}
-        for name, tensor in named_tensors(model):
-            found = gather(tensor)
-            if self.outline is not None:
-                tensors[name] = found.to(device, copy=True)
-        return None if self.outline is None else copy_around(self.outline, tensors)
 
 
 def make_layout(config: TrainConfig, objective: Objective[Any], accelerator: Accelerator) -> Replicated:

@@ -177,14 +177,9 @@ class CodebookObjective(Objective[Tensor]):
         latents: Float[Tensor, "B L D"],
         ids: Int[Tensor, "B L"],
     ) -> StepResult:
-        """Add the codebook's own loss to the result of a batch, and move idle entries to latents of the batch.
+        """Add the codebook's own loss to the result of a batch, and move entries that lie idle to some of its latents.
 
-        Args:
-            result: of everything else.
-            codebook: with the entries that move.
-            loss: mean of the codebook and the commitment loss.
-            latents: as they are compared with the entries.
-            ids: the entries that they chose.
+        These are the latents as they are compared with the entries, and ``ids`` those that they chose.
         """
         moved = self.restarts.step(codebook.embedding.weight, latents, ids)
         counts = {"codes_used": ids.unique().numel(), "codes_moved": moved}
@@ -284,7 +279,7 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         align = config.loss.align
         self.alignment = None if align.network == "none" else Alignment(align, model.config)
         if self.alignment:
-            self.heads.update(self.alignment.heads)
+            self.heads = self.alignment.heads
         self.kept["heads"] = self.heads
 
     def draws(self, step: Step) -> torch.Generator:

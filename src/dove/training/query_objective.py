@@ -59,8 +59,8 @@ def pick_queries(batch: QueryBatch, model: QDove, null: float) -> Asked:
     """Pick one of each image's queries at random, and put "null" in the place of a share ``null`` of them."""
     device = batch.images.device
     order = torch.rand(len(batch.queries)).argsort().tolist()
-    image_of = batch.image_of.tolist()
-    chosen = {image_of[number]: number for number in order}  # of an image's queries the last one in this order
+    images = batch.image_of.tolist()
+    chosen = {images[number]: number for number in order}  # of an image's queries the last one in this order
     replaced = (torch.rand(len(batch)) < null).tolist()
     words = [NULL if gone else batch.queries[chosen[image]] for image, gone in enumerate(replaced)]
     query = model.query_tokens(words)
@@ -120,7 +120,7 @@ class GroundingHead(nn.Linear):
 
     @contextmanager
     def watching(self, model: QDove, words: int) -> Iterator[list[Float[Tensor, "B N H"]]]:
-        """Collect the grid's hidden states, behind ``words`` of a query, in front of the model's last block, as it generates."""
+        """Collect the grid's hidden states, behind a query's words, in front of the model's last block, as it generates."""
         states: list[Tensor] = []
         last, grid = model.generator.transformer.layers[-1], slice(words, words + self.cells**2)
         handle = last.register_forward_pre_hook(lambda _block, inputs: states.append(inputs[0][:, grid]))

@@ -108,19 +108,9 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def on_cpu(tensor: Tensor) -> Tensor:
-    """Copy a tensor to the CPU."""
-    return tensor.detach().to("cpu", copy=True)
-
-
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Iterate over parameters and buffers, each once."""
     return chain(module.named_parameters(), module.named_buffers())
-
-
-def module_on_cpu(module: nn.Module) -> nn.Module:
-    """Copy a module to the CPU, which takes no further memory on the module's own device."""
-    return copy_around(module, {name: on_cpu(tensor) for name, tensor in named_tensors(module)})
 
 
 def copy_around(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
