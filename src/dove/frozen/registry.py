@@ -7,7 +7,7 @@ import torch
 from dove.errors import UserError
 from dove.frozen.efficientnet import EfficientNetLite0
 from dove.frozen.mobilenet import MobileNetV2
-from dove.frozen.names import KNOWN_NETWORKS
+from dove.frozen.names import KNOWN_NETWORKS, is_network
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.squeezenet import SqueezeNet
 from dove.frozen.timm_models import TimmNetwork
@@ -25,19 +25,15 @@ def load_network(name: str, weights: str | Path | None = None) -> FrozenNetwork:
         UserError: If the name is unknown, a package is missing, the weights cannot be had, or a file is given that the
             network does not take.
     """
-    if name == "squeezenet":
-        return SqueezeNet(weights).to(memory_format=torch.channels_last)
-    if weights is not None:
+    if not is_network(name):
+        raise UserError(f"unknown network {name!r}; choose {KNOWN_NETWORKS}")
+    if weights is not None and name != "squeezenet":
         raise UserError(f"network {name!r} takes no weights file, but got {weights}; drop one of the two")
-    match name.partition(":"):
-        case ("efficientnet-lite0", "", ""):
-            network: FrozenNetwork = EfficientNetLite0()
-        case ("mobilenet-v2", "", ""):
-            network = MobileNetV2()
-        case ("timm", ":", model) if model:
-            network = TimmNetwork(model)
-        case ("transformers", ":", model) if model:
-            network = TransformersNetwork(model)
-        case _:
-            raise UserError(f"unknown network {name!r}; choose {KNOWN_NETWORKS}")
+    library, _, model = name.partition(":")
+    if name == "squeezenet":
+        network: FrozenNetwork = SqueezeNet(weights)
+    elif model:
+        network = TimmNetwork(model) if library == "timm" else TransformersNetwork(model)
+    else:
+        network = MobileNetV2() if name == "mobilenet-v2" else EfficientNetLite0()
     return network.to(memory_format=torch.channels_last)

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from torch import nn
-
 from dove.errors import UserError
 from dove.frozen.network import TappedNetwork, with_weights
 from dove.weight_files import check_finite, read_published
@@ -37,31 +35,19 @@ class SqueezeNet(TappedNetwork):
     taps = (1, 5, 10, 12)  # Indices of relu1, fire4, fire8 and fire9 in torchvision's ``features``
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        super().__init__("squeezenet", _load_features(_find_file(weights)))
+        from torchvision.models import squeezenet1_0
 
-
-def _find_file(weights: str | Path | None) -> Path:
-    found = weights or os.environ.get(SQUEEZENET_VARIABLE)
-    if not found:
-        raise UserError(
-            "SqueezeNet needs its weights, a safetensors file in torchvision's squeezenet1_0 layout: name it by "
-            f"--loss.perceptual-weights, --loss.align.weights or the environment variable {SQUEEZENET_VARIABLE}, use "
-            "efficientnet-lite0, whose weights a package holds, or train without: --loss.perceptual 0 "
-            "--loss.perceptual-network none"
-        )
-    return Path(found)
-
-
-def _load_features(path: Path) -> nn.Sequential:
-    """Build the convolutions in float32."""
-    from torchvision.models import squeezenet1_0
-
-    state = {
-        key.removeprefix("features."): value.float()
-        for key, value in read_published(path).items()
-        if key.startswith("features.")
-    }
-    complaint = f"{path} does not hold torchvision's squeezenet1_0; give weights in that layout"
-    features: nn.Sequential = with_weights(lambda: squeezenet1_0().features, state, complaint)
-    check_finite(path, state)
-    return features
+        named = weights or os.environ.get(SQUEEZENET_VARIABLE)
+        if not named:
+            raise UserError(
+                "SqueezeNet needs its weights, a safetensors file in torchvision's squeezenet1_0 layout: name it by "
+                f"--loss.perceptual-weights, --loss.align.weights or the environment variable {SQUEEZENET_VARIABLE}, "
+                "use efficientnet-lite0, whose weights a package holds, or train without: --loss.perceptual 0 "
+                "--loss.perceptual-network none"
+            )
+        path = Path(named)
+        state = {key: value.float() for key, value in read_published(path, "features.").items()}
+        complaint = f"{path} does not hold torchvision's squeezenet1_0; give weights in that layout"
+        layers = with_weights(lambda: squeezenet1_0().features, state, complaint)
+        check_finite(path, state)
+        super().__init__("squeezenet", layers)

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dove.errors import UserError
-from dove.frozen.network import FrozenNetwork
+from dove.frozen.network import FrozenNetwork, loading
 
 DEPTHS = 4  # Number of maps, at equal distances in depth; the last is the model's output
 
@@ -25,25 +24,30 @@ class TransformersNetwork(FrozenNetwork):
     """
 
     def __init__(self, model: str) -> None:
-        network, processor = _load_model(model)
+        from transformers import AutoModel
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        advice = (
+            "give a hub id within reach, or a folder with config.json, model.safetensors and preprocessor_config.json"
+        )
+        with loading(f"transformers:{model}", advice):
+            network = AutoModel.from_pretrained(model, dtype=torch.float32)
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(model)
         normalised = processor.get("do_normalize", True)
         mean = processor.get("image_mean", (0.5, 0.5, 0.5)) if normalised else (0.0, 0.0, 0.0)
         std = processor.get("image_std", (0.5, 0.5, 0.5)) if normalised else (1.0, 1.0, 1.0)
-        super().__init__(f"transformers:{model}", mean, std)
-        self.network = getattr(network, "vision_model", network)
-        config = self.network.config
-        self.patch_size: int | None = getattr(config, "patch_size", None)
+        super().__init__(f"transformers:{model}", getattr(network, "vision_model", network), mean, std)
+        self.patch_size: int | None = getattr(self.layers.config, "patch_size", None)
         self.min_image_size = self.patch_size or 32
         self._options = {"output_hidden_states": True}
-        if "interpolate_pos_encoding" in inspect.signature(self.network.forward).parameters:
+        if "interpolate_pos_encoding" in inspect.signature(self.layers.forward).parameters:
             self._options["interpolate_pos_encoding"] = True
-        self.freeze()
         side = 2 * self.min_image_size
         with torch.no_grad():
             self.width = self.maps(torch.zeros(1, 3, side, side))[-1].shape[1]
 
     def _features(self, pixels: Float[Tensor, "B 3 H W"]) -> Sequence[Float[Tensor, "B _ _ _"]]:
-        output = self.network(pixel_values=pixels, **self._options)
+        output = self.layers(pixel_values=pixels, **self._options)
         states = list(getattr(output, "reshaped_hidden_states", None) or output.hidden_states or ())
         if len(states) < 2:
             raise UserError(f"{self.name} gives no hidden states; choose another model")
@@ -63,21 +67,3 @@ class TransformersNetwork(FrozenNetwork):
                 f"{self.name}'s {state.shape[1]} tokens are no grid of {rows}x{columns}; choose another model"
             )
         return state[:, -rows * columns :].transpose(1, 2).reshape(len(state), -1, rows, columns)
-
-
-def _load_model(model: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the model and the settings of its image processor."""
-    from transformers import AutoModel
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        with torch.random.fork_rng(devices=[]):  # a run must not depend on weights drawn for heads that have none
-            network = AutoModel.from_pretrained(model, dtype=torch.float32)
-        processor, _ = ImageProcessingMixin.get_image_processor_dict(model)
-    except Exception as error:  # unknown ids, no network, damaged files: each has its own kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"cannot load transformers:{model} ({reason}); give a hub id within reach, or a folder with config.json, "
-            "model.safetensors and preprocessor_config.json"
-        ) from error
-    return network, processor
