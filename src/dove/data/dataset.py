@@ -47,6 +47,16 @@ class RawRecord:
     """Path or encoded bytes; None where the source has no picture."""
     metadata: dict[str, Any]
 
+    def read(self) -> Record:
+        """Decode the picture.
+
+        Raises:
+            UserError: If there is none or it cannot be read.
+        """
+        if self.source is None:
+            raise UserError(f"{self.name}: holds no picture; leave it out")
+        return Record(self.key, read_image(self.source, name=self.name), self.metadata)
+
 
 class ImageDataset(Dataset[Record | Unreadable], ABC):
     """Map-style dataset with a fixed order that can be pickled into the workers of a ``DataLoader``."""
@@ -80,9 +90,7 @@ class ImageDataset(Dataset[Record | Unreadable], ABC):
         try:
             raw = self.raw(position)
             key = raw.key
-            if raw.source is None:
-                raise UserError(f"{raw.name}: holds no picture; leave it out")
-            return Record(raw.key, read_image(raw.source, name=raw.name), raw.metadata)
+            return raw.read()
         except UserError as error:
             if self.on_error == "raise":
                 raise

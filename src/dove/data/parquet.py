@@ -19,6 +19,7 @@ from dove.data.reading import ImageSource, check_size
 from dove.errors import UserError, one_line, readable
 
 PARQUET_CACHE_BYTES = 1 << 30  # Size of the decompressed row groups that one process keeps, in any order of access
+BYTES, TEXT = {pa.binary(), pa.large_binary(), pa.null()}, {pa.string(), pa.large_string(), pa.null()}
 MAX_GROUP_BYTES = 8 << 30  # Limit for the decompressed size of a row group, by its footer; larger ones are refused
 
 
@@ -30,19 +31,12 @@ class _Group:
     number: int  # Index within its file
     first: int  # First row within the file
     rows: int
-    ends: NDArray[np.int64] | None = None
-    """Cumulative number of records by row, where the column holds lists of images; None elsewhere."""
+    starts: NDArray[np.int64] | None
+    """First record of each row, and their number, where the column holds lists of images; None elsewhere."""
 
-    @property
-    def records(self) -> int:
-        return self.rows if self.ends is None else int(self.ends[-1])
-
-    def locate(self, record: int) -> tuple[int, int | None]:
-        """Find the row of a record, and its position in the row's list of images."""
-        if self.ends is None:
-            return record, None
-        row = int(np.searchsorted(self.ends, record, side="right"))
-        return row, record - (int(self.ends[row - 1]) if row else 0)
+    def __len__(self) -> int:
+        """Count the records."""
+        return self.rows if self.starts is None else int(self.starts[-1])
 
 
 class ParquetImages(ImageDataset):
@@ -63,9 +57,8 @@ class ParquetImages(ImageDataset):
         for path in self.paths:
             file = _open_parquet(path)
             require_columns(path, file.schema_arrow.names, self.columns or [image_column])
-            _check_image_type(path, file.schema_arrow.field(image_column))
             self._groups += _groups(path, file, image_column)
-        self._starts = [0, *accumulate(group.records for group in self._groups)]
+        self._starts = [0, *accumulate(map(len, self._groups))]
         root = os.path.dirname(os.path.commonprefix(self.paths))  # noqa: RUF071 - dirname drops a partial name
         self._stems = {
             path: readable(os.path.relpath(path, root or ".").removesuffix(".parquet")) for path in self.paths
@@ -88,7 +81,10 @@ class ParquetImages(ImageDataset):
         """See `ImageDataset.raw`."""
         number = bisect_right(self._starts, index) - 1
         group, table = self._groups[number], self._table(number)
-        offset, place = group.locate(index - self._starts[number])
+        offset, place = index - self._starts[number], None
+        if group.starts is not None:
+            record, offset = offset, int(np.searchsorted(group.starts, offset, side="right")) - 1
+            place = record - int(group.starts[offset])
         row = group.first + offset
         key, name = f"{self._stems[group.path]}/{row:06d}", f"{readable(group.path)} row {row}"
         metadata = {name: table[name][offset].as_py() for name in table.column_names if name != self.image_column}
@@ -116,10 +112,6 @@ class ParquetImages(ImageDataset):
         group = self._groups[index]
         try:
             table = _read_group(_open_parquet(group.path), group.path, group.number, self.columns)
-            if len(table) != group.rows:
-                raise UserError(
-                    f"{group.path}: row group {group.number} has {len(table)} rows, its footer says otherwise"
-                )
         except UserError as error:
             self._damaged[index] = str(error)
             raise
@@ -148,54 +140,45 @@ def _open_parquet(path: str) -> pq.ParquetFile:
 
 
 def _read_group(file: pq.ParquetFile, path: str, number: int, columns: Sequence[str] | None) -> pa.Table:
-    check_size(file.metadata.row_group(number).total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
+    group = file.metadata.row_group(number)
+    check_size(group.total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
     try:
         # Single-threaded: worker processes are the parallelism, and Arrow's threads do not survive a fork.
-        return file.read_row_group(number, columns=columns, use_threads=False)
+        table = file.read_row_group(number, columns=columns, use_threads=False)
+        if len(table) != group.num_rows:
+            raise pa.ArrowInvalid(f"row group {number} has {len(table)} rows, its footer says {group.num_rows}")
+        return table
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise UserError(f"{path}: damaged parquet file ({one_line(error)}); download or write it again") from error
 
 
 def _groups(path: str, file: pq.ParquetFile, image_column: str) -> list[_Group]:
     """List the row groups of a file; those with lists of images are read once for the lengths of the lists."""
+    field = file.schema_arrow.field(image_column)
+    listed = isinstance(field.type, pa.ListType | pa.LargeListType)
+    if not _holds_images(field.type.value_type if listed else field.type):
+        raise UserError(
+            f"{path}: its column '{field.name}' holds {field.type}, no encoded images; name another with --image-column"
+        )
     groups: list[_Group] = []
-    listed = _is_list(file.schema_arrow.field(image_column).type)
     first = 0
     for number in range(file.num_row_groups):
-        rows, ends = file.metadata.row_group(number).num_rows, None
+        rows, starts = file.metadata.row_group(number).num_rows, None
         if listed and rows:
             lists = _read_group(file, path, number, [image_column])[image_column].combine_chunks()
             lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-            ends = np.maximum(lengths, 1).cumsum()  # an empty list is a record without a picture, not nothing
-        groups.append(_Group(path, number, first, rows, ends))
+            starts = np.r_[0, np.maximum(lengths, 1).cumsum()]  # an empty list is a record without a picture
+        groups.append(_Group(path, number, first, rows, starts))
         first += rows
     return groups
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
-def _check_image_type(path: str, field: pa.Field) -> None:
-    """Make sure that a column holds encoded bytes, paths, a struct of them, or lists of these."""
-    kind = field.type.value_type if _is_list(field.type) else field.type
-    if pa.types.is_struct(kind):
-        parts = {name: kind.field(name).type for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
-        fitting = bool(parts) and _is_text(parts.get("path", pa.null())) and _is_bytes(parts.get("bytes", pa.null()))
-    else:
-        fitting = _is_bytes(kind) or _is_text(kind)
-    if not fitting:
-        raise UserError(
-            f"{path}: its column '{field.name}' holds {field.type}, no encoded images; name another with --image-column"
-        )
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+def _holds_images(kind: pa.DataType) -> bool:
+    """Tell whether values are encoded bytes, paths, or structs of them."""
+    if not pa.types.is_struct(kind):
+        return kind in BYTES | TEXT
+    parts = {name: kind.field(name).type for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
+    return bool(parts) and parts.get("bytes", pa.null()) in BYTES and parts.get("path", pa.null()) in TEXT
 
 
 def _beside(table: str, path: str, name: str) -> Path:
