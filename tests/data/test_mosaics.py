@@ -50,6 +50,11 @@ def test_scenes_follow_from_seed_epoch_and_index(photos: Path) -> None:
     assert not torch.equal(one[2, 5].image, one[3, 5].image)
 
 
+def test_a_grid_of_fewer_names_than_places_is_part_empty(photos: Path) -> None:
+    scenes = Mosaics(open_images(str(photos)).select([0, 2]), 16, MosaicConfig(grid_share=1.0))
+    assert [len(ask.boxes) for ask in scenes[0, 0].asks] == [1, 1]
+
+
 def test_some_queries_name_what_is_not_there(photos: Path) -> None:
     scenes = Mosaics(open_images(str(photos)), 16, MosaicConfig(absent_share=1.0))
     assert all(sum(not ask.boxes for ask in scenes[0, index].asks) == 1 for index in range(10))

@@ -94,24 +94,20 @@ def _index_tar(path: str) -> dict[str, dict[str, Place]]:
 
 
 def _pictures(path: str, samples: dict[str, dict[str, Place]]) -> Iterator[_Picture]:
-    found = [
-        (sample, extension, members)
-        for sample, members in samples.items()
-        for extension in members
-        if f".{extension.rpartition('.')[2]}" in SUFFIXES
-    ]
-    names = [".".join(filter(None, (sample, extension.rpartition(".")[0]))) for sample, extension, _ in found]
     taken: set[str] = set()
-    for number, (sample, extension, _) in enumerate(found):
-        if names[number] in taken:  # a.jpg and a.png
-            names[number] = f"{sample}.{extension}"
-        taken.add(names[number])
-    for name, (_, extension, members) in zip(names, found, strict=True):
-        own = extension.rpartition(".")[0]
-        metadata = {kind: members[kind] for kind in _METADATA if kind in members}
-        if own:
-            metadata |= {kind: members[f"{own}.{kind}"] for kind in _METADATA if f"{own}.{kind}" in members}
-        yield _Picture(path, readable(name), members[extension], metadata)
+    for sample, members in samples.items():
+        for extension, place in members.items():
+            own, _, suffix = extension.rpartition(".")
+            if f".{suffix}" not in SUFFIXES:
+                continue
+            key = f"{sample}.{own}" if own else sample
+            if key in taken:  # a.jpg and a.png
+                key = f"{sample}.{extension}"
+            taken.add(key)
+            metadata = {
+                kind: members[name] for kind in _METADATA for name in (kind, f"{own}.{kind}") if name in members
+            }
+            yield _Picture(path, readable(key), place, metadata)
 
 
 def _metadata(kind: str, content: bytes, name: str) -> dict[str, Any]:

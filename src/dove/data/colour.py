@@ -26,44 +26,37 @@ def convert_to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Ima
         name: name of the picture in the warning.
     """
     converted = None
-    if profile:
-        try:
-            converted = _apply(image, profile)
-        except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
-            told = "%s: its colour profile cannot be used (%s); its numbers are taken for sRGB"
-            _logger.warning(told, name, one_line(error))
+    try:
+        if profile:
+            mode, transform = _transform(profile)
+            if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode not in _GREY_MODES):
+                raise ValueError(f"a profile for {mode}, a picture in {image.mode}")
+            if transform is not None:
+                converted = ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
+    except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
+        told = "%s: its colour profile cannot be used (%s); its numbers are taken for sRGB"
+        _logger.warning(told, name, one_line(error))
     converted = image.convert("RGB") if converted is None else converted
     converted.info.pop(PROFILE, None)  # or the next reader would convert once more
     return converted
 
 
-def _apply(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Convert a picture to sRGB; return None where its numbers are sRGB already."""
-    mode = _profile_mode(profile)
-    if (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and image.mode not in _GREY_MODES):
-        raise ValueError(f"a profile for {mode}, a picture in {image.mode}")
-    transform = _transform(profile, mode)
-    if transform is None:
-        return None
-    return ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
+@lru_cache(maxsize=16)
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Build the transform to sRGB, and name the mode that it takes.
 
-
-def _profile_mode(profile: bytes) -> str:
-    space = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+    It is None for profiles that differ from sRGB by at most one of 255 levels.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
     if space not in _CHANNELS:
         raise ValueError(f"a profile for {space}")
-    return _CHANNELS[space]
-
-
-@lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform to sRGB; return None for profiles that differ from sRGB by at most one of 255 levels."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = _CHANNELS[space]
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     if mode == "CMYK":
-        return transform
+        return mode, transform
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
     probe = Image.fromarray(grid if mode == "RGB" else grid[..., 0].copy())
     moved = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int) - np.asarray(probe.convert("RGB"))
-    return transform if np.abs(moved).max() > 1 else None
+    return mode, transform if np.abs(moved).max() > 1 else None

@@ -30,9 +30,6 @@ class ImageBatch:
         return len(self.keys)
 
 
-_Item = tuple[str, Tensor, dict[str, Any]]
-
-
 class ImageLoader:
     """Iterator over a source in batches; unreadable records (``on_error="skip"``) are collected, not returned.
 
@@ -54,18 +51,15 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         self.unreadable = []
-        for batch in read_ahead(self._read()):
+        size, indices = self.batch_size, range(len(self.dataset))
+        for batch in read_ahead([*map(self._read, indices[start : start + size])] for start in indices[::size]):
             self.unreadable += [item for item in batch if isinstance(item, Unreadable)]
             readable = [item for item in batch if not isinstance(item, Unreadable)]
             if readable:
                 keys, pixels, metadata = zip(*readable, strict=True)
                 yield ImageBatch(list(keys), torch.stack(pixels), list(metadata))
 
-    def _read(self) -> Iterator[list[_Item | Unreadable]]:
-        for start in range(0, len(self.dataset), self.batch_size):
-            yield [self._item(index) for index in range(start, min(start + self.batch_size, len(self.dataset)))]
-
-    def _item(self, index: int) -> _Item | Unreadable:
+    def _read(self, index: int) -> tuple[str, Tensor, dict[str, Any]] | Unreadable:
         record = self.dataset[index]
         if isinstance(record, Unreadable):
             return record

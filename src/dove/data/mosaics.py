@@ -7,8 +7,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dove.data.config import MosaicConfig
-from dove.data.dataset import ImageDataset, Record
-from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample, scene_draws
+from dove.data.dataset import ImageDataset
+from dove.data.query_batch import Ask, Box, Place, QueryBatch, QueryExample, free_place, scene_draws
 from dove.errors import UserError
 from dove.processor import pil_to_tensor
 
@@ -27,7 +27,6 @@ TEMPLATES = (
     "the {name} in the picture",
 )
 SYNONYMS = {"automobile": ("car",), "airplane": ("plane",), "ship": ("boat",), "truck": ("lorry",)}
-Placement = tuple[int, int, int]  # Left, upper, side of a square, in pixels
 
 
 class Mosaics(Dataset[QueryExample]):
@@ -54,7 +53,10 @@ class Mosaics(Dataset[QueryExample]):
         self._photos: dict[int, Image.Image] = {}
         self.by_name: dict[str, list[int]] = {}
         for index in range(len(photos)):
-            self.by_name.setdefault(_name(photos, index), []).append(index)
+            raw = photos.raw(index)
+            if not (name := raw.metadata.get("name")):
+                raise UserError(f"{raw.name} has no name; mosaics need a column or folder that names the object")
+            self.by_name.setdefault(str(name), []).append(index)
         self.names = sorted(self.by_name)
         if len(self.names) < 2:
             raise UserError(f"mosaics need photos of at least two names; these have {', '.join(self.names)} alone")
@@ -65,50 +67,36 @@ class Mosaics(Dataset[QueryExample]):
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
         rng = self.draws(sample)
         placements = self._grid() if rng.random() < self.config.grid_share else self._scattered(rng)
-        chosen = rng.permutation(self.names)[: len(placements)].tolist()
+        placed = dict(zip(rng.permutation(self.names).tolist(), placements, strict=False))
         scene = _background(rng, self.image_size)
-        for name, (left, upper, side) in zip(chosen, placements, strict=True):
-            photo = self.by_name[name][int(rng.integers(len(self.by_name[name])))]
-            scene.paste(self._photo(rng, photo, side), (left, upper))
+        for name, (left, upper, *sides) in placed.items():
+            photo = self._photo(self.by_name[name][int(rng.integers(len(self.by_name[name])))])
+            photo = _jitter(rng, photo) if self.config.augment else photo
+            scene.paste(photo.resize(sides, Image.Resampling.BICUBIC), (left, upper))
         boxes = {
-            name: (float(left), float(upper), float(side), float(side))
-            for name, (left, upper, side) in zip(chosen, placements, strict=True)
+            name: (float(x), float(y), float(width), float(height)) for name, (x, y, width, height) in placed.items()
         }
         return QueryExample(pil_to_tensor(scene), tuple(self._asks(rng, boxes)))
 
-    def _grid(self) -> list[Placement]:
+    def _grid(self) -> list[Place]:
         half = self.image_size // 2
-        return [(left, upper, half) for upper in (0, half) for left in (0, half)]
+        return [(left, upper, half, half) for upper in (0, half) for left in (0, half)]
 
-    def _scattered(self, rng: np.random.Generator) -> list[Placement]:
+    def _scattered(self, rng: np.random.Generator) -> list[Place]:
         """Place one to three squares anywhere without overlap; a square that finds no place is left out."""
-        placed: list[Placement] = []
         low, high = (round(self.image_size * share) for share in self.config.sides)
+        placed: list[Place] = []
         for _ in range(int(rng.integers(1, 4))):
-            for _ in range(8):
-                side = int(rng.integers(low, high + 1))
-                left, upper = (int(value) for value in rng.integers(0, self.image_size - side + 1, 2))
-                if not any(
-                    left < x + s and x < left + side and upper < y + s and y < upper + side for x, y, s in placed
-                ):
-                    placed.append((left, upper, side))
-                    break
+            place = free_place(rng, self.image_size, lambda: (int(rng.integers(low, high + 1)),) * 2, placed, 8)
+            placed += [place] if place else []
         return placed
 
-    def _photo(self, rng: np.random.Generator, index: int, side: int) -> Image.Image:
-        image = self._decoded(index)
-        if self.config.augment:
-            image = _jitter(rng, image)
-        return image.resize((side, side), Image.Resampling.BICUBIC)
-
-    def _decoded(self, index: int) -> Image.Image:
+    def _photo(self, index: int) -> Image.Image:
         """Decode a photo and keep it: scenes take several at a time, and such photos are small."""
         if index not in self._photos:
-            record = self.photos[index]
-            if not isinstance(record, Record):
-                raise UserError(f"{record.reason}; leave it out")
-            record.image.thumbnail((self.image_size, self.image_size), Image.Resampling.BICUBIC)
-            self._photos[index] = record.image
+            image = self.photos.raw(index).read().image
+            image.thumbnail((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+            self._photos[index] = image
         return self._photos[index]
 
     def _asks(self, rng: np.random.Generator, boxes: dict[str, Box]) -> list[Ask]:
@@ -141,10 +129,3 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize(
         (size, size), Image.Resampling.BICUBIC
     )
-
-
-def _name(photos: ImageDataset, index: int) -> str:
-    name = photos.raw(index).metadata.get("name")
-    if not name:
-        raise UserError(f"{photos.raw(index).name} has no name; mosaics need a column or folder that names the object")
-    return str(name)

@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal, a line every half minute anywhere else."""
 
+import io
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -11,16 +12,14 @@ INTERVAL = 30.0
 LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left{postfix}"
 
 
-class LogStream:
+class LogStream(io.TextIOBase):
     """Stream for tqdm where standard error is no terminal: its texts as lines, without carriage returns and padding."""
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         """Write a line, if there is anything on it."""
         if line := text.strip():
             print(line, file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        """Do nothing: every line is flushed."""
+        return len(text)
 
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone

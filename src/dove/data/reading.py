@@ -43,7 +43,9 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
     Raises:
         UserError: If the source is missing, no image, damaged, truncated, or has more than ``MAX_PIXELS`` pixels.
     """
-    name = name or _name(source)
+    if name is None and isinstance(source, str | os.PathLike):
+        name = readable(os.fspath(source))
+    name = name or str(getattr(source, "name", "image"))
     data = _read_bytes(source, name)
     if not data:
         raise UserError(f"{name}: the file is empty (0 bytes); replace it or leave it out")
@@ -57,7 +59,8 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
         except UnidentifiedImageError as error:
             raise UserError(f"{name}: not an image that can be read; pass JPEG, PNG, WebP, GIF, BMP or TIFF") from error
         except Image.DecompressionBombError as error:
-            raise _too_large(name, "the picture") from error
+            told = f"the picture is larger than the {MAX_PIXELS} pixels that are accepted; make it smaller first"
+            raise UserError(f"{name}: {told}") from error
         # Damaged files make the decoders raise nearly every built-in exception.
         except Exception as error:
             told = f"damaged or truncated image ({one_line(error)}); replace it or leave it out"
@@ -82,9 +85,8 @@ def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
 
 def _decode(data: bytes, name: str) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(name, f"{width}x{height}")
+        if image.width * image.height > MAX_PIXELS:  # where somebody has taken Pillow's own bound away
+            raise Image.DecompressionBombError
         image.load()
         with suppress(Exception):  # damaged metadata raise anything and must not cost the picture
             ImageOps.exif_transpose(image, in_place=True)
@@ -132,13 +134,3 @@ def check_size(size: int, name: str, limit: int | None = None) -> None:
     limit = MAX_BYTES if limit is None else limit
     if size > limit:
         raise UserError(f"{name}: {size} bytes are more than the {limit} accepted; leave it out or make it smaller")
-
-
-def _name(source: ImageSource) -> str:
-    if isinstance(source, str | os.PathLike):
-        return readable(os.fspath(source))
-    return str(getattr(source, "name", "image"))
-
-
-def _too_large(name: str, size: str) -> UserError:
-    return UserError(f"{name}: {size} is larger than the {MAX_PIXELS} pixels that are accepted; make it smaller first")

@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dove.data.config import SceneConfig
-from dove.data.dataset import ImageDataset, Record
+from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
-from dove.data.query_batch import Ask, QueryBatch, QueryExample, scene_draws
+from dove.data.query_batch import Ask, Place, QueryBatch, QueryExample, free_place, scene_draws
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.query.words import split_words
@@ -24,7 +24,6 @@ MOST_WORDS = 6  # Words of a caption that a query takes at most
 HELD_OUT_EVERY = 8  # Number of captions of which one is kept apart from training
 SCENES_PER_EPOCH = 10_000
 ATTEMPTS = 30  # Draws of a place before a cut-out is left out of its scene
-Place = tuple[int, int, int, int]  # Left, upper, right, lower, in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,32 +101,25 @@ class Scenes(Dataset[QueryExample]):
 
     def __getitem__(self, sample: tuple[int, int]) -> QueryExample:
         rng = self.draws(sample)
-        scene = self._photo(rng)
+        photo = self.photos.raw(int(rng.integers(len(self.photos)))).read().image
+        scene = resize_box(photo, central_square(*photo.size), self.image_size)
         asks: list[Ask] = []
         while not asks:
-            placed = self._placed(rng, self._progress(sample[0]))
+            placed = self._placed(rng, sample[0])
             others = [cutout.words for cutout, _ in placed]
             for number, (cutout, place) in enumerate(placed):
                 if words := phrases(cutout.words, others[:number] + others[number + 1 :]):
-                    left, upper, right, lower = map(float, place)
-                    asks.append(Ask(words[rng.integers(len(words))], ((left, upper, right - left, lower - upper),)))
-        for cutout, (left, upper, right, lower) in placed:
-            thing = cutout.image.resize((right - left, lower - upper), Image.Resampling.BOX)
+                    left, upper, width, height = map(float, place)
+                    asks.append(Ask(words[rng.integers(len(words))], ((left, upper, width, height),)))
+        for cutout, (left, upper, *sides) in placed:
+            thing = cutout.image.resize(sides, Image.Resampling.BOX)
             scene.paste(thing, (left, upper), thing)
         return QueryExample(pil_to_tensor(scene), tuple(asks))
 
-    def _progress(self, epoch: int) -> float:
-        """Return the share of the curriculum that is over, from 0 to 1."""
-        return min(epoch * SCENES_PER_EPOCH / self.config.curriculum, 1.0) if self.config.curriculum else 1.0
-
-    def _photo(self, rng: np.random.Generator) -> Image.Image:
-        record = self.photos[int(rng.integers(len(self.photos)))]
-        if not isinstance(record, Record):
-            raise UserError(f"{record.reason}; leave it out")
-        return resize_box(record.image, central_square(*record.image.size), self.image_size)
-
-    def _placed(self, rng: np.random.Generator, progress: float) -> list[tuple[CutOut, Place]]:
+    def _placed(self, rng: np.random.Generator, epoch: int) -> list[tuple[CutOut, Place]]:
         """Draw at least two cut-outs of different captions with places that do not overlap."""
+        curriculum = self.config.curriculum
+        progress = min(epoch * SCENES_PER_EPOCH / curriculum, 1.0) if curriculum else 1.0
         count = int(rng.integers(2, 2 + round(progress * (self.config.things - 2)) + 1))
         small, large = self.config.sides
         least = large + (small - large) * progress
@@ -144,15 +136,12 @@ class Scenes(Dataset[QueryExample]):
     def _place(
         self, rng: np.random.Generator, cutout: CutOut, sides: tuple[float, float], taken: list[Place]
     ) -> Place | None:
-        size = self.image_size
-        for _ in range(ATTEMPTS):
-            scale = rng.uniform(*sides) * size / max(cutout.image.size)
-            width, height = (max(round(side * scale), 2) for side in cutout.image.size)
-            left, upper = int(rng.integers(0, size - width + 1)), int(rng.integers(0, size - height + 1))
-            right, lower = left + width, upper + height
-            if not any(left < r and l < right and upper < b and t < lower for l, t, r, b in taken):  # noqa: E741
-                return left, upper, right, lower
-        return None
+        def draw() -> tuple[int, int]:
+            scale = rng.uniform(*sides) * self.image_size / max(cutout.image.size)
+            width, height = cutout.image.size
+            return max(round(width * scale), 2), max(round(height * scale), 2)
+
+        return free_place(rng, self.image_size, draw, taken, ATTEMPTS)
 
 
 def phrases(words: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> list[str]:
