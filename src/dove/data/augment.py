@@ -130,12 +130,10 @@ class ResumableSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, offset = divmod(self.start * self.world_size + self.rank, self.num_samples)
         while True:
-            permutation = self._permutation(np.random.default_rng([self.seed, epoch, 0]))
-            for index in permutation[offset :: self.world_size]:
+            own = self._permutation(np.random.default_rng([self.seed, epoch, 0]))[offset :: self.world_size]
+            for index in own:
                 yield epoch, int(index)
-            passed, offset = divmod(
-                offset + self.world_size * len(permutation[offset :: self.world_size]), self.num_samples
-            )
+            passed, offset = divmod(offset + self.world_size * len(own), self.num_samples)
             epoch += passed
 
     def _permutation(self, rng: np.random.Generator) -> NDArray[np.int64]:

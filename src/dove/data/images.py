@@ -88,19 +88,17 @@ def _kind(name: str) -> str:
     """Tell what a name stands for: a folder, a hub dataset, or a file of images, of parquet or of tar."""
     if os.path.isdir(name):
         return "folder"
-    kind, exists = _file_kind(name), os.path.exists(name)
-    if kind and (exists or not glob.has_magic(name)):
+    kind, magic = _file_kind(name), glob.has_magic(name)
+    if os.path.exists(name):
+        if not kind and name.lower().endswith(_ARCHIVES):
+            raise UserError(f"{name}: an archive; unpack it first and pass the folder")
+        return kind or "image"
+    if kind and not magic:
         return kind
-    if not exists and _HUB_ID.fullmatch(name):
+    if _HUB_ID.fullmatch(name):
         return "hub"
-    if not exists:
-        wrong = (
-            "no file matches; check the pattern" if glob.has_magic(name) else "no such file or folder; check the path"
-        )
-        raise UserError(f"{name}: {wrong}")
-    if _is_archive(name):
-        raise UserError(f"{name}: an archive; unpack it first and pass the folder")
-    return "image"
+    wrong = "no file matches; check the pattern" if magic else "no such file or folder; check the path"
+    raise UserError(f"{name}: {wrong}")
 
 
 def _file_kind(path: str) -> str | None:
@@ -109,14 +107,12 @@ def _file_kind(path: str) -> str | None:
     return {".parquet": "parquet", ".tar": "tar"}.get(suffix) or ("image" if suffix in SUFFIXES else None)
 
 
-def _is_archive(path: str) -> bool:
-    return path.lower().endswith(_ARCHIVES)
-
-
-def _open_files(paths: list[str], kind: str, image_column: str, columns: Sequence[str] | None) -> ImageDataset:
+def _open_files(
+    paths: list[str], kind: str, image_column: str, columns: Sequence[str] | None, root: str | None = None
+) -> ImageDataset:
     if kind == "parquet":
         return ParquetImages(paths, image_column, columns)
-    return TarImages(paths) if kind == "tar" else FileImages(paths)
+    return TarImages(paths) if kind == "tar" else FileImages(paths, root)
 
 
 def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None, *, alone: bool) -> ImageDataset:
@@ -129,13 +125,11 @@ def _open_folder(folder: str, image_column: str, columns: Sequence[str] | None, 
     if len(found) > 1:
         raise UserError(f"{folder}: holds files of several kinds ({', '.join(sorted(found))}); name the ones you mean")
     if not found:
-        archives = sum(map(_is_archive, files))
+        archives = sum(path.lower().endswith(_ARCHIVES) for path in files)
         advice = f"unpack its {archives} archives first" if archives else "image files end in .jpg, .png, ..."
         raise UserError(f"{folder}: holds no images, parquet files or .tar shards; {advice}")
     kind, paths = found.popitem()
-    return (
-        FileImages(paths, root=folder) if kind == "image" and alone else _open_files(paths, kind, image_column, columns)
-    )
+    return _open_files(paths, kind, image_column, columns, folder if alone else None)
 
 
 def _walk(folder: str) -> list[str]:

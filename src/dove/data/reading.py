@@ -54,8 +54,6 @@ def read_image(source: ImageSource, *, name: str | None = None) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             return _decode(data, name)
-        except UserError:
-            raise
         except UnidentifiedImageError as error:
             raise UserError(f"{name}: not an image that can be read; pass JPEG, PNG, WebP, GIF, BMP or TIFF") from error
         except Image.DecompressionBombError as error:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -59,14 +60,21 @@ def load_cutouts(source: str) -> list[CutOut]:
         words = caption_words(caption) if isinstance(caption, str) else ()
         if not words or not isinstance(raw.source, bytes):
             raise UserError(f"{raw.name} has no caption or picture; pass a table that `dove data convert stamps` wrote")
-        try:
-            image = Image.open(io.BytesIO(raw.source)).convert("RGBA")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{raw.name}: holds no picture that can be read; leave it out") from error
-        if (visible := image.getchannel("A").getbbox()) is None:
-            raise UserError(f"{raw.name} is transparent everywhere; leave it out")
-        found.append(CutOut(image.crop(visible), words))
+        image = read_cutout(io.BytesIO(raw.source), raw.name)
+        found.append(CutOut(image.crop(image.getchannel("A").getbbox()), words))
     return found
+
+
+def read_cutout(source: Path | io.BytesIO, name: str) -> Image.Image:
+    """Read a picture as RGBA; one that cannot be read or shows nothing is refused by its name."""
+    try:
+        with Image.open(source) as file:
+            picture = file.convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: holds no picture that can be read; leave it out") from error
+    if picture.getchannel("A").getbbox() is None:
+        raise UserError(f"{name} is transparent everywhere; leave it out")
+    return picture
 
 
 class Scenes(Dataset[QueryExample]):

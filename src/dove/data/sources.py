@@ -14,8 +14,8 @@ class FileImages(ImageDataset):
 
     def __init__(self, paths: Sequence[str], root: str | None = None):
         self.paths, self.root = list(paths), root
-        folders = sorted({name for path in self.paths if (name := self._class_name(path)) is not None})
-        self.classes = {name: label for label, name in enumerate(folders)}
+        folders = {name for path in self.paths if (name := self._class_name(path)) is not None}
+        self.classes = {name: label for label, name in enumerate(sorted(folders))}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,9 +68,9 @@ def open_hub(name: str, image_column: str = "image", columns: Sequence[str] | No
         rows = datasets.load_dataset(repository, *config, split=split or "train")
     except Exception as error:  # the library raises dozens of kinds, from the network to the files
         raise UserError(f"{name}: the hub dataset could not be opened ({one_line(error)})") from error
-    wanted = None if columns is None else [image_column, *columns]
-    require_columns(name, rows.column_names, wanted or [image_column])
-    if wanted is not None:
+    wanted = [image_column, *(columns or ())]
+    require_columns(name, rows.column_names, wanted)
+    if columns is not None:
         rows = rows.select_columns(wanted)
     return TableImages(rows.cast_column(image_column, datasets.Image(decode=False)), name, image_column)
 

@@ -1,6 +1,7 @@
 """Captioned cut-outs from the folder of a stamp collection, as Debian's package tuxpaint-stamps-default installs it."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from PIL import Image
 
 from dove.data.annotations import Conversion, replacing
 from dove.data.progress_bar import ProgressBar
+from dove.data.scenes import read_cutout
 from dove.errors import UserError
 
 LONGEST_SIDE = 96
@@ -34,12 +36,17 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
         place = path.relative_to(folder)
         if not (caption := _caption(path.with_suffix(".txt"))):
             conversion.skip("pictures without a caption", str(place))
-        elif (picture := _scaled(path)) is None:
+            continue
+        try:
+            picture = read_cutout(path, str(path))
+        except UserError:
             conversion.skip("pictures that cannot be read", str(place))
-        else:
-            image = {"bytes": picture, "path": place.as_posix()}
-            name = path.stem.replace("_", " ")
-            rows.append({"image": image, "caption": caption, "category": place.parts[0], "name": name})
+            continue
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
+        picture.save(encoded := io.BytesIO(), "PNG")
+        image = {"bytes": encoded.getvalue(), "path": place.as_posix()}
+        name = path.stem.replace("_", " ")
+        rows.append({"image": image, "caption": caption, "category": place.parts[0], "name": name})
     if not rows:
         raise UserError(f"{folder} holds no .png with a caption in a .txt beside it; pass the folder of the stamps")
     conversion.images = conversion.queries = len(rows)
@@ -49,23 +56,6 @@ def convert_stamps(folder: Path, output: Path) -> Conversion:
 
 
 def _caption(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return lines[0].strip() if lines else ""
-
-
-def _scaled(path: Path) -> bytes | None:
-    """Scale a picture down and encode it as PNG; None where it cannot be read or shows nothing."""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
-    if picture.getchannel("A").getbbox() is None:
-        return None
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
-    encoded = io.BytesIO()
-    picture.save(encoded, "PNG")
-    return encoded.getvalue()
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").partition("\n")[0].strip()
+    return ""
