@@ -31,7 +31,6 @@ from dove.training.config import (
     AlignConfig,
     CodebookLossConfig,
     DoveTrainConfig,
-    PrefixLossConfig,
     PrefixTrainConfig,
     ReconstructionLossConfig,
     VQGANTrainConfig,
@@ -126,6 +125,10 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         images: Tensor = getattr(batch, "images", batch)
         return hinge_discriminator_loss(self.discriminator(images), self.discriminator(reconstruction.detach()))
 
+    def distortion(self, mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Compute the first term of the reconstruction loss from the squared error."""
+        return mse
+
     def reconstruction_terms(
         self,
         reconstruction: Float[Tensor, "B 3 S S"],
@@ -133,8 +136,6 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         view: tuple[Float[Tensor, "B 3 s s"], Float[Tensor, "B 3 s s"]] | None = None,
     ) -> dict[str, Float[Tensor, " B"]]:
         """Compute Eq. 2 per image under the key ``rec``, and its unweighted parts.
-
-        Random prefixes take the logarithm of the squared error, in which a gain of 1% counts alike at every length.
 
         Args:
             reconstruction: in [-1, 1]; gradients flow into it.
@@ -146,9 +147,8 @@ class Objective(nn.Module, ABC, Generic[Batch]):
         pair = [part.contiguous(memory_format=torch.channels_last) for part in view or (reconstruction, images)]
         perceptual = self.perceptual(*pair) if self.perceptual else nothing
         gan = generator_loss(self.discriminator(reconstruction)) if self.discriminator is not None else nothing
-        distortion = (mse + self.loss.least_mse).log() if isinstance(self.loss, PrefixLossConfig) else mse
         weights = self.loss.mse, self.loss.perceptual, self.loss.gan
-        rec = reconstruction_loss(distortion, perceptual, gan, weights)
+        rec = reconstruction_loss(self.distortion(mse), perceptual, gan, weights)
         return {"rec": rec, "mse": mse, "perceptual": perceptual, "gan": gan}
 
     def compare(self, reconstruction: Float[Tensor, "B 3 S S"], images: Float[Tensor, "B 3 S S"]) -> StepResult:
@@ -281,6 +281,10 @@ class RandomPrefixObjective(TokenizerObjective[Batch]):
         if self.alignment:
             self.heads = self.alignment.heads
         self.kept["heads"] = self.heads
+
+    def distortion(self, mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Compute the logarithm of the squared error, in which a gain of 1% counts alike at every length."""
+        return (mse + self.config.loss.least_mse).log()
 
     def draws(self, step: Step) -> torch.Generator:
         """Make a source of random numbers that is the same whenever a run comes to this step."""
