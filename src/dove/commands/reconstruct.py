@@ -1,9 +1,10 @@
 """The command ``dove reconstruct``: images rebuilt from several numbers of tokens."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,6 @@ from dove.errors import UserError
 from dove.flags import require_least
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from dove.data.dataset import ImageDataset, Record, Unreadable
     from dove.lengths import LengthPolicy
     from dove.photos.picture import Cell
@@ -73,20 +72,12 @@ class ReconstructOptions:
             raise UserError("--tile draws with matplotlib; install it with: pip install 'dove-encoder[eval]'")
 
 
-@dataclass
-class Outcome:
-    """Results for the images of a source."""
-
-    results: list[dict[str, Any]] = field(default_factory=list)  # Objects of the JSON file
-    rows: "list[list[Cell]]" = field(default_factory=list)  # First ``MOST_ROWS`` rows of the picture
-    tiled_rows: "list[TiledRow]" = field(default_factory=list)  # Rows of the picture for photos in tiles
-    unreadable: "list[Unreadable]" = field(default_factory=list)
-
-
 def run(options: ReconstructOptions) -> None:
     """Rebuild every readable image and write what was asked for."""
-    from dove.data.images import open_images, summarise_unreadable
+    from dove.data.dataset import Unreadable, summarise_unreadable
+    from dove.data.images import open_images
     from dove.lengths import parse_length_policy
+    from dove.photos.picture import encode_picture
     from dove.query.tokenizer import require_queries
     from dove.runtime import load_model, save_outputs
 
@@ -100,51 +91,105 @@ def run(options: ReconstructOptions) -> None:
         "auto",
     ]
     policies = [parse_length_policy(request, model.max_tokens) for request in requests]
-    if options.tile:
-        outcome = reconstruct_tiles(model, dataset, policies, options.query, options.max_side)
-    else:
-        outcome = reconstruct_all(model, dataset, policies, options.query)
-    if outcome.results:
-        outputs = make_outputs(outcome, options)
+    rebuild, most = (reconstruct_tiles, MOST_TILED_ROWS) if options.tile else (reconstruct_squares, MOST_ROWS)
+    results: list[dict[str, Any]] = []  # Objects of the JSON file
+    rows: list[Any] = []  # First rows of the picture
+    unreadable: list[Unreadable] = []
+    for found in rebuild(model, dataset, policies, options):
+        if isinstance(found, Unreadable):
+            unreadable.append(found)
+            continue
+        results.append(found[0])
+        rows += [found[1]] if len(rows) < most else []
+    if results:
+        if options.tile:
+            from dove.photos.tile_picture import draw_tiled as draw
+        else:
+            from dove.photos.picture import side_by_side as draw
+        outputs = {options.output: encode_picture(draw(rows), options.output.suffix)}
+        if options.json is not None:
+            outputs[options.json] = (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode()
         save_outputs(outputs)
-        print(table(outcome.results))
+        print(table(results))
         for path in outputs:
-            shown = len(outcome.rows) + len(outcome.tiled_rows)
-            hidden = path == options.output and shown < len(outcome.results)
-            print(f"wrote {path}{f' (the first {shown} images)' if hidden else ''}")
-    if outcome.unreadable:
-        raise UserError(summarise_unreadable(outcome.unreadable, len(dataset)))
+            hidden = path == options.output and len(rows) < len(results)
+            print(f"wrote {path}{f' (the first {len(rows)} images)' if hidden else ''}")
+    if unreadable:
+        raise UserError(summarise_unreadable(unreadable, len(dataset)))
 
 
-def reconstruct_all(
-    model: "Tokenizer", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], query: str | None
-) -> Outcome:
-    """Rebuild every image of a source at every length."""
+def reconstruct_squares(
+    model: "Tokenizer", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], options: ReconstructOptions
+) -> "Iterator[Unreadable | tuple[dict[str, Any], list[Cell]]]":
+    """Rebuild the central square of every image; give its object of the JSON file and its row of the picture."""
     from dove.data.dataset import Unreadable
     from dove.data.progress_bar import ProgressBar
+    from dove.photos.picture import Cell
     from dove.photos.reconstruction import choose_together, reconstruct
     from dove.processor import ImageProcessor
 
     processor = ImageProcessor(model.image_size)
-    outcome = Outcome()
     readable = (
         processor.preprocess(record.image)[None]
         for record in ProgressBar(dataset, total=len(dataset), desc="budget")
         if not isinstance(record, Unreadable)
     )
-    chosen = choose_together(model, readable, policies, query)
+    together = choose_together(model, readable, policies, options.query)
+    chosen = [repeat(None) if lengths is None else iter(lengths.tolist()) for lengths in together]
     for record in ProgressBar(dataset, total=len(dataset)):
         if isinstance(record, Unreadable):
-            outcome.unreadable.append(record)
+            yield record
             continue
         pixels = processor.preprocess(record.image)
-        given = [None if lengths is None else int(lengths[len(outcome.results)]) for lengths in chosen]
-        rebuilt = reconstruct(model, pixels, policies, query, given)
-        outcome.results.append(describe(record, policies, rebuilt.lengths, rebuilt.psnr, query))
-        if len(outcome.rows) < MOST_ROWS:
-            images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
-            outcome.rows.append(picture_row(images, outcome.results[-1]))
-    return outcome
+        rebuilt = reconstruct(model, pixels, policies, options.query, [next(lengths) for lengths in chosen])
+        result = describe(record, policies, rebuilt.lengths, rebuilt.psnr, options.query)
+        captions = [Path(result["path"]).name]
+        for row in result["rows"]:
+            prefix = "" if row["num_tokens"] == row["length"] else f"{row['num_tokens']}: "
+            captions.append(f"{prefix}{row['length']} token{'s' * (row['length'] != 1)}, {row['psnr']:.1f} dB")
+        images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
+        yield result, list(map(Cell, images, captions))
+
+
+def reconstruct_tiles(
+    model: "Tokenizer", dataset: "ImageDataset", policies: Sequence["LengthPolicy"], options: ReconstructOptions
+) -> "Iterator[Unreadable | tuple[dict[str, Any], TiledRow]]":
+    """Rebuild every photo in full from its tiles; give its object of the JSON file and its row of the picture."""
+    from dove.data.dataset import Unreadable
+    from dove.data.progress_bar import ProgressBar
+    from dove.photos.tile_picture import PANEL, TiledRow
+    from dove.photos.tiled import OVERLAP, passes, reconstruct_tiled, scale_down
+    from dove.photos.tiling import Tiling
+
+    for record in dataset:
+        if isinstance(record, Unreadable):
+            yield record
+            continue
+        photo = record.image if options.max_side is None else scale_down(record.image, options.max_side)
+        tiling = Tiling(height=photo.height, width=photo.width, tile=model.image_size, overlap=OVERLAP)
+        with ProgressBar(total=passes(policies) * len(tiling), desc=record.key, unit="tile") as bar:
+            rebuilt = reconstruct_tiled(model, photo, tiling, policies, options.query, bar.update)
+        totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
+        result = describe(record, policies, totals, rebuilt.psnr, options.query)
+        if photo is not record.image:
+            result["scaled_to"] = list(photo.size)
+        result["tiles"] = len(tiling)
+        captions = [f"{Path(result['path']).name}\n{photo.width} × {photo.height} px, {len(tiling)} tiles"]
+        for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
+            row["tile_lengths"] = lengths.tolist()
+            name = row["num_tokens"] if isinstance(row["num_tokens"], str) else f"{row['num_tokens']} tokens a tile"
+            mean = row["length"] / len(tiling)
+            captions.append(f"{name}\n{row['length']:,} tokens, {mean:.1f} a tile, {row['psnr']:.1f} dB")
+        yield (
+            result,
+            TiledRow(
+                photo=scale_down(photo, PANEL),
+                rebuilt=[scale_down(picture, PANEL) for picture in rebuilt.pictures],
+                captions=captions,
+                tiling=tiling,
+                lengths=rebuilt.lengths,
+            ),
+        )
 
 
 def describe(
@@ -166,63 +211,6 @@ def describe(
     }
 
 
-def reconstruct_tiles(
-    model: "Tokenizer",
-    dataset: "ImageDataset",
-    policies: Sequence["LengthPolicy"],
-    query: str | None,
-    max_side: int | None,
-) -> Outcome:
-    """Rebuild every photo of a source from its tiles at every length."""
-    from dove.commands.reconstruct_tiles import reconstruct_photo, tiled_row
-    from dove.data.dataset import Unreadable
-
-    outcome = Outcome()
-    for record in dataset:
-        if isinstance(record, Unreadable):
-            outcome.unreadable.append(record)
-            continue
-        photo, tiling, rebuilt = reconstruct_photo(model, record, policies, query, max_side)
-        totals = [int(lengths.sum()) for lengths in rebuilt.lengths]
-        result = describe(record, policies, totals, rebuilt.psnr, query)
-        if photo is not record.image:
-            result["scaled_to"] = list(photo.size)
-        result["tiles"] = len(tiling)
-        for row, lengths in zip(result["rows"], rebuilt.lengths, strict=True):
-            row["tile_lengths"] = lengths.tolist()
-        outcome.results.append(result)
-        if len(outcome.tiled_rows) < MOST_TILED_ROWS:
-            outcome.tiled_rows.append(tiled_row(photo, tiling, rebuilt, result))
-    return outcome
-
-
-def picture_row(images: Sequence["Image"], result: dict[str, Any]) -> "list[Cell]":
-    """Make the row of an original and its reconstructions with captions."""
-    from dove.photos.picture import Cell
-
-    captions = [Path(result["path"]).name]
-    for row in result["rows"]:
-        prefix = "" if row["num_tokens"] == row["length"] else f"{row['num_tokens']}: "
-        captions.append(f"{prefix}{row['length']} token{'s' * (row['length'] != 1)}, {row['psnr']:.1f} dB")
-    return [Cell(image, caption) for image, caption in zip(images, captions, strict=True)]
-
-
-def make_outputs(outcome: Outcome, options: ReconstructOptions) -> dict[Path, bytes]:
-    """Encode the files that were asked for."""
-    from dove.photos.picture import encode_picture, side_by_side
-
-    if options.tile:
-        from dove.photos.tile_picture import draw_tiled
-
-        picture = draw_tiled(outcome.tiled_rows)
-    else:
-        picture = side_by_side(outcome.rows)
-    outputs = {options.output: encode_picture(picture, options.output.suffix)}
-    if options.json is not None:
-        outputs[options.json] = (json.dumps(outcome.results, indent=2, ensure_ascii=False) + "\n").encode()
-    return outputs
-
-
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Format one line for each image and number of tokens; for several images also their means."""
     lines = [("image", "num_tokens", "tokens", "PSNR")]
@@ -233,11 +221,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     if len(results) > 1:
         for column in zip(*(result["rows"] for result in results), strict=True):
             length, quality = (fmean(row[name] for row in column) for name in ("length", "psnr"))
-            lines.append(
-                (f"mean of {len(results)}", str(column[0]["num_tokens"]), f"{length:.1f}", f"{quality:.2f} dB")
-            )
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+            request = str(column[0]["num_tokens"])
+            lines.append((f"mean of {len(results)}", request, f"{length:.1f}", f"{quality:.2f} dB"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        f"{line[0]:<{widths[0]}}  {line[1]:>{widths[1]}}  {line[2]:>{widths[2]}}  {line[3]:>{widths[3]}}"
-        for line in lines
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in lines
     )

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed
-from dove.metrics import decibels, psnr
+from dove.metrics import psnr
 from dove.models.eos import EosScores
 from dove.photos.reconstruction import concatenate, score_lengths
-from dove.photos.tiled import CPU_PIXELS, scale_down
+from dove.photos.tiled import OVERLAP, batch_tiles, collect, scale_down
 from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor, pil_to_tensor
 from dove.protocol import ScoresLengths, Tokenizer, device_of
@@ -26,7 +26,6 @@ from dove.tokens import Tokens
 
 LONGEST_SIDE = 512
 """Longest side in pixels; larger photos are scaled down, so that a slider's move is answered within a second."""
-TILE_OVERLAP = 8
 JPEG_QUALITIES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 85, 90, 93, 95, 97, 98, 99, 100)
 Request = int | Literal["auto"]  # Mean number of tokens a tile, or each tile's own end
 
@@ -67,12 +66,12 @@ def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, qu
         raise UserError("this model takes no queries; leave the query empty")
     processor = ImageProcessor(model.image_size)
     picture = scale_down(photo, LONGEST_SIDE) if tiled else processor.to_pil(processor(photo))[0]
-    tiling = Tiling(height=picture.height, width=picture.width, tile=model.image_size, overlap=TILE_OVERLAP)
+    tiling = Tiling(height=picture.height, width=picture.width, tile=model.image_size, overlap=OVERLAP)
     tiles = torch.from_numpy(tiling.split(np.asarray(picture).transpose(2, 0, 1)))
     images = (tiles / 127.5 - 1).to(device_of(model))
     values, eos = None, None
     if isinstance(model, ScoresLengths):
-        scored = [score_lengths(model, batch, query) for batch in images.split(_batch(model))]
+        scored = [score_lengths(model, batch, query) for batch in images.split(batch_tiles(tiling.tile, images.device))]
         values, eos = torch.cat([part for part, _ in scored]), concatenate([part for _, part in scored])
     return Encoded(model=model, photo=picture, tiling=tiling, images=images, values=values, eos=eos)
 
@@ -98,15 +97,14 @@ def rebuild(encoded: Encoded, request: Request) -> Rebuilt:
     tiling, model = encoded.tiling, encoded.model
     tiles = np.empty((len(tiling), 3, tiling.tile, tiling.tile), np.float32)
     # Tiles of like lengths together: a batch costs what its longest needs.
-    for chosen in tokens.lengths.argsort().split(_batch(model)):
+    for chosen in tokens.lengths.argsort().split(batch_tiles(tiling.tile, encoded.images.device)):
         part = model.decode(Tokens(tokens.values[chosen], tokens.lengths[chosen]))
         tiles[chosen.cpu().numpy()] = part.float().cpu().numpy()
-    pixels = (tiling.join(tiles).clip(-1, 1) + 1) / 2
-    original = np.asarray(encoded.photo).transpose(2, 0, 1) / 255
+    (picture,), (quality,) = collect(tiling.bands([tiles]), np.asarray(encoded.photo).transpose(2, 0, 1))
     return Rebuilt(
-        picture=Image.fromarray(np.rint(pixels * 255).astype(np.uint8).transpose(1, 2, 0)),
+        picture=picture,
         lengths=tokens.lengths.cpu().numpy().reshape(len(tiling.rows), len(tiling.columns)),
-        psnr=float(decibels(torch.tensor([((pixels - original) ** 2).mean()]))),
+        psnr=quality,
         numbers=tokens.values.shape[2],
     )
 
@@ -132,10 +130,6 @@ def jpeg_at_equal_bytes(photo: Image.Image, bytes_a_token: int, means: Sequence[
         fitting = [quality for size, quality in settings if size <= mean * bytes_a_token]
         points += [Point(float(mean), max(fitting))] if fitting else []
     return points
-
-
-def _batch(model: Tokenizer) -> int:
-    return max(1, CPU_PIXELS // model.image_size**2)
 
 
 def common_lengths(max_tokens: int) -> list[int]:

@@ -18,6 +18,7 @@ from dove.photos.reconstruction import choose_together, encode_given
 from dove.photos.tiling import Tiling
 from dove.protocol import Tokenizer, device_of
 
+OVERLAP = 8  # Least overlap of neighbouring tiles, in pixels, which are blended
 CPU_PIXELS = 2**16
 """Pixels of one batch of tiles on a CPU, which larger batches make no faster: 16 tiles of 64 px, 1 of 256."""
 MOST_PIXELS = 2**22
@@ -75,11 +76,9 @@ def reconstruct_tiled(
             lengths[:, place] = [tokens.lengths.tolist() for tokens in encoded]
             yield torch.cat([model.decode(tokens) for tokens in encoded], dim=1).float().cpu().numpy()
 
-    pictures, errors = _collect(tiling.bands(rebuilt()), original, len(policies))
+    pictures, qualities = collect(tiling.bands(rebuilt()), original, len(policies))
     return TiledReconstructions(
-        lengths=list(lengths.reshape(-1, len(tiling.rows), len(tiling.columns))),
-        psnr=[-10 * math.log10(max(error, LEAST_ERROR)) for error in errors],
-        pictures=[Image.fromarray(picture) for picture in pictures],
+        lengths=list(lengths.reshape(-1, len(tiling.rows), len(tiling.columns))), psnr=qualities, pictures=pictures
     )
 
 
@@ -104,10 +103,10 @@ def passes(policies: Sequence[LengthPolicy]) -> int:
     return 2 if any(policy.collective for policy in policies) else 1
 
 
-def _collect(
-    bands: Iterator[NDArray[np.float32]], original: NDArray[np.uint8], count: int
-) -> tuple[list[NDArray[np.uint8]], list[float]]:
-    """Assemble the finished pictures (H, W, 3) and their mean squared errors for a peak of 1."""
+def collect(
+    bands: Iterator[NDArray[np.float32]], original: NDArray[np.uint8], count: int = 1
+) -> tuple[list[Image.Image], list[float]]:
+    """Assemble bands (3 * count, h, W) to pictures, and compute their PSNR against the original (3, H, W)."""
     channels, height, width = original.shape
     pictures = np.empty((count, height, width, channels), np.uint8)
     errors, top = np.zeros(count), 0
@@ -117,4 +116,5 @@ def _collect(
         errors += ((pixels - original[:, rows] / 255.0) ** 2).sum((1, 2, 3))
         pictures[:, rows] = np.rint(pixels * 255).transpose(0, 2, 3, 1)
         top = rows.stop
-    return list(pictures), (errors / original.size).tolist()
+    qualities = [-10 * math.log10(max(error, LEAST_ERROR)) for error in errors / original.size]
+    return list(map(Image.fromarray, pictures)), qualities
