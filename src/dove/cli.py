@@ -29,32 +29,31 @@ class Command(NamedTuple):
 
 # A name of two words is a command of a group: "evaluate lengths" makes `dove evaluate` list its members.
 COMMANDS: dict[str, Command] = {
-    "reconstruct": Command("dove.commands.reconstruct", "rebuild images from several numbers of tokens, side by side"),
-    "encode": Command("dove.commands.encode", "turn images into a folder of tokens"),
-    "decode": Command("dove.commands.decode", "turn a folder of tokens back into images"),
-    "train": Command("dove.commands.train", "train a tokenizer"),
-    "evaluate reconstruction": Command("dove.commands.evaluate.reconstruction", "quality by number of tokens"),
-    "evaluate lengths": Command("dove.commands.evaluate.lengths", "how many tokens images get, and why"),
-    "evaluate probe": Command("dove.commands.evaluate.probe", "how well classes are told apart from frozen features"),
-    "evaluate calibration": Command("dove.commands.evaluate.calibration", "predicted against measured quality"),
-    "evaluate rate": Command("dove.commands.evaluate.rate", "bits per image against quality, beside JPEG and WebP"),
-    "evaluate queries": Command(
-        "dove.commands.evaluate.queries", "tokens for a question against tokens for the whole image"
-    ),
-    "evaluate pca": Command("dove.commands.evaluate.pca", "hidden features as a segmentation in colours"),
-    "evaluate speed": Command("dove.commands.evaluate.speed", "images per second and operations by number of tokens"),
-    "paper": Command("dove.commands.paper", "list and rerun the tables and figures of the paper"),
-    "vlm train": Command("dove.commands.vlm.train", "train a language model that sees through the tokens"),
-    "vlm evaluate": Command(
-        "dove.commands.vlm.evaluate", "how many questions about images it answers, by number of tokens"
-    ),
-    "vlm ask": Command("dove.commands.vlm.ask", "ask about an image"),
-    "data convert": Command("dove.commands.data.convert", "make training data with queries of a published data set"),
-    "export": Command("dove.commands.export", "write the encoder as an ONNX graph or a torch.export archive"),
-    "convert": Command("dove.commands.convert", "make a checkpoint folder of a published DOVE .pth file"),
-    "demo": Command("dove.commands.demo", "serve a web page to try a tokenizer on photos of your own"),
-    "info": Command("dove.commands.info", "say what a checkpoint is, or which ones ship"),
-    "doctor": Command("dove.commands.doctor", "say what is installed here and whether it works"),
+    name: Command(f"dove.commands.{name.replace(' ', '.')}", text)
+    for name, text in {
+        "reconstruct": "rebuild images from several numbers of tokens, side by side",
+        "encode": "turn images into a folder of tokens",
+        "decode": "turn a folder of tokens back into images",
+        "train": "train a tokenizer",
+        "evaluate reconstruction": "quality by number of tokens",
+        "evaluate lengths": "how many tokens images get, and why",
+        "evaluate probe": "how well classes are told apart from frozen features",
+        "evaluate calibration": "predicted against measured quality",
+        "evaluate rate": "bits per image against quality, beside JPEG and WebP",
+        "evaluate queries": "tokens for a question against tokens for the whole image",
+        "evaluate pca": "hidden features as a segmentation in colours",
+        "evaluate speed": "images per second and operations by number of tokens",
+        "paper": "list and rerun the tables and figures of the paper",
+        "vlm train": "train a language model that sees through the tokens",
+        "vlm evaluate": "how many questions about images it answers, by number of tokens",
+        "vlm ask": "ask about an image",
+        "data convert": "make training data with queries of a published data set",
+        "export": "write the encoder as an ONNX graph or a torch.export archive",
+        "convert": "make a checkpoint folder of a published DOVE .pth file",
+        "demo": "serve a web page to try a tokenizer on photos of your own",
+        "info": "say what a checkpoint is, or which ones ship",
+        "doctor": "say what is installed here and whether it works",
+    }.items()
 }
 
 

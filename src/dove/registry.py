@@ -1,8 +1,8 @@
 """Tokenizers by the ``model_type`` in their checkpoints' configs. A class is imported when one of its checkpoints is."""
 
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from dove.checkpoint import load_checkpoint, load_weights, read_model_type, resolve_checkpoint
@@ -23,12 +23,12 @@ MODELS = {
 
 def find_settings(model_type: str) -> type:
     """Find the class of a checkpoint's settings."""
-    return _import(MODELS[model_type][0])
+    return resolve_name(MODELS[model_type][0])
 
 
 def find_class(model_type: str) -> Callable[..., Any] | None:
     """Find the class or function that makes models of a type; None for an unknown type."""
-    return _import(MODELS[model_type][1]) if model_type in MODELS else None
+    return resolve_name(MODELS[model_type][1]) if model_type in MODELS else None
 
 
 def require_known_type(folder: Path, known: Iterable[str]) -> str:
@@ -50,21 +50,11 @@ def load_tokenizer(name: str | Path, **hub_options: Any) -> Tokenizer:
         UserError: If there is no such checkpoint, or it is damaged or of an unknown kind.
     """
     folder = resolve_checkpoint(name, **hub_options)
-    tokenizer = _load(folder, require_known_type(folder, MODELS))
-    assert isinstance(tokenizer, Tokenizer)
-    return tokenizer
-
-
-def _load(folder: Path, model_type: str) -> Any:
-    make: Any = find_class(model_type)
+    kind = require_known_type(folder, MODELS)
+    make: Any = find_class(kind)
     if hasattr(make, "from_pretrained"):
         return make.from_pretrained(folder)
-    config, weights = load_checkpoint(folder, find_settings(model_type))
+    config, weights = load_checkpoint(folder, find_settings(kind))
     model = make(config)
     load_weights(model, weights, folder)
     return model.eval()
-
-
-def _import(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)

@@ -77,7 +77,7 @@ def run(options: ReconstructOptions) -> None:
     from dove.data.dataset import Unreadable, summarise_unreadable
     from dove.data.images import open_images
     from dove.lengths import parse_length_policy
-    from dove.photos.picture import encode_picture
+    from dove.photos.picture import encode_picture, side_by_side
     from dove.query.tokenizer import require_queries
     from dove.runtime import load_model, save_outputs
 
@@ -103,10 +103,12 @@ def run(options: ReconstructOptions) -> None:
         rows += [found[1]] if len(rows) < most else []
     if results:
         if options.tile:
-            from dove.photos.tile_picture import draw_tiled as draw
+            from dove.photos.tile_picture import draw_tiled
+
+            picture = draw_tiled(rows)
         else:
-            from dove.photos.picture import side_by_side as draw
-        outputs = {options.output: encode_picture(draw(rows), options.output.suffix)}
+            picture = side_by_side(rows)
+        outputs = {options.output: encode_picture(picture, options.output.suffix)}
         if options.json is not None:
             outputs[options.json] = (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode()
         save_outputs(outputs)
@@ -180,16 +182,14 @@ def reconstruct_tiles(
             name = row["num_tokens"] if isinstance(row["num_tokens"], str) else f"{row['num_tokens']} tokens a tile"
             mean = row["length"] / len(tiling)
             captions.append(f"{name}\n{row['length']:,} tokens, {mean:.1f} a tile, {row['psnr']:.1f} dB")
-        yield (
-            result,
-            TiledRow(
-                photo=scale_down(photo, PANEL),
-                rebuilt=[scale_down(picture, PANEL) for picture in rebuilt.pictures],
-                captions=captions,
-                tiling=tiling,
-                lengths=rebuilt.lengths,
-            ),
+        panels = TiledRow(
+            photo=scale_down(photo, PANEL),
+            rebuilt=[scale_down(picture, PANEL) for picture in rebuilt.pictures],
+            captions=captions,
+            tiling=tiling,
+            lengths=rebuilt.lengths,
         )
+        yield result, panels
 
 
 def describe(

@@ -62,6 +62,11 @@ class Manifest:
         """Number of shards of the finished store."""
         return -(-self.records // self.shard_size)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a shard."""
+        return pa.schema({"key": pa.string(), "length": pa.int32(), "values": pa.list_(_DTYPES[self.dtype])})
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -155,16 +160,12 @@ class TokenStore:
         """
         numpy_type = np.float16 if self.manifest.dtype == "fp16" else np.float32
         ragged = [tokens.flatten().float().cpu().numpy().astype(numpy_type) for tokens in shard.values]
-        columns = {
-            "key": pa.array(shard.keys, pa.string()),
-            "length": pa.array(shard.lengths, pa.int32()),
-            "values": pa.array(ragged, pa.list_(_DTYPES[self.manifest.dtype])),
-        }
         metadata = {
             UNREADABLE: json.dumps([asdict(item) for item in shard.unreadable]).encode(),
             STORE: json.dumps(asdict(self.manifest)).encode(),
         }
-        table = pa.table(columns).replace_schema_metadata(metadata)
+        columns = {"key": shard.keys, "length": shard.lengths, "values": ragged}
+        table = pa.table(columns, schema=self.manifest.schema.with_metadata(metadata))
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         write_files(self.folder, {self.path(index).name: buffer.getvalue()})
@@ -213,15 +214,14 @@ class TokenStore:
 
     def _read_table(self, index: int, columns: list[str] | None = None) -> pa.Table:
         try:
-            table = pq.read_table(self.path(index), columns=columns or ["key", "length", "values"], partitioning=None)
-            types = {field.name: field.type for field in table.schema}
+            table = pq.read_table(self.path(index), columns=columns or self.manifest.schema.names, partitioning=None)
             made = json.loads((table.schema.metadata or {}).get(STORE, b"{}")).get("checkpoint_sha256")
         except (OSError, pa.ArrowException, ValueError, AttributeError) as error:
             raise self._damaged(index, error) from error
-        expected = {"key": pa.string(), "length": pa.int32(), "values": pa.list_(_DTYPES[self.manifest.dtype])}
-        for name, found in types.items():
-            if found != expected[name]:
-                raise self._damaged(index, f"column {name} is {found}, not {expected[name]}")
+        for column in table.schema:
+            expected = self.manifest.schema.field(column.name).type
+            if column.type != expected:
+                raise self._damaged(index, f"column {column.name} is {column.type}, not {expected}")
         if made not in (None, self.manifest.checkpoint_sha256):
             raise UserError(
                 f"{self.path(index)} was made by checkpoint {made[:12]}, the rest of the store by "
@@ -246,15 +246,13 @@ def remove_scraps(folder: Path) -> None:
 
 
 def _unreadable(table: pa.Table) -> list[Unreadable]:
-    stored = json.loads((table.schema.metadata or {}).get(UNREADABLE, b"[]"))
-    return [Unreadable(**item) for item in stored]
+    return [Unreadable(**item) for item in json.loads((table.schema.metadata or {}).get(UNREADABLE, b"[]"))]
 
 
 def _read_manifest(file: Path) -> Manifest:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        manifest = Manifest(**values)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        manifest = Manifest(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); encode again into an empty folder") from error
     if manifest.format != FORMAT:
         raise UserError(f"{file} has format {manifest.format}, this version reads {FORMAT}; encode again")
