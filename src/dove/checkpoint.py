@@ -83,10 +83,9 @@ def load_checkpoint(folder: Path, kind: type = DoveConfig) -> tuple[Any, dict[st
     Raises:
         UserError: If a file is missing or damaged, naming it, or a weight is not finite.
     """
-    if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
+    file = _config_file(folder)
     weight_files(folder)  # a missing file is reported before a wrong setting in the config
-    config = read_config(folder / CONFIG_FILE, kind)
+    config = read_config(file, kind)
     weights = read_weights(folder)
     return config, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
@@ -126,11 +125,14 @@ def model_type(kind: type) -> str:
 
 def read_model_type(folder: Path) -> str:
     """Read the model type of a checkpoint folder; "Dove" where the config has none."""
-    file = folder / CONFIG_FILE
-    if not file.exists():
-        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
-    values = read_json(file)
+    values = read_json(_config_file(folder))
     return str(values.get(TYPE_KEY)) if isinstance(values, dict) and TYPE_KEY in values else model_type(DoveConfig)
+
+
+def _config_file(folder: Path) -> Path:
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} has no {CONFIG_FILE}; pass a complete checkpoint folder")
+    return folder / CONFIG_FILE
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -149,19 +151,20 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
         UserError: If weights are missing, left over, of another shape, or floats for integers; the message gives the first.
     """
     expected = model.state_dict()
+    pairs = [(name, weights[name], tensor) for name, tensor in expected.items() if name in weights]
     problems = {
         "missing": [name for name in expected if name not in weights],
         "unknown": [name for name in weights if name not in expected],
         "of another shape": [
-            f"{name} {tuple(weights[name].shape)} for {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in weights and weights[name].shape != tensor.shape
+            f"{name} {tuple(found.shape)} for {tuple(wanted.shape)}"
+            for name, found, wanted in pairs
+            if found.shape != wanted.shape
         ],
         # Indices above 2048 are wrong once they were fp16, and 8-bit integers mean nothing without their scales.
         "of another type": [
-            f"{name} {_type_name(weights[name])} for {_type_name(tensor)}"
-            for name, tensor in expected.items()
-            if name in weights and weights[name].is_floating_point() != tensor.is_floating_point()
+            f"{name} {_type_name(found)} for {_type_name(wanted)}"
+            for name, found, wanted in pairs
+            if found.is_floating_point() != wanted.is_floating_point()
         ],
     }
     if any(problems.values()):

@@ -86,15 +86,9 @@ def cut_by_policy(
     max_tokens: int,
     decode: Callable[[Tokens], Tensor],
 ) -> Tokens:
-    """Cut tokens at the lengths that a policy chooses.
+    """Cut the tokens of the first k positions at the lengths that a policy chooses by their EOS scores, and pad to K.
 
-    Args:
-        policy: chooses the lengths.
-        eos: scores of the first k positions.
-        values: the tokens of those positions.
-        images: that they were made from, for policies that look at reconstructions.
-        max_tokens: capacity K.
-        decode: rebuilds images from cut tokens.
+    Policies that look at reconstructions compare what ``decode`` makes of cut tokens with the images they were made from.
     """
 
     def cut(lengths: Tensor) -> Tokens:

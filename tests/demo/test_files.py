@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dove.demo.files import read_photo, write_examples
+from dove.demo.encoded import read_photo, write_examples
 from dove.errors import UserError
 from dove.flags import parse_pairs
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -33,7 +34,6 @@ class DecodeOptions:
 
 def run(options: DecodeOptions) -> None:
     """Decode every record."""
-    from dove.checkpoint import checkpoint_sha256, resolve_checkpoint
     from dove.data.progress_bar import ProgressBar
     from dove.photos.picture import encode_picture
     from dove.processor import ImageProcessor
@@ -42,7 +42,7 @@ def run(options: DecodeOptions) -> None:
 
     store = TokenStore.open(options.tokens)
     name = options.model or store.manifest.model
-    store.check_checkpoint(checkpoint_sha256(resolve_checkpoint(name)), name)
+    store.check_checkpoint(name)
     store.require_complete()
     model = load_model(name, options.device)
     processor = ImageProcessor(model.image_size)
@@ -62,13 +62,10 @@ def run(options: DecodeOptions) -> None:
 def file_name(key: str, taken: set[str]) -> str:
     """Name a PNG, inside the output folder whatever the key says, and unlike all ``taken`` before, which it joins."""
     path = relative_path(key)
-    candidates = [str(path.with_suffix(".png")), f"{path}.png"]
-    number = 2
-    while candidates[0] in taken:
-        candidates = candidates[1:] or [f"{path}-{number}.png"]
-        number += 1
-    taken.add(candidates[0])
-    return candidates[0]
+    names = chain([str(path.with_suffix(".png")), f"{path}.png"], (f"{path}-{number}.png" for number in count(3)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def relative_path(key: str) -> PurePosixPath:

@@ -40,7 +40,11 @@ class DemoOptions:
 
 def run(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
-    require_gradio()
+    packages = {"gradio": "gradio", "matplotlib": "matplotlib", "skimage": "scikit-image"}
+    if missing := [package for name, package in packages.items() if find_spec(name) is None]:
+        raise UserError(
+            f"dove demo needs {' and '.join(missing)}; install with: pip install 'dove-encoder[demo]', or run: make web"
+        )
     from dove.checkpoint import read_model_type, shipped_checkpoints
     from dove.demo.page import Demo, serve
     from dove.runtime import load_model
@@ -53,12 +57,3 @@ def run(options: DemoOptions) -> None:
     with TemporaryDirectory(prefix="dove-demo-") as folder:
         demo = Demo(models=models, folder=Path(folder))
         serve(demo, host=options.host, port=options.port, max_megabytes=options.max_megabytes)
-
-
-def require_gradio() -> None:
-    """Check that the packages of the page are installed."""
-    packages = {"gradio": "gradio", "matplotlib": "matplotlib", "skimage": "scikit-image"}
-    if missing := [package for name, package in packages.items() if find_spec(name) is None]:
-        raise UserError(
-            f"dove demo needs {' and '.join(missing)}; install with: pip install 'dove-encoder[demo]', or run: make web"
-        )

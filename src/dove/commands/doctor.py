@@ -108,31 +108,24 @@ def hub(offline: bool) -> Finding:
 
 def weights() -> list[Finding]:
     """Check that the shipped checkpoints load, and that the tokenizers among them rebuild a picture."""
+    import torch
+
     from dove.checkpoint import checkpoint_sha256, read_model_type, shipped_checkpoints
     from dove.errors import UserError
-    from dove.registry import MODELS
+    from dove.metrics import psnr
+    from dove.registry import MODELS, load_tokenizer
 
     found = []
     for name, folder in shipped_checkpoints().items():
         try:
             kind = read_model_type(folder)
             if kind in MODELS:
-                quality = try_tokenizer(name)
+                model = load_tokenizer(name)
+                ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
+                quality = float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])
                 found.append(Finding(name, quality > 20, f"loads, rebuilds a ramp at {quality:.1f} dB"))
             else:
                 found.append(Finding(name, True, f"{kind}, sha256 {checkpoint_sha256(folder)[:12]}"))
         except UserError as error:
             found.append(Finding(name, False, str(error)))
     return found
-
-
-def try_tokenizer(name: str) -> float:
-    """Measure the PSNR in dB of a ramp rebuilt from all tokens of a tokenizer."""
-    import torch
-
-    from dove.metrics import psnr
-    from dove.registry import load_tokenizer
-
-    model = load_tokenizer(name)
-    ramp = torch.linspace(-1, 1, model.image_size).expand(1, 3, model.image_size, -1)
-    return float(psnr(model.decode(model.encode(ramp, model.max_tokens)), ramp)[0])

@@ -1,5 +1,6 @@
 """``dove encode``: a source of images to a folder of tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -79,10 +80,10 @@ class ShardEncoder:
                 )
             optimize(self.model, options.precision)
         self.policy: LengthPolicy = parse_length_policy(options.num_tokens, self.model.max_tokens)
-        self.batch_size, self.half = options.batch_size, options.dtype == "fp16"
+        self.batch_size, self.dtype = options.batch_size, options.dtype
 
-    def shard(self, positions: range, progress: Any = None) -> "Shard":
-        """Encode a part of the source; ``progress`` is a tqdm bar that counts images."""
+    def shard(self, positions: range, progress: Callable[[int], Any] = lambda _images: None) -> "Shard":
+        """Encode a part of the source; ``progress`` is called with the number of images of every batch."""
         import torch
 
         from dove.data.loader import ImageLoader
@@ -93,26 +94,22 @@ class ShardEncoder:
 
         part = self.dataset.select(positions)
         loader = ImageLoader(part, ImageProcessor(self.model.image_size), batch_size=self.batch_size)
-        device = device_of(self.model)
+        device, dtype = device_of(self.model), torch.float16 if self.dtype == "fp16" else torch.float32
         keys: list[str] = []
         values: list[torch.Tensor] = []
         for batch in loader:
             (tokens,) = encode_asked(self.model, batch.pixels.to(device), [self.policy], self.query)
             # Without their padding and in the precision of the store: a shard is what a run holds in memory.
-            values += [
-                row.to("cpu", torch.float16 if self.half else torch.float32, copy=True) for row in tokens.ragged()
-            ]
+            values += [row.to("cpu", dtype, copy=True) for row in tokens.ragged()]
             keys += batch.keys
-            if progress is not None:
-                progress.update(len(batch))
-        if progress is not None:
-            progress.update(len(loader.unreadable))
+            progress(len(batch))
+        progress(len(loader.unreadable))
         return Shard(keys, values, loader.unreadable)
 
 
 def run(options: EncodeOptions) -> None:
     """Encode what is not encoded yet."""
-    from dove.data.dataset import Unreadable, summarise_unreadable
+    from dove.data.dataset import summarise_unreadable
     from dove.data.progress_bar import ProgressBar
 
     store, encoder = prepare(options)
@@ -128,13 +125,10 @@ def run(options: EncodeOptions) -> None:
             )
         else:
             for index in missing:
-                store.write(index, encoder.shard(store.positions(index), progress))
-    unreadable: list[Unreadable] = []
-    lengths: list[int] = []
-    for index in range(store.manifest.num_shards):
-        some, lost = store.summary(index)
-        lengths += some
-        unreadable += lost
+                store.write(index, encoder.shard(store.positions(index), progress.update))
+    summaries = [store.summary(index) for index in range(store.manifest.num_shards)]
+    lengths = [length for some, _ in summaries for length in some]
+    unreadable = [item for _, lost in summaries for item in lost]
     mean = f", {sum(lengths) / len(lengths):.1f} tokens each on average" if lengths else ""
     print(f"{len(lengths)} images in {options.output}{mean}")
     if unreadable:

@@ -1,6 +1,7 @@
 """The command ``dove info``: description of a checkpoint, or the list of those that ship."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -20,7 +21,14 @@ class InfoOptions:
 
 def run(options: InfoOptions) -> None:
     """Print the description."""
-    found = describe_shipped() if options.checkpoint is None else describe_checkpoint(options.checkpoint)
+    from dove.checkpoint import read_model_type, shipped_checkpoints
+
+    found: dict[str, Any]
+    if options.checkpoint is None:
+        shipped = shipped_checkpoints().items()
+        found = {name: {"kind": read_model_type(folder), "folder": str(folder)} for name, folder in shipped}
+    else:
+        found = describe_checkpoint(options.checkpoint)
     text = yaml.safe_dump(found, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
     print(json.dumps(found, indent=2) if options.json else text.rstrip())
 
@@ -36,10 +44,9 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
     language_model = model_type(VLMConfig)
     kind = require_known_type(folder, [*MODELS, language_model])
     config, weights = load_checkpoint(folder, VLMConfig if kind == language_model else find_settings(kind))
-    parts: dict[str, int] = {}
+    parts: Counter[str] = Counter()
     for key, tensor in weights.items():
-        part = key.split(".")[0]
-        parts[part] = parts.get(part, 0) + (tensor.numel() if tensor.is_floating_point() else 0)
+        parts[key.split(".")[0]] += tensor.numel() if tensor.is_floating_point() else 0
     card = folder / CARD_FILE
     return {
         "name": name,
@@ -47,15 +54,6 @@ def describe_checkpoint(name: str) -> dict[str, Any]:
         "megabytes": round(sum(file.stat().st_size for file in weight_files(folder)) / 1e6, 2),
         "sha256": checkpoint_sha256(folder),
         "card": str(card) if card.is_file() else None,
-        "parameters": {**parts, "total": sum(parts.values())},
+        "parameters": {**parts, "total": parts.total()},
         "config": asdict(config),
-    }
-
-
-def describe_shipped() -> dict[str, Any]:
-    """Collect kinds and folders of the shipped checkpoints, by name."""
-    from dove.checkpoint import read_model_type, shipped_checkpoints
-
-    return {
-        name: {"kind": read_model_type(folder), "folder": str(folder)} for name, folder in shipped_checkpoints().items()
     }

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from itertools import pairwise
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -19,11 +19,7 @@ from dove.photos.tiling import Tiling
 INK = "#010203"
 """Colour in the diagram that the page replaces by the colour of its text, light or dark."""
 ACCENT, OTHER = "#0d9488", "#8a8f98"
-STYLES: dict[str, list[Any]] = {
-    "linestyle": ["-", "--", ":"],
-    "marker": ["o", "s", "^"],
-    "color": [ACCENT, OTHER, OTHER],
-}
+STYLES = (("o-", ACCENT), ("s--", OTHER), ("^:", OTHER))  # Markers, lines and colours of the curve
 BEST = 60.0  # Quality in dB at which the curve ends: no eye tells better ones apart
 DRAG = (
     "if(event.buttons||event.type==='click'){const b=this.getBoundingClientRect();"
@@ -60,9 +56,8 @@ def token_map(tiling: Tiling, lengths: Sequence[Sequence[int]]) -> str:
     down = borders(tiling.rows, tiling.tile, tiling.height)
     most = max(map(max, lengths))
     cells = []
-    for row, numbers in enumerate(lengths):
-        for column, number in enumerate(numbers):
-            x, y, right, lower = across[column], down[row], across[column + 1], down[row + 1]
+    for (y, lower), numbers in zip(pairwise(down), lengths, strict=True):
+        for (x, right), number in zip(pairwise(across), numbers, strict=True):
             size = min(right - x, lower - y) * 0.34
             cells.append(
                 f'<rect x="{x:g}" y="{y:g}" width="{right - x:g}" height="{lower - y:g}" fill="{ACCENT}" '
@@ -80,10 +75,10 @@ def curve(lines: Mapping[str, Sequence[Point]], auto: Point) -> str:
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
-    for number, (label, points) in enumerate(lines.items()):
+    for (label, points), (style, colour) in zip(lines.items(), STYLES, strict=False):
         kept = [point for point in points if point.psnr <= BEST]
-        look = {name: values[number] for name, values in STYLES.items()}
-        axes.plot([point.tokens for point in kept], [point.psnr for point in kept], label=label, markersize=4, **look)
+        tokens, quality = [point.tokens for point in kept], [point.psnr for point in kept]
+        axes.plot(tokens, quality, style, color=colour, label=label, markersize=4)
     axes.plot(auto.tokens, min(auto.psnr, BEST), "D", color=INK, markersize=7, fillstyle="none", label="auto")
     axes.set_xscale("log", base=2)
     means = sorted({round(point.tokens) for points in lines.values() for point in points})

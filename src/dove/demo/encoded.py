@@ -1,8 +1,9 @@
-"""Photos of the web page: encoded once in full, then cut to any mean number of tokens and rebuilt."""
+"""Photos of the web page: read, encoded once in full, then cut to any mean number of tokens and rebuilt."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
+from skimage import data
 from torch import Tensor
 
+from dove.data.reading import read_image
 from dove.errors import UserError
 from dove.lengths import Auto, Budget, Fixed
 from dove.metrics import psnr
@@ -24,6 +27,7 @@ from dove.protocol import ScoresLengths, Tokenizer, device_of
 from dove.query.tokenizer import QDove
 from dove.tokens import Tokens
 
+EXAMPLES = ("astronaut", "cat", "coffee", "rocket", "page")  # Pictures that lie in scikit-image itself
 LONGEST_SIDE = 512
 """Longest side in pixels; larger photos are scaled down, so that a slider's move is answered within a second."""
 JPEG_QUALITIES = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 85, 90, 93, 95, 97, 98, 99, 100)
@@ -59,6 +63,27 @@ class Point(NamedTuple):
     psnr: float
 
 
+def write_examples(folder: Path) -> list[Path]:
+    """Write the example pictures as files, smaller than they are."""
+    paths = []
+    for name in EXAMPLES:
+        picture = Image.fromarray(np.asarray(getattr(data, name)())).convert("RGB")
+        picture.thumbnail((640, 640), Image.Resampling.LANCZOS)
+        paths.append(folder / f"{name}.png")
+        picture.save(paths[-1])
+    return paths
+
+
+def read_photo(path: str, max_megapixels: float) -> Image.Image:
+    """Read an uploaded picture as upright RGB."""
+    photo = read_image(path, name=Path(path).name)
+    if photo.width * photo.height > max_megapixels * 1e6:
+        raise UserError(
+            f"{photo.width} × {photo.height} pixels are more than {max_megapixels:g} million; scale it down"
+        )
+    return photo
+
+
 @torch.no_grad()
 def encode_photo(model: Tokenizer, photo: Image.Image, *, tiled: bool = True, query: str | None = None) -> Encoded:
     """Encode an RGB photo, scaled down to ``LONGEST_SIDE`` pixels, to all tokens of its tiles, or of its central square."""
@@ -80,9 +105,8 @@ def cut(encoded: Encoded, request: Request) -> Tokens:
     """Cut a photo's tokens: a mean is spent where it helps most, where the model predicts the quality."""
     model = encoded.model
     if encoded.values is None or encoded.eos is None:
-        counts = model.token_counts
-        number = counts[-1] if request == "auto" else max(1, sum(count <= request for count in counts))
-        return model.encode(encoded.images, counts[-1] if request == "auto" else counts[number - 1])
+        fitting = [count for count in model.token_counts if request == "auto" or count <= request]
+        return model.encode(encoded.images, max(fitting, default=model.token_counts[0]))
     if request == "auto":
         policy: Auto | Budget | Fixed = Auto()
     else:

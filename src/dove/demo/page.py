@@ -20,9 +20,10 @@ from dove.demo.encoded import (
     encode_photo,
     jpeg_at_equal_bytes,
     measure,
+    read_photo,
     rebuild,
+    write_examples,
 )
-from dove.demo.files import read_photo, write_examples
 from dove.errors import UserError
 from dove.protocol import Tokenizer
 from dove.query.tokenizer import QDove
@@ -39,15 +40,10 @@ TOGGLE_MAP = "on => { document.documentElement.style.setProperty('--map', on ? '
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """The models behind the page and the handlers of its events.
+    """The models behind the page and the handlers of its events."""
 
-    Attributes:
-        models: tokenizers to choose from, by label; the page begins with the first.
-        folder: where the examples are written.
-    """
-
-    models: Mapping[str, Tokenizer]
-    folder: Path
+    models: Mapping[str, Tokenizer]  # Tokenizers to choose from, by label; the page begins with the first
+    folder: Path  # Where the examples are written
 
     def load(self, path: str | None, label: str, extent: str, query: str | None, mean: int | float) -> tuple[Any, ...]:
         """Encode a photo and show it: state, slider, pictures, line."""
@@ -192,11 +188,7 @@ def build(demo: Demo) -> gr.Blocks:
 
 
 def launch(demo: Demo, *, host: str, port: int, max_megabytes: int) -> tuple[gr.Blocks, str]:
-    """Serve the page in the background.
-
-    Returns:
-        The page, whose ``close`` ends it, and its address.
-    """
+    """Serve the page in the background; return it, whose ``close`` ends it, and its address."""
     page = build(demo)
     try:
         _, address, _ = page.launch(

@@ -113,12 +113,8 @@ class DoveImageProcessor(BaseImageProcessor):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "DoveImageProcessor":
         """Make the image processor of the model in a checkpoint."""
         folder = resolve_checkpoint(pretrained_model_name_or_path, **_hub_options(options))
-        return cls(image_size=_image_size(folder))
-
-
-def _image_size(folder: Path) -> int:
-    kind = QDoveConfig if read_model_type(folder) == model_type(QDoveConfig) else DoveConfig
-    return int(read_config(folder / CONFIG_FILE, kind).vqgan.image_size)
+        kind = QDoveConfig if read_model_type(folder) == model_type(QDoveConfig) else DoveConfig
+        return cls(image_size=read_config(folder / CONFIG_FILE, kind).vqgan.image_size)
 
 
 def _hub_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dove.checkpoint import write_files
+from dove.checkpoint import checkpoint_sha256, resolve_checkpoint, write_files
 from dove.data.dataset import Unreadable
 from dove.errors import UserError
 from dove.tokens import Tokens
@@ -195,17 +195,13 @@ class TokenStore:
         table = self._read_table(index, ["length"])
         return table["length"].to_pylist(), _unreadable(table)
 
-    def check_checkpoint(self, sha256: str, name: str) -> None:
+    def check_checkpoint(self, name: str | Path) -> None:
         """Make sure that a checkpoint made these tokens; those of another one mean something else.
-
-        Args:
-            sha256: hash of the checkpoint.
-            name: name of the checkpoint in messages.
 
         Raises:
             UserError: If it did not.
         """
-        made = self.manifest.checkpoint_sha256
+        made, sha256 = self.manifest.checkpoint_sha256, checkpoint_sha256(resolve_checkpoint(name))
         if sha256 != made:
             raise UserError(
                 f"{self.folder} was made by {self.manifest.model} ({made[:12]}), but {name} is {sha256[:12]}; "
