@@ -56,13 +56,12 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
     shipped = shipped_checkpoints()
     if str(name) in shipped:
         return shipped[str(name)]
+    known = ", ".join(shipped) or "none"
     if isinstance(name, Path) or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        known = ", ".join(shipped) or "none"
         raise UserError(
             f"no checkpoint {str(name)!r}: no such folder or shipped name (shipped: {known}) or hub id (owner/name)"
         )
-    remedy = f"use a shipped one ({', '.join(shipped) or 'none'})"
-    return download(str(name), HUB_FILES, remedy, **hub_options)
+    return download(str(name), HUB_FILES, f"use a shipped one ({known})", **hub_options)
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -168,7 +167,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names)
+        found = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+            for kind, names in problems.items()
+            if names
+        )
         raise UserError(f"the weights in {source} don't fit the configured model: {found}")
     model.load_state_dict(dict(weights))
 
@@ -255,7 +258,3 @@ def download(hub_id: str, patterns: Sequence[str], remedy: str, **hub_options: A
 
 def _type_name(tensor: Tensor) -> str:
     return "floats" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -21,8 +21,6 @@ def one_line(error: BaseException | str) -> str:
 
 def readable(name: str) -> str:
     r"""Write bytes of a name that are no UTF-8 as ``\xff``; every other name stays as it is."""
-    if name.isascii():
-        return name
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # halves of a surrogate pair, as JSON can hold them

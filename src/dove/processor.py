@@ -38,10 +38,9 @@ class ImageProcessor:
         Raises:
             UserError: If one of them cannot be read or is of another kind.
         """
-        several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
-        if not several:
-            several = isinstance(images, np.ndarray) and images.ndim == 4
-        batch = list(images) if several else [images]
+        is_sequence = isinstance(images, Sequence) and not isinstance(images, str | bytes)
+        is_batch = isinstance(images, np.ndarray) and images.ndim == 4
+        batch = list(images) if is_sequence or is_batch else [images]
         if not batch:
             raise UserError("an empty list of images; pass at least one")
         return torch.stack([self.preprocess(_to_pil(image)) for image in batch])

@@ -40,9 +40,10 @@ def weight_files(folder: Path, stem: str = STEM) -> list[Path]:
         raise UserError(f"{folder} has no {name}; {advice}")
     content = read_json(index)
     shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not shards or not all(_is_plain_name(name) for name in shards.values()):
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise UserError(f"{index} has no weight_map from tensors to files of its folder; copy or download it again")
-    files = [folder / name for name in sorted(set(shards.values()))]
+    files = [folder / name for name in sorted(set(names))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise UserError(f"{folder} lacks {len(missing)} of {len(files)} weight files: {', '.join(missing[:3])}")
@@ -88,10 +89,6 @@ def strip_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weights[wrapped] for name, wrapped in bare.items()}
 
 
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and Path(name).name == name
-
-
 def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """Read the tensors of a ``.pth`` or safetensors file by dotted name, without the names that wrappers add.
 
@@ -116,7 +113,8 @@ def read_published(path: Path, prefix: str = "") -> dict[str, Tensor]:
     tensors = strip_wrappers(dict(_flatten(content)))
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not kept:
-        raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {_heads(tensors)}")
+        heads = ", ".join(sorted({name.split(".")[0] for name in tensors})[:8]) or "nothing"
+        raise UserError(f"{path} has no tensor under the prefix {prefix!r}; its names start with {heads}")
     return kept
 
 
@@ -126,7 +124,3 @@ def _flatten(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(content, Mapping):
         for key, value in content.items():
             yield from _flatten(value, f"{name}.{key}" if name else str(key))
-
-
-def _heads(names: Mapping[str, Tensor]) -> str:
-    return ", ".join(sorted({name.split(".")[0] for name in names})[:8]) or "nothing"

@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 def run(options: DoctorOptions) -> int:
     """Print the report."""
-    found = [*versions(), *devices(), *extras(), hub(options.offline), *weights()]
+    found = [versions(), *devices(), *extras(), hub(options.offline), *weights()]
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
@@ -49,14 +49,14 @@ def run(options: DoctorOptions) -> int:
     return 1 if any(finding.ok is False for finding in found) else 0
 
 
-def versions() -> list[Finding]:
+def versions() -> Finding:
     """List the versions of Python, this package and the libraries it computes with."""
     from dove import __version__
     from dove.runtime import installed_version
 
     libraries = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "pyarrow")
     packages = ", ".join(f"{name} {installed_version(name) or 'missing'}" for name in libraries)
-    return [Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")]
+    return Finding("versions", True, f"dove {__version__}, Python {platform.python_version()}, {packages}")
 
 
 def devices() -> list[Finding]:

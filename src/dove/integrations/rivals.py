@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from dove.baselines import alit, titok, vqgan
 from dove.baselines.config import ALITS, TITOKS
 from dove.checkpoint import save_checkpoint
@@ -18,7 +16,7 @@ KINDS = (VQMODEL, *vqgan.LAYOUTS, *TITOKS, *ALITS)
 """Layouts of published weights: a diffusers VQModel, the VQGAN of the two-stage models, and those models by name."""
 
 
-def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
+def convert_rival(kind: str, source: str, output: Path) -> None:
     """Write published weights as a checkpoint folder, which every evaluation takes."""
     if kind not in KINDS:
         raise UserError(f"no kind {kind!r} of weights; there are dove, {', '.join(KINDS)}")
@@ -30,8 +28,6 @@ def convert_rival(kind: str, source: str, output: Path) -> nn.Module:
         module = titok if kind in TITOKS else alit if kind in ALITS else vqgan
         model = module.load_published(kind, source)
     save_checkpoint(output, model.config, model.state_dict())
-    assert isinstance(model, nn.Module)
-    return model
 
 
 def read_vqgan_config(source: str) -> VQGANConfig:
