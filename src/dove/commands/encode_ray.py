@@ -24,13 +24,16 @@ class ShardActor:
         torch.set_num_threads(1)
         self.encoder, self.store = make_encoder(device), TokenStore.open(output)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Encode and write the shard of a row; adds what went wrong."""
-        try:
-            self.store.write(row["index"], self.encoder.shard(self.store.positions(row["index"])))
-        except UserError as error:  # as a row: an exception would come back as Ray's own, with its traceback
-            return row | {"error": str(error)}
-        return row | {"error": ""}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Encode and write the shards of a batch; returns how many records each covers, or what went wrong."""
+        results: list[str] = []
+        for index in batch["index"].tolist():
+            try:
+                self.store.write(index, self.encoder.shard(self.store.positions(index)))
+                results.append("")
+            except UserError as error:  # as a row: an exception would come back as Ray's own, with its traceback
+                results.append(str(error))
+        return {"index": batch["index"], "error": results}
 
 
 def encode_on_cluster(
@@ -55,9 +58,10 @@ def encode_on_cluster(
     gpus = int(resources.get("GPU", 0)) if device in ("auto", "cuda") else 0
     workers = min(gpus or int(resources.get("CPU", 1)), len(missing))
     rows = ray.data.from_items([{"index": index} for index in missing], override_num_blocks=len(missing))
-    done = rows.map(
+    done = rows.map_batches(
         ShardActor,
         fn_constructor_args=(make_encoder, "cuda" if gpus else "cpu", store.folder, str(Path.cwd())),
+        batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=1 if gpus else 0,
         num_cpus=1,
