@@ -15,7 +15,7 @@ from dove.baselines.titok import make_titok
 from dove.checkpoint import save_checkpoint
 from dove.cli import main
 from dove.errors import UserError
-from dove.evaluation import facts
+from dove.evaluation import reconstruction
 from dove.evaluation.common import Subject, choose_policies
 from dove.evaluation.reconstruction import compare_with_fixed
 from dove.lengths import Fixed
@@ -103,7 +103,7 @@ def test_a_model_s_operations_are_counted_once(desk: Path, monkeypatch: pytest.M
     assert evaluate(desk, "--num-tokens", "3") == 0
     report = desk / "out" / "reconstruction.json"
     (first,) = [row["multiply_adds"] for row in json.loads(report.read_text())["rows"]]
-    monkeypatch.setattr(facts, "encode_operations", None)
+    monkeypatch.setattr(reconstruction, "tokenizer_operations", None)
     assert evaluate(desk, "--num-tokens", "3", "--limit", "2") == 0
     assert [row["multiply_adds"] for row in json.loads(report.read_text())["rows"]] == [first]
 

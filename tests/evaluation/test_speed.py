@@ -17,9 +17,10 @@ from dove.config import BackboneConfig
 from dove.errors import UserError
 from dove.evaluation import speed
 from dove.evaluation.common import Subject
-from dove.evaluation.operations import count_operations, decode_operations, encode_operations, on_meta
+from dove.evaluation.operations import count_operations, on_meta, tokenizer_operations
 from dove.evaluation.speed import language_model_operations, make_language_model
 from dove.tokenizer import Dove
+from dove.tokens import Tokens
 
 CPU = torch.device("cpu")
 
@@ -54,7 +55,7 @@ def test_encoding_counts_what_a_hand_counts(tiny_dove: Dove, images: torch.Tenso
     ends = convolutions(tiny_dove.vqgan, tiny_dove.vqgan.encode, images[:1])
     width, channels = config.generator.hidden_size, config.vqgan.channels
     around = 16 * channels * width + length * width * (config.token_dim + 1)  # latents in; tokens and EOS out
-    assert encode_operations(tiny_dove, length) == 2 * (ends + around + blocks(config.generator, 16 + length))
+    assert tokenizer_operations(tiny_dove, length)[0] == 2 * (ends + around + blocks(config.generator, 16 + length))
 
 
 def test_decoding_counts_what_a_hand_counts_and_is_the_same_at_every_length(tiny_dove: Dove) -> None:
@@ -63,7 +64,7 @@ def test_decoding_counts_what_a_hand_counts_and_is_the_same_at_every_length(tiny
     ends = convolutions(tiny_dove.vqgan, tiny_dove.vqgan.decode, torch.zeros(1, 16, channels))
     around = 16 * width * (config.token_dim + channels)
     expected = 2 * (ends + around + blocks(config.decoder, 16))
-    assert decode_operations(tiny_dove, 3) == decode_operations(tiny_dove, 16) == expected
+    assert tokenizer_operations(tiny_dove, 3)[1] == tokenizer_operations(tiny_dove, 16)[1] == expected
 
 
 def test_a_language_model_counts_what_a_hand_counts() -> None:
@@ -77,11 +78,11 @@ def test_a_language_model_counts_what_a_hand_counts() -> None:
 
 
 def test_counting_on_meta_is_counting_a_real_call(tiny_dove: Dove, images: torch.Tensor) -> None:
-    assert encode_operations(tiny_dove, 5) == count_operations(lambda: tiny_dove.encode(images[:1], 5))
+    assert tokenizer_operations(tiny_dove, 5)[0] == count_operations(lambda: tiny_dove.encode(images[:1], 5))
     tokens = tiny_dove.encode(images[:1], 5)
-    assert decode_operations(tiny_dove, 5) == count_operations(lambda: tiny_dove.decode(tokens))
+    assert tokenizer_operations(tiny_dove, 5)[1] == count_operations(lambda: tiny_dove.decode(tokens))
     ends = VQGANTokenizer(tiny_dove.vqgan)
-    assert encode_operations(ends, 16) == count_operations(lambda: ends.encode(images[:1]))
+    assert tokenizer_operations(ends, 16)[0] == count_operations(lambda: ends.encode(images[:1]))
 
 
 def test_a_model_on_meta_leaves_the_model_alone(tiny_dove: Dove) -> None:
@@ -105,8 +106,7 @@ def test_other_tokenizers_are_really_run(tiny_dove: Dove, images: torch.Tensor) 
         def decode(self, tokens, num_tokens=None):
             return self.inner.decode(tokens, num_tokens)
 
-    assert encode_operations(Foreign(), 5) == encode_operations(tiny_dove, 5)
-    assert decode_operations(Foreign(), 5) == decode_operations(tiny_dove, 5)
+    assert tokenizer_operations(Foreign(), 5) == tokenizer_operations(tiny_dove, 5)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def paper_rows() -> list[dict[str, object]]:
     """Operations of the paper's sizes on the meta device."""
     subjects = speed.load_speed_subjects(["dove-base"], speed.META)
     entries = [entry for subject in subjects for entry in speed.make_entries(subject, [])]
-    return speed.evaluate_speed(entries, [None] * len(entries), language_model=make_language_model(), text_tokens=112)
+    return speed.evaluate_speed(entries, [{}] * len(entries), language_model=make_language_model(), text_tokens=112)
 
 
 def test_the_paper_s_column_is_multiply_adds_with_one_row_apart(paper_rows: list[dict[str, object]]) -> None:
@@ -138,8 +138,9 @@ def test_operations_grow_with_the_length(paper_rows: list[dict[str, object]]) ->
 
 
 def test_columns_are_medians_of_the_repetitions() -> None:
-    timing = speed.Timing(images=6, mean_length=3.0, encode=[1.0, 2.0, 3.0, 4.0, 100.0], decode=[2.0] * 5)
-    assert timing.columns() == {
+    found = speed.speed_columns("encode", 6, np.array([1.0, 2.0, 3.0, 4.0, 100.0]))
+    found |= speed.speed_columns("decode", 6, np.array([2.0] * 5))
+    assert found == {
         "encode_images_per_second": 2,
         "encode_spread": pytest.approx(2 / 3),
         "decode_images_per_second": 3,
@@ -151,18 +152,24 @@ def test_repetitions_take_models_and_lengths_in_turn(
     tiny_dove: Dove, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
-    original = Dove.encode
+    decoded: list[Tokens] = []
+    original, original_decode = Dove.encode, Dove.decode
 
     def watched(self: Dove, images: torch.Tensor, num_tokens: object = "auto") -> object:
         calls.append(str(num_tokens))
         return original(self, images, num_tokens)
 
+    def watched_decode(self: Dove, tokens: Tokens, num_tokens: int | None = None) -> object:
+        decoded.append(tokens)
+        return original_decode(self, tokens, num_tokens)
+
     monkeypatch.setattr(Dove, "encode", watched)
+    monkeypatch.setattr(Dove, "decode", watched_decode)
     entries = speed.make_entries(Subject("tiny", tiny_dove, CPU, "0"), ["2", "9", "auto"])
-    timings = speed.time_entries(entries, {16: images}, 2)
+    rows = speed.time_entries(entries, {16: images}, 2)
     assert calls == ["2", "9", "auto"] * 3  # a warm-up and two repetitions
-    assert [len(timing.encode) for timing in timings] == [len(timing.decode) for timing in timings] == [2, 2, 2]
-    assert [timing.mean_length for timing in timings[:2]] == [2, 9]
+    assert len(decoded) == 9
+    assert [row["mean_length"] for row in rows[:2]] == [2, 9]
 
 
 def test_one_length_models_have_one_row(tiny_dove: Dove) -> None:
@@ -262,4 +269,4 @@ def test_counting_on_meta_works_with_a_cosine_prior(tiny_config) -> None:
     """Autocasting has no type on the device of tensors without data, and broke the count."""
     model = Dove(replace(tiny_config, prior="cosines", prior_numbers=48, token_dim=60)).eval()
     images = torch.zeros(1, 3, model.image_size, model.image_size)
-    assert encode_operations(model, 3) == count_operations(lambda: model.generate(images, 3))
+    assert tokenizer_operations(model, 3)[0] == count_operations(lambda: model.generate(images, 3))

@@ -7,11 +7,11 @@ so the modules run on torch's meta device, which holds none.
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,35 +41,28 @@ def on_meta(module: Module) -> Module:
     return copy.deepcopy(module, shells)
 
 
-def encode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Count the operations that convert one image to as many tokens, whether or not all are kept.
+def tokenizer_operations(tokenizer: Tokenizer, positions: int) -> tuple[int, int]:
+    """Count the operations that convert one image to as many tokens, whether or not all are kept, and those back to pixels.
 
     A tokenizer that is neither a ``Dove`` nor of fixed length is run on noise: its operations may depend on the numbers.
     """
-    images = _image(tokenizer.image_size, "meta")
+    side = tokenizer.image_size
+    noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    encode: Callable[[], object]
+    decode: Callable[[], object]
     if isinstance(tokenizer, Dove):
-        model = on_meta(tokenizer)
-        return count_operations(lambda: model.generate(images, positions))
-    if isinstance(tokenizer, FixedLength):
-        baseline = on_meta(tokenizer)
-        return count_operations(lambda: baseline.quantized_values(images))
-    images = _image(tokenizer.image_size, device_of(tokenizer))
-    return count_operations(lambda: tokenizer.encode(images, positions))
-
-
-def decode_operations(tokenizer: Tokenizer, positions: int) -> int:
-    """Count the operations that convert the tokens of one image to pixels."""
-    if isinstance(tokenizer, Dove):
-        model = on_meta(tokenizer)
+        model, images = on_meta(tokenizer), noise.to("meta")
         values = torch.empty(1, positions, tokenizer.config.token_dim, device="meta")
         tokens = Tokens(values, torch.empty(1, dtype=torch.long, device="meta"))
-        return count_operations(lambda: model.reconstruct_from(tokens))
-    if isinstance(tokenizer, FixedLength):
-        baseline, values = on_meta(tokenizer), torch.empty(1, tokenizer.max_tokens, tokenizer.token_dim, device="meta")
-        return count_operations(lambda: baseline.reconstruct_from(values))
-    tokens = tokenizer.encode(_image(tokenizer.image_size, device_of(tokenizer)), positions)
-    return count_operations(lambda: tokenizer.decode(tokens))
-
-
-def _image(side: int, device: torch.device | str) -> Float[Tensor, "1 3 S S"]:
-    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+        encode, decode = partial(model.generate, images, positions), partial(model.reconstruct_from, tokens)
+    elif isinstance(tokenizer, FixedLength):
+        baseline, images = on_meta(tokenizer), noise.to("meta")
+        values = torch.empty(1, tokenizer.max_tokens, tokenizer.token_dim, device="meta")
+        encode, decode = partial(baseline.quantized_values, images), partial(baseline.reconstruct_from, values)
+    else:
+        images = noise.to(device_of(tokenizer))
+        encode, decode = (
+            partial(tokenizer.encode, images, positions),
+            partial(tokenizer.decode, tokenizer.encode(images, positions)),
+        )
+    return count_operations(encode), count_operations(decode)

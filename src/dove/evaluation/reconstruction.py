@@ -1,23 +1,27 @@
 """Quality of reconstructions by number of tokens."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from dove.errors import UserError, writing
 from dove.evaluation.common import Images, Subject, choose_policies, label_of
 from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
+from dove.evaluation.operations import tokenizer_operations
 from dove.lengths import Fixed, LengthPolicy
 from dove.metrics import LEAST_ERROR, decibels, unit_range
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
 
 WORST_SHARE = 0.1
+_counted: dict[tuple[str, int], int] = {}
+"""Multiply-adds of an image by a checkpoint's hash and a number of tokens; one process may measure several sets of images."""
 
 
 @dataclass
@@ -188,3 +192,29 @@ def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_toke
         "psnr_std_ratio": ratio,
         "worst10_gain_db": gain,
     }
+
+
+def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
+    """Add columns about a model to its rows.
+
+    They are ``image_size``, ``parameters``, and where they are known ``bits_a_token`` of models with codes, ``images_seen``,
+    and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens.
+    """
+    tokenizer = subject.tokenizer
+    assert isinstance(tokenizer, nn.Module)
+    facts: dict[str, Any] = {
+        "image_size": tokenizer.image_size,
+        "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
+    }
+    config = getattr(tokenizer, "config", None) or getattr(getattr(tokenizer, "vqgan", None), "config", None)
+    if codes := getattr(config, "codebook_size", None):
+        facts["bits_a_token"] = math.log2(codes)
+    if subject.images_seen is not None:
+        facts["images_seen"] = subject.images_seen
+    for row in rows:
+        row.update(facts)
+        if isinstance(count := row["num_tokens"], int):
+            key = (subject.sha256, count)
+            if key not in _counted:
+                _counted[key] = sum(tokenizer_operations(tokenizer, count)) // 2
+            row["multiply_adds"] = _counted[key]

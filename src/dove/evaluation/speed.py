@@ -1,8 +1,8 @@
 """Table 4: images per second and operations by number of tokens."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dove.config import DoveConfig, VQGANConfig
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, choose_policies, label_of, labelled, load_subject
-from dove.evaluation.operations import count_operations, decode_operations, encode_operations
+from dove.evaluation.operations import count_operations, tokenizer_operations
 from dove.lengths import Auto, Fixed, LengthPolicy
 from dove.models.vqgan import VQGAN
 from dove.protocol import Tokenizer
@@ -45,25 +45,6 @@ class Entry:
     def positions(self) -> int:
         """Number of tokens that are generated, whether or not all are kept."""
         return self.policy.positions(self.subject.tokenizer.max_tokens)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Timing:
-    """Seconds that an entry takes for a batch, by repetition."""
-
-    images: int  # Number of images in the batch
-    mean_length: float  # Mean number of tokens per image
-    encode: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
-
-    def columns(self) -> dict[str, float]:
-        """Compute images per second at the median repetition, and the quartiles' distance relative to the median."""
-        found: dict[str, float] = {}
-        for name, seconds in (("encode", self.encode), ("decode", self.decode)):
-            low, median, high = np.percentile(seconds, [25, 50, 75])
-            found[f"{name}_images_per_second"] = self.images / float(median)
-            found[f"{name}_spread"] = float((high - low) / median)
-        return found
 
 
 def load_speed_subjects(names: Sequence[str], device: torch.device) -> list[Subject]:
@@ -137,40 +118,45 @@ def speed_images(
 
 def time_entries(
     entries: Sequence[Entry], batches: dict[int, Float[Tensor, "B 3 _ _"]], repetitions: int
-) -> list[Timing]:
-    """Measure the seconds of encoding and decoding a batch at every entry.
+) -> list[dict[str, float]]:
+    """Measure the columns of every entry that need a run, with ``mean_length``, by encoding and decoding a batch.
 
     After one warm-up each, every repetition runs all entries one after the other, so that a slow minute of the machine
     affects them all alike.
     """
-    timings: list[Timing] = []
-    works: list[tuple[list[float], torch.device, Callable[[], object]]] = []
+    lengths: list[float] = []
+    works: list[tuple[Callable[[], object], torch.device]] = []
     for entry in entries:
         tokenizer, device = entry.subject.tokenizer, entry.subject.device
-        batch = batches[tokenizer.image_size].to(device)
-        encode = partial(tokenizer.encode, batch, entry.policy)
+        encode = partial(tokenizer.encode, batches[tokenizer.image_size].to(device), entry.policy)
         tokens = encode()
-        timings.append(Timing(images=len(batch), mean_length=float(tokens.lengths.double().mean())))
-        works += [(timings[-1].encode, device, encode), (timings[-1].decode, device, partial(tokenizer.decode, tokens))]
         tokenizer.decode(tokens)
-    for _ in ProgressBar(range(repetitions), desc="speed", unit="repetition"):
-        for seconds, device, work in works:
-            seconds.append(stopwatch(work, device))
-    return timings
+        lengths.append(float(tokens.lengths.double().mean()))
+        works += [(encode, device), (partial(tokenizer.decode, tokens), device)]
+    rounds = ProgressBar(range(repetitions), desc="speed", unit="repetition")
+    seconds = np.array([[stopwatch(*work) for work in works] for _ in rounds])
+    rows = []
+    for entry, length, encoding, decoding in zip(entries, lengths, seconds.T[::2], seconds.T[1::2], strict=True):
+        images = len(batches[entry.subject.tokenizer.image_size])
+        speeds = speed_columns("encode", images, encoding) | speed_columns("decode", images, decoding)
+        rows.append({"mean_length": length, **speeds})
+    return rows
+
+
+def speed_columns(name: str, images: int, seconds: Float[np.ndarray, " R"]) -> dict[str, float]:
+    """Compute images per second at the median repetition, and the quartiles' distance relative to the median."""
+    low, median, high = np.percentile(seconds, [25, 50, 75])
+    return {f"{name}_images_per_second": images / float(median), f"{name}_spread": float((high - low) / median)}
 
 
 def stopwatch(work: Callable[[], object], device: torch.device) -> float:
     """Measure the seconds of a call, until the device has finished its work."""
-    _wait_for(device)
+    finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    finish()
     started = time.perf_counter()
     work()
-    _wait_for(device)
+    finish()
     return time.perf_counter() - started
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def make_language_model(config: LlamaConfig = VICUNA_7B) -> LlamaForCausalLM:
@@ -188,27 +174,30 @@ def language_model_operations(model: LlamaForCausalLM, positions: int) -> int:
 
 
 def evaluate_speed(
-    entries: Sequence[Entry], timings: Sequence[Timing | None], *, language_model: LlamaForCausalLM, text_tokens: int
+    entries: Sequence[Entry],
+    measured: Sequence[Mapping[str, float]],
+    *,
+    language_model: LlamaForCausalLM,
+    text_tokens: int,
 ) -> list[dict[str, Any]]:
-    """Make the rows: speeds where they were measured, and operations of one image.
+    """Make the rows: what `time_entries` measured, if anything, and operations of one image.
 
     ``lm_flops`` are those of the encoder and of a language model that reads the image's tokens and the text, without an
     answer; ``lm_multiply_adds`` are half as many.
     """
     rows = []
-    for entry, timing in ProgressBar(list(zip(entries, timings, strict=True)), desc="operations", unit="row"):
-        mean_length = timing.mean_length if timing else float(entry.positions)
-        encode = encode_operations(entry.subject.tokenizer, entry.positions)
-        read = encode + language_model_operations(language_model, round(mean_length) + text_tokens)
+    for entry, found in ProgressBar(list(zip(entries, measured, strict=True)), desc="operations", unit="row"):
+        columns = {"mean_length": float(entry.positions), **dict.fromkeys(TIMED), **found}
+        encode, decode = tokenizer_operations(entry.subject.tokenizer, entry.positions)
+        read = encode + language_model_operations(language_model, round(columns["mean_length"]) + text_tokens)
         rows.append(
             {
                 "model": entry.subject.name,
                 "weights": entry.subject.weights,
                 "num_tokens": label_of(entry.policy),
-                "mean_length": mean_length,
-                **(timing.columns() if timing else dict.fromkeys(TIMED)),
+                **columns,
                 "encode_flops": encode,
-                "decode_flops": decode_operations(entry.subject.tokenizer, entry.positions),
+                "decode_flops": decode,
                 "lm_flops": read,
                 "lm_multiply_adds": read // 2,
             }

@@ -67,9 +67,8 @@ class ReconstructionOptions(EvaluationOptions):
 
 def run(options: ReconstructionOptions) -> None:
     """Evaluate and write the report."""
-    from dove.evaluation.facts import add_facts
     from dove.evaluation.plots import plot_rate_distortion
-    from dove.evaluation.reconstruction import evaluate_reconstruction
+    from dove.evaluation.reconstruction import add_facts, evaluate_reconstruction
     from dove.evaluation.report import EvaluationRun, rows_to_text
 
     evaluation = EvaluationRun(options)

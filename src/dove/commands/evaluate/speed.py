@@ -68,12 +68,11 @@ def run(options: SpeedOptions) -> None:
     batch_size = min(options.batch_size, options.limit or options.batch_size)
     images = Images(options.data, limit=batch_size, seed=options.seed) if options.data else None
     batches = speed.speed_images(images, entries, batch_size, options.seed)
-    timings: Sequence[speed.Timing | None] = [None] * len(entries)
-    if not options.count_only:
-        timings = speed.time_entries(entries, batches, options.repetitions)
-    rows = speed.evaluate_speed(
-        entries, timings, language_model=speed.make_language_model(), text_tokens=options.text_tokens
+    measured = (
+        [{} for _ in entries] if options.count_only else speed.time_entries(entries, batches, options.repetitions)
     )
+    language_model = speed.make_language_model()
+    rows = speed.evaluate_speed(entries, measured, language_model=language_model, text_tokens=options.text_tokens)
     print(printed_table(rows))
     report = {
         "rows": rows,
@@ -90,10 +89,10 @@ def printed_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in units for reading."""
     from dove.evaluation.report import rows_to_text
 
-    shown = []
-    for row in rows:
-        measured = {
-            title: None if row[column] is None else row[column] / unit for title, (column, unit) in PRINTED.items()
-        }
-        shown.append({name: row[name] for name in ("model", "weights", "num_tokens", "mean_length")} | measured)
-    return rows_to_text(shown)
+    return rows_to_text(
+        [
+            {name: row[name] for name in ("model", "weights", "num_tokens", "mean_length")}
+            | {title: row[column] and row[column] / unit for title, (column, unit) in PRINTED.items()}
+            for row in rows
+        ]
+    )
