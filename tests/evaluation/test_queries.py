@@ -83,8 +83,7 @@ def test_savings_are_tokens_until_the_target() -> None:
     query, null = torch.tensor([[20.0, 26, 30, 27], [25, 25, 25, 25]]), torch.tensor([[20.0, 21, 25, 26], [9, 9, 9, 9]])
     assert tokens_needed(query[:, :3], lengths, 25.0).tolist() == [2, 1]
     assert tokens_needed(null[:, :3], lengths, 25.0).tolist() == [4, 4]
-    curves = {"query": query, "null": null, "wrong": null}
-    auto = {kind: torch.tensor([3.0, 5.0]) for kind in curves}
+    curves, auto = torch.stack([query, null, null]), torch.tensor([[3.0, 5.0]] * 3)
     found = summarise_savings("m", Scores(lengths, curves, curves, auto, null), 25.0)
     assert found["fewer"] == pytest.approx(1 - 1.5 / 4)
     assert found["auto_inside_query"] == pytest.approx(26)

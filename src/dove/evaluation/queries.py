@@ -25,28 +25,19 @@ GAIN_TOKENS = 8  # Number of tokens at which the summary compares a query with n
 KINDS = ("query", "null", "wrong")
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """PSNR in dB of Q objects by kind of query: the right one, null, and a wrong one.
+    """PSNR in dB of Q objects by the three ``KINDS`` of query: the right one, null, and a wrong one.
 
     The wrong one is for something that is not in the image where there is such a query, else for another of its objects;
     NaN where there is neither.
     """
 
-    lengths: tuple[int, ...]  # Numbers of tokens, rising; the last entry of the curves' second axis is ``auto``
-    inside: dict[str, Tensor]  # (Q, L + 1), over the pixels of the query's boxes
-    outside: dict[str, Tensor]  # (Q, L + 1), over all other pixels
-    auto: dict[str, Tensor]  # (Q,), the number of tokens that ``auto`` gave
-    whole: Tensor  # (B, L + 1), null over the whole image
-
-    @classmethod
-    def join(cls, parts: Sequence["Scores"]) -> "Scores":
-        """Join the scores of batches."""
-        inside, outside, auto = (
-            {kind: torch.cat([getattr(part, name)[kind] for part in parts]) for kind in KINDS}
-            for name in ("inside", "outside", "auto")
-        )
-        return cls(parts[0].lengths, inside, outside, auto, torch.cat([part.whole for part in parts]))
+    lengths: tuple[int, ...]  # Numbers of tokens, rising; ``auto`` is the last of the L entries of a curve
+    inside: Float[Tensor, "3 Q L"]  # Over the pixels of the query's boxes
+    outside: Float[Tensor, "3 Q L"]  # Over all other pixels
+    auto: Float[Tensor, "3 Q"]  # Number of tokens that ``auto`` gave
+    whole: Float[Tensor, "B L"]  # Null over the whole image
 
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
@@ -56,11 +47,12 @@ def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch
     for first in ProgressBar(range(0, count, batch_size), desc="queries", unit="batch"):
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
-    return Scores.join(parts)
+    inside, outside, auto, whole = zip(*parts, strict=True)
+    return Scores(lengths, torch.cat(inside, 1), torch.cat(outside, 1), torch.cat(auto, 1), torch.cat(whole))
 
 
 @torch.no_grad()
-def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> Scores:
+def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     requests: list[int | str | LengthPolicy] = [*lengths, "auto"]
     count, side = len(batch.queries), batch.images.shape[-1]
     regions = inside_boxes(whole_pixels(batch.boxes, side), batch.query_of, count, side)
@@ -72,27 +64,19 @@ def _score_batch(model: QDove, batch: QueryBatch, lengths: tuple[int, ...]) -> S
         queries[image].append(query)  # ``image_of`` rises, so their order stays
     nulls = model.encode_each(batch.images, requests)
     asked = model.encode_each(batch.images, requests, queries)
-    inside: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    outside: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    whole = []
+    inside, outside, whole = [], [], []
     for null, right in zip(nulls, asked, strict=True):
         plain, about = model.decode(null), model.decode(right)
         whole.append(psnr(plain, batch.images))
-        rebuilt = {"query": about[answered], "null": plain[image_of], "wrong": about[wrong]}
-        for kind, images in rebuilt.items():
-            inside[kind].append(psnr_in(images, batch.images[image_of], region))
-            outside[kind].append(psnr_in(images, batch.images[image_of], ~region))
+        rebuilt, originals = (about[answered], plain[image_of], about[wrong]), batch.images[image_of]
+        inside.append(torch.stack([psnr_in(images, originals, region) for images in rebuilt]))
+        outside.append(torch.stack([psnr_in(images, originals, ~region) for images in rebuilt]))
     of_null, of_query = nulls[-1].lengths.float(), asked[-1].lengths.float()  # the last request is auto
-    scores = Scores(
-        lengths,
-        {kind: torch.stack(values, 1) for kind, values in inside.items()},
-        {kind: torch.stack(values, 1) for kind, values in outside.items()},
-        {"query": of_query[answered], "null": of_null[image_of], "wrong": of_query[wrong]},
-        torch.stack(whole, 1),
-    )
-    for found in (scores.inside, scores.outside, scores.auto):
-        found["wrong"][wrong < 0] = torch.nan
-    return scores
+    auto = torch.stack([of_query[answered], of_null[image_of], of_query[wrong]])
+    scores = torch.stack(inside, -1), torch.stack(outside, -1), auto
+    for found in scores:
+        found[KINDS.index("wrong"), wrong < 0] = torch.nan
+    return *scores, torch.stack(whole, 1)
 
 
 def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> Int[Tensor, " Q"]:
@@ -137,19 +121,19 @@ def tokens_for(curve: Float[Tensor, " L"], lengths: Sequence[int], target: float
 def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
     """Make the rows of the report: one for each kind of query and number of tokens."""
     rows = []
-    for kind in KINDS:
+    for kind, inside, outside, auto in zip(KINDS, scores.inside, scores.outside, scores.auto, strict=True):
         requests: list[int | str] = [*scores.lengths, "auto"]
-        for place, request in enumerate(requests):
-            length = scores.auto[kind].nanmean().item() if isinstance(request, str) else float(request)
+        lengths = [*map(float, scores.lengths), auto.nanmean().item()]
+        for place, (request, length) in enumerate(zip(requests, lengths, strict=True)):
             rows.append(
                 {
                     "model": name,
                     "query": kind,
                     "num_tokens": request,
                     "mean_length": length,
-                    "psnr_inside": scores.inside[kind][:, place].nanmean().item(),
-                    "psnr_outside": scores.outside[kind][:, place].nanmean().item(),
-                    "objects": int(scores.inside[kind][:, place].isfinite().sum()),
+                    "psnr_inside": inside[:, place].nanmean().item(),
+                    "psnr_outside": outside[:, place].nanmean().item(),
+                    "objects": int(inside[:, place].isfinite().sum()),
                 }
             )
     return rows
@@ -157,31 +141,30 @@ def summarise_queries(name: str, scores: Scores) -> list[dict[str, Any]]:
 
 def summarise_savings(name: str, scores: Scores, target: float) -> dict[str, Any]:
     """Compute the tokens until the region of the query reaches a quality, with the query and with null."""
-    count = len(scores.lengths)
-    needed = {kind: tokens_needed(scores.inside[kind][:, :count], scores.lengths, target) for kind in ("query", "null")}
-    means = {kind: tokens.mean().item() for kind, tokens in needed.items()}
-    at = max(place for place, length in enumerate(scores.lengths) if length <= GAIN_TOKENS)
-    inside = {kind: curve[:, at] for kind, curve in scores.inside.items()}
-    same = tokens_for(scores.inside["null"][:, :count].nanmean(0), scores.lengths, inside["query"].nanmean().item())
+    lengths = scores.lengths
+    query, null, wrong = scores.inside
+    needed, needed_null = (tokens_needed(curves[:, :-1], lengths, target).mean().item() for curves in (query, null))
+    at = max(place for place, length in enumerate(lengths) if length <= GAIN_TOKENS)
+    same = tokens_for(null[:, :-1].nanmean(0), lengths, query[:, at].nanmean().item())
     return {
         "model": name,
-        "tokens": scores.lengths[at],
-        "inside_over_null": (inside["query"] - inside["null"]).nanmean().item(),
-        "inside_over_wrong": (inside["query"] - inside["wrong"]).nanmean().item(),
-        "outside_over_null": (scores.outside["query"] - scores.outside["null"])[:, at].nanmean().item(),
+        "tokens": lengths[at],
+        "inside_over_null": (query - null)[:, at].nanmean().item(),
+        "inside_over_wrong": (query - wrong)[:, at].nanmean().item(),
+        "outside_over_null": (scores.outside[0] - scores.outside[1])[:, at].nanmean().item(),
         "null_tokens_for_same": same,
-        "fewer_for_same": 1 - scores.lengths[at] / same,
+        "fewer_for_same": 1 - lengths[at] / same,
         "target_psnr": target,
-        "tokens_query": means["query"],
-        "tokens_null": means["null"],
-        "fewer": 1 - means["query"] / means["null"],
-        "auto_tokens_query": scores.auto["query"].mean().item(),
-        "auto_tokens_null": scores.auto["null"].mean().item(),
-        "auto_inside_query": scores.inside["query"][:, -1].mean().item(),
-        "auto_inside_null": scores.inside["null"][:, -1].mean().item(),
-        "auto_inside_wrong": scores.inside["wrong"][:, -1].nanmean().item(),
+        "tokens_query": needed,
+        "tokens_null": needed_null,
+        "fewer": 1 - needed / needed_null,
+        "auto_tokens_query": scores.auto[0].mean().item(),
+        "auto_tokens_null": scores.auto[1].mean().item(),
+        "auto_inside_query": query[:, -1].mean().item(),
+        "auto_inside_null": null[:, -1].mean().item(),
+        "auto_inside_wrong": wrong[:, -1].nanmean().item(),
         "null_psnr_whole_auto": scores.whole[:, -1].mean().item(),
-        "objects": len(scores.inside["query"]),
+        "objects": len(query),
     }
 
 

@@ -75,9 +75,8 @@ def run(options: QueriesOptions) -> None:
             if options.examples:
                 request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
-                parts = [subject.slug] if len(subjects) > 1 else []
-                parts += ["unseen"] if kind == "unseen" else []
-                pictures["-".join(["queries", *parts]) + ".png"] = picture_queries(model, shown, request)
+                name = f"queries{evaluation.suffix(subject.name)}{'-unseen' if kind == 'unseen' else ''}.png"
+                pictures[name] = picture_queries(model, shown, request)
     print(rows_to_text(savings))
     evaluation.finish({"summary": savings, "rows": rows}, pictures)
 
@@ -91,12 +90,9 @@ def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) ->
 
     if options.stamps:
         cutouts, config = load_cutouts(options.stamps), SceneConfig(curriculum=0)
-        parts = {"seen": False, "unseen": True}
+        kinds = {"seen": [c for c in cutouts if not c.held_out], "unseen": [c for c in cutouts if c.held_out]}
         return {
-            name: Scenes(
-                dataset, [c for c in cutouts if c.held_out == apart], size, config, seed=options.seed, evaluation=True
-            )
-            for name, apart in parts.items()
+            kind: Scenes(dataset, own, size, config, seed=options.seed, evaluation=True) for kind, own in kinds.items()
         }
     if has_queries(dataset.raw(0)):
         return {"annotated": AnnotatedImages(dataset, size)}
