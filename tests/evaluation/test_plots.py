@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from dove.evaluation.feature_cache import FeatureSource
 from dove.evaluation.plots import COLOURS, GREY, cloud, legend_below, log_axis, looks, panels
-from dove.evaluation.probe_plots import _order
+from dove.evaluation.probe_plots import layer_order
 
 
 @pytest.mark.parametrize("count", [1, 8])
@@ -30,9 +31,11 @@ def test_the_legend_covers_no_panel_and_names_every_model_once(count: int) -> No
 
 
 def test_layers_and_numbers_of_tokens_are_in_their_order() -> None:
-    wanted = "patches, latents, layer 2, layer 10, tokens@4, tokens@16, tokens@64, tokens, tokens@auto".split(", ")
+    names = "patches, latents, layer 2, layer 10, tokens@4, tokens@16, tokens@64, tokens, tokens@auto".split(", ")
+    wanted = [FeatureSource("patches"), FeatureSource("latents"), FeatureSource(2), FeatureSource(10)]
+    wanted += [FeatureSource("tokens", length) for length in ("4", "16", "64", None, "auto")]
     shuffled = random.Random(0).sample(wanted, len(wanted))
-    assert sorted(shuffled, key=_order) == wanted
+    assert [*map(str, sorted(shuffled, key=layer_order))] == names
 
 
 def test_eight_points_are_seen_and_eight_thousand_do_not_blot() -> None:

@@ -1,6 +1,9 @@
 """Pooled features of frozen tokenizers, cached on disk."""
 
 import hashlib
+import io
+import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,10 @@ from torch.nn import functional as F
 from dove.data.dataset import Unreadable
 from dove.errors import UserError
 from dove.evaluation.common import Images, Subject
-from dove.evaluation.report import cache_folder, load_arrays, save_arrays
+from dove.evaluation.report import cache_folder
 from dove.lengths import parse_length_policy
 from dove.protocol import Layered, encode_each
+from dove.runtime import save_outputs
 
 VERSION = 1  # Version of the features, increased with every change, so that old files are no longer found
 TOKENS, LATENTS, PATCHES = "tokens", "latents", "patches"
@@ -109,14 +113,18 @@ class FeatureCache:
         for source, pooled_parts in parts.items():
             values, lengths = (torch.cat(column).numpy() for column in zip(*pooled_parts, strict=True))
             found[source] = PooledFeatures(keys, values, lengths)
-            arrays = {
-                "keys": np.array(keys, dtype=str),
-                "values": values,
-                "lengths": lengths,
-                "unreadable": np.array([item.key for item in self.images.unreadable.values()], dtype=str),
-                "reasons": np.array([item.reason for item in self.images.unreadable.values()], dtype=str),
-            }
-            save_arrays(self._file(source), arrays)
+            np.savez(
+                buffer := io.BytesIO(),
+                keys=np.array(keys, dtype=str),
+                values=values,
+                lengths=lengths,
+                unreadable=np.array([item.key for item in self.images.unreadable.values()], dtype=str),
+                reasons=np.array([item.reason for item in self.images.unreadable.values()], dtype=str),
+            )
+            try:
+                save_outputs({self._file(source): buffer.getvalue()})
+            except UserError as error:  # no room is no reason to lose the evaluation
+                warnings.warn(f"not cached: {error}", stacklevel=2)
         return found
 
     def _file(self, source: FeatureSource) -> Path:
@@ -127,8 +135,10 @@ class FeatureCache:
         return cache_folder("features") / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
     def _load(self, source: FeatureSource) -> PooledFeatures | None:
-        stored = load_arrays(self._file(source))
-        if stored is None:
+        try:
+            with self._file(source).open("rb") as file, np.load(file) as arrays:  # np.load leaves a damaged file open
+                stored = dict(arrays)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
             return None
         unreadable = zip(stored["unreadable"].tolist(), stored["reasons"].tolist(), strict=True)
         self.images.unreadable |= {key: Unreadable(key, reason) for key, reason in unreadable}

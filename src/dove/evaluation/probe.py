@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,10 +158,8 @@ def make_problem(
     train: LabelledImages, test: LabelledImages, train_features: PooledFeatures, test_features: PooledFeatures
 ) -> Problem:
     """Join features with classes."""
-    learned, asked = (
-        [train.classes[key] for key in train_features.keys],
-        [test.classes[key] for key in test_features.keys],
-    )
+    learned = [train.classes[key] for key in train_features.keys]
+    asked = [test.classes[key] for key in test_features.keys]
     require_learnable(learned)
     names, numbers = np.unique(learned, return_inverse=True)
     if lost := sorted(set(asked) - set(names.tolist())):
@@ -213,20 +212,11 @@ def best_layers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if row["model"] == model]
         own = [row for row in own if isinstance(row["layer"], int)] or own
         chosen, luckiest = (max(own, key=lambda row: row[name]) for name in ("val_top1", "top1"))
-        found.append(
-            {
-                "model": model,
-                "dataset": chosen["dataset"],
-                "layer": chosen["layer"],
-                "val_top1": chosen["val_top1"],
-                "top1": chosen["top1"],
-                "best_on_test": {"layer": luckiest["layer"], "top1": luckiest["top1"]},
-            }
-        )
+        best = {name: chosen[name] for name in ("model", "dataset", "layer", "val_top1", "top1")}
+        found.append(best | {"best_on_test": {name: luckiest[name] for name in ("layer", "top1")}})
     return found
 
 
 def majority_share(test: LabelledImages) -> float:
     """Compute the percentage of test images in the largest class: the accuracy of a classifier without features."""
-    counts = np.unique(list(test.classes.values()), return_counts=True)[1]
-    return float(100 * counts.max() / counts.sum())
+    return 100 * max(Counter(test.classes.values()).values()) / len(test.classes)

@@ -10,8 +10,6 @@ import shlex
 import subprocess
 import sys
 import time
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import dove
-from dove.errors import UserError
 from dove.evaluation.common import Images, Subject, load_subjects, make_slug
 from dove.evaluation.options import EvaluationOptions
 from dove.runtime import installed_version, save_outputs
@@ -33,25 +29,6 @@ VERSIONED = ("torch", "torchvision", "transformers", "diffusers", "numpy", "scip
 def cache_folder(name: str) -> Path:
     """Locate the cache of evaluations, below the environment variable DOVE_CACHE's folder, else below ``~/.cache/dove``."""
     return Path(os.environ.get("DOVE_CACHE") or "~/.cache/dove").expanduser() / name
-
-
-def load_arrays(file: Path) -> dict[str, NDArray[Any]] | None:
-    """Load arrays from a file of the cache; None where it is missing or damaged, and they have to be computed again."""
-    try:
-        with file.open("rb") as handle, np.load(handle) as stored:  # np.load leaves a damaged file open
-            return dict(stored)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Save arrays to a file of the cache; without room they are not saved, which is no reason to lose the evaluation."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    try:
-        save_outputs({file: buffer.getvalue()})
-    except UserError as error:
-        warnings.warn(f"not cached: {error}", stacklevel=2)
 
 
 def summarise_provenance(origin: Mapping[str, Any]) -> str:
