@@ -14,7 +14,7 @@ from torch import nn
 from dove.cli import main
 from dove.config import BackboneConfig, DoveConfig, VQGANConfig
 from dove.errors import UserError
-from dove.evaluation.networks import FeatureMetric, fit_metric, loss_networks
+from dove.evaluation.networks import FeatureMetric, loss_networks
 from dove.frozen.mobilenet import mobilenet_at_hand
 from dove.frozen.network import FrozenNetwork
 from dove.frozen.squeezenet import SQUEEZENET_VARIABLE
@@ -122,14 +122,14 @@ def test_what_was_asked_for_is_never_left_out(desk, squeezenet_weights, capsys):
 def test_too_small_images_are_refused():
     metric = FeatureMetric(Colours(), torch.device("cpu"))
     with pytest.raises(UserError, match="3 px are too small for fd_colours, perceptual_colours, whose network needs 4"):
-        fit_metric(metric, 3, 100, set(), allow_few_images=True)
+        metric.fit(3, 100, set(), allow_few_images=True)
 
 
 def test_too_few_images_are_refused():
     metric = FeatureMetric(Colours(), torch.device("cpu"))
-    fit_metric(metric, 8, 4, set(), allow_few_images=False)
+    metric.fit(8, 4, set(), allow_few_images=False)
     with pytest.raises(UserError, match="fd_colours of 3 images .* at least 4 images.*--allow-few-images"):
-        fit_metric(metric, 8, 3, set(), allow_few_images=False)
+        metric.fit(8, 3, set(), allow_few_images=False)
 
 
 def test_features_are_compared_and_averaged():

@@ -44,6 +44,22 @@ class NetworkMetric(ABC):
         self.distance_name = self.distance_name if self.distance_name in wanted else None
         self.frechet_name = self.frechet_name if self.frechet_name in wanted else None
 
+    def fit(self, image_size: int, images: int, optional: set[str], *, allow_few_images: bool) -> None:
+        """Check the images; take an optional Frechet distance away that they are too few for, said on stderr."""
+        columns = {name for name in (self.distance_name, self.frechet_name) if name}
+        if image_size < self.min_image_size:
+            raise UserError(
+                f"images of {image_size} px are too small for {', '.join(sorted(columns))}, whose network needs "
+                f"{self.min_image_size} px; leave these metrics out"
+            )
+        if self.frechet_name is None or allow_few_images or images > self.width:
+            return
+        few = f"{self.frechet_name} of {images} images says little: its {self.width} features need at least {self.width + 1}"
+        if self.frechet_name not in optional:
+            raise UserError(f"{few} images; pass more images, leave this metric out, or insist with --allow-few-images")
+        print(f"left out: {few} images", file=sys.stderr)
+        self.frechet_name = None
+
     @abstractmethod
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """Compute the features of images in [-1, 1]."""
@@ -71,25 +87,6 @@ class FeatureMetric(NetworkMetric):
         """See `NetworkMetric.features`."""
         maps = self.network.maps(images.contiguous(memory_format=torch.channels_last))
         return ImageFeatures(maps, self.network.pooled(maps))
-
-
-def fit_metric(
-    metric: NetworkMetric, image_size: int, images: int, optional: set[str], *, allow_few_images: bool
-) -> None:
-    """Check a metric against the images; take an optional Frechet distance away that they are too few for, said on stderr."""
-    columns = {name for name in (metric.distance_name, metric.frechet_name) if name}
-    if image_size < metric.min_image_size:
-        raise UserError(
-            f"images of {image_size} px are too small for {', '.join(sorted(columns))}, whose network needs "
-            f"{metric.min_image_size} px; leave these metrics out"
-        )
-    if metric.frechet_name is None or allow_few_images or images > metric.width:
-        return
-    few = f"{metric.frechet_name} of {images} images says little: its {metric.width} features need at least {metric.width + 1}"
-    if metric.frechet_name not in optional:
-        raise UserError(f"{few} images; pass more images, leave this metric out, or insist with --allow-few-images")
-    print(f"left out: {few} images", file=sys.stderr)
-    metric.keep(columns - {metric.frechet_name})
 
 
 def loss_networks(folder: Path) -> str | None:
@@ -135,7 +132,27 @@ class InceptionMetric(NetworkMetric):
     width = 2048
 
     def __init__(self, weights: Path | None, device: torch.device) -> None:
-        self.network = _inception(weights).to(device)
+        try:
+            from pytorch_fid import inception
+        except ImportError as error:
+            raise UserError("FID needs the pytorch-fid package; run: pip install pytorch-fid") from error
+        if weights is not None and not weights.is_file():
+            raise UserError(f"no weights file at {weights}; check the path")
+        download = inception.load_state_dict_from_url  # the library knows only its own address
+        given = (
+            download if weights is None else lambda *_, **__: torch.load(weights, map_location="cpu", weights_only=True)
+        )
+        try:
+            with patch.object(inception, "load_state_dict_from_url", given):
+                self.network = inception.InceptionV3().eval()
+        except Exception as error:  # each kind of damage raises its own
+            if weights is not None:
+                raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
+            raise UserError(
+                f"cannot download FID's Inception weights ({one_line(error)}); get {inception.FID_WEIGHTS_URL} on a machine "
+                "with network and pass the file as --inception-weights"
+            ) from error
+        self.network.to(device)
 
     @torch.inference_mode()
     def features(self, images: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
@@ -175,25 +192,3 @@ class DreamSimMetric(NetworkMetric):
     def distance(self, reconstruction: ImageFeatures, images: ImageFeatures) -> Float[Tensor, " B"]:
         """Compute one minus the cosine of both embeddings, (B,)."""
         return 1 - F.cosine_similarity(reconstruction.maps[0], images.maps[0], dim=-1)
-
-
-def _inception(weights: Path | None) -> torch.nn.Module:
-    try:
-        from pytorch_fid import inception
-    except ImportError as error:
-        raise UserError("FID needs the pytorch-fid package; run: pip install pytorch-fid") from error
-    if weights is not None and not weights.is_file():
-        raise UserError(f"no weights file at {weights}; check the path")
-    download = inception.load_state_dict_from_url  # the library knows only its own address
-    given = download if weights is None else lambda *_, **__: torch.load(weights, map_location="cpu", weights_only=True)
-    try:
-        with patch.object(inception, "load_state_dict_from_url", given):
-            network: torch.nn.Module = inception.InceptionV3()
-    except Exception as error:  # each kind of damage raises its own
-        if weights is not None:
-            raise UserError(f"{weights} does not hold FID's Inception weights; download it again") from error
-        raise UserError(
-            f"cannot download FID's Inception weights ({one_line(error)}); get {inception.FID_WEIGHTS_URL} on a machine "
-            "with network and pass the file as --inception-weights"
-        ) from error
-    return network.eval()

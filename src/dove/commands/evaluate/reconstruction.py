@@ -9,8 +9,6 @@ import tyro
 from dove.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
-    import torch
-
     from dove.evaluation.common import Subject
     from dove.evaluation.networks import NetworkMetric
 
@@ -96,37 +94,30 @@ def run(options: ReconstructionOptions) -> None:
 
 def make_metrics(options: ReconstructionOptions, images: int, subjects: "list[Subject]") -> "list[NetworkMetric]":
     """Load the networks that the options or their files ask for, or that are at hand, and check them against the images."""
-    from dove.evaluation.networks import fit_metric
-
-    files = {"lpips": options.lpips_weights, "fid": options.inception_weights}
-    files |= dict.fromkeys(columns_of("squeezenet"), options.perceptual_weights)
-    asked: set[str] = {*options.metrics} or {name for name, file in files.items() if file}
-    size = min(subject.tokenizer.image_size for subject in subjects)
-    offered = set() if options.metrics else metrics_at_hand(size) - asked
-    metrics = load_metrics(asked | offered, options, subjects[0].device)
-    for metric in metrics:
-        metric.keep(asked | offered)
-        fit_metric(metric, size, images, offered, allow_few_images=options.allow_few_images)
-    return metrics
-
-
-def load_metrics(wanted: set[str], options: ReconstructionOptions, device: "torch.device") -> "list[NetworkMetric]":
-    """Load the networks behind the columns in ``wanted``."""
     from dove.evaluation.networks import DreamSimMetric, FeatureMetric, InceptionMetric, LpipsMetric, NetworkMetric
     from dove.evaluation.report import cache_folder
     from dove.frozen.registry import load_network
 
-    metrics: list[NetworkMetric] = []
-    for label, network in NETWORKS.items():
-        if wanted & columns_of(label):
-            weights = options.perceptual_weights if label == "squeezenet" else None
-            metrics.append(FeatureMetric(load_network(network, weights), device))
+    files = {"lpips": options.lpips_weights, "fid": options.inception_weights}
+    files |= dict.fromkeys(columns_of("squeezenet"), options.perceptual_weights)
+    asked: set[str] = {*options.metrics} or {name for name, file in files.items() if file}
+    size, device = min(subject.tokenizer.image_size for subject in subjects), subjects[0].device
+    offered = set() if options.metrics else metrics_at_hand(size) - asked
+    wanted = asked | offered
+    metrics: list[NetworkMetric] = [
+        FeatureMetric(load_network(network, files.get(f"fd_{label}")), device)
+        for label, network in NETWORKS.items()
+        if wanted & columns_of(label)
+    ]
     if "lpips" in wanted:
         metrics.append(LpipsMetric(options.lpips_weights, device))
     if "fid" in wanted:
         metrics.append(InceptionMetric(options.inception_weights, device))
     if "dreamsim" in wanted:
         metrics.append(DreamSimMetric(cache_folder("dreamsim"), device))
+    for metric in metrics:
+        metric.keep(wanted)
+        metric.fit(size, images, offered, allow_few_images=options.allow_few_images)
     return metrics
 
 
@@ -142,11 +133,11 @@ def metrics_at_hand(image_size: int) -> set[str]:
     from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
 
     networks = {
-        "squeezenet": (SqueezeNet.min_image_size, squeezenet_at_hand()),
-        "efficientnet": (EfficientNetLite0.min_image_size, efficientnet_at_hand()),
-        "mobilenet": (MobileNetV2.min_image_size, mobilenet_at_hand()),
+        "squeezenet": (SqueezeNet, squeezenet_at_hand),
+        "efficientnet": (EfficientNetLite0, efficientnet_at_hand),
+        "mobilenet": (MobileNetV2, mobilenet_at_hand),
     }
-    there = [label for label, (least, at_hand) in networks.items() if at_hand and image_size >= least]
+    there = (label for label, (kind, at_hand) in networks.items() if at_hand() and image_size >= kind.min_image_size)
     return set().union(*map(columns_of, there))
 
 
