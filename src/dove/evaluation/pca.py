@@ -1,7 +1,6 @@
 """Figure 8: the first three principal components of features as the colours of a segmentation."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from dove.photos.tiling import Tiling
 from dove.processor import ImageProcessor
 from dove.protocol import Layered
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 COMPONENTS = 3  # Number of components: one each for red, green and blue
 OUTLIERS = 1.0
 """Percent of the values at either end that get the full or no colour, so that single cells don't pale all others."""
@@ -27,21 +23,13 @@ LATENTS = "latents"
 MOST_PIXELS = 256  # Largest side of an image in the picture, in pixels
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """Colours of one source of features."""
-
-    source: str  # "latents" of the VQGAN or the patches, "layer 1", ... for the generator's blocks.
-    colours: Float[np.ndarray, "B h w 3"]  # Colours in [0, 1]
-    explained_variance: list[float]  # Share of the features' variance along each of the three components
-
-
 def collect_features(
     subject: Subject, images: Images, batch_size: int, side: int | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Collect pixels (B, 3, side, side) and, by source, features (B, cells, width) of all readable images, on the CPU.
 
-    Images larger than the model's are read in tiles that overlap by three quarters; where they do, features are mixed.
+    Sources are "latents" of the VQGAN or the patches, and "layer 1", ... of the generator. Images larger than the model's are
+    read in tiles that overlap by three quarters; where they do, features are mixed.
     """
     model = subject.tokenizer
     if not isinstance(model, Layered):
@@ -82,8 +70,8 @@ def _tiled_features(
     return joined
 
 
-def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
-    """Compute principal components of all positions of all images, as colours.
+def segment(source: str, features: Float[Tensor, "B N F"]) -> tuple[Float[np.ndarray, "B h w 3"], list[float]]:
+    """Compute principal components of all positions of all images, as colours in [0, 1], and their shares of the variance.
 
     Each component is stretched to [0, 1] between its first and its last percentile over all images, so that a colour
     means the same in each of them.
@@ -98,13 +86,12 @@ def segment(source: str, features: Float[Tensor, "B N F"]) -> Segmentation:
     low, high = np.percentile(components, [OUTLIERS, 100 - OUTLIERS], axis=0)
     colours = np.clip((components - low) / np.maximum(high - low, np.finfo(np.float64).tiny), 0, 1)
     side = round(features.shape[1] ** 0.5)
-    return Segmentation(source, colours.reshape(len(features), side, side, 3), pca.explained_variance_ratio_.tolist())
+    return colours.reshape(len(features), side, side, 3), pca.explained_variance_ratio_.tolist()
 
 
 def upsample(colours: Float[np.ndarray, "h w 3"], size: int) -> Image.Image:
     """Enlarge colours in [0, 1] to a picture of ``size`` pixels a side."""
-    small: NDArray[np.uint8] = np.round(colours * 255).astype(np.uint8)
-    return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+    return Image.fromarray(np.round(colours * 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def evaluate_pca(
@@ -112,21 +99,24 @@ def evaluate_pca(
 ) -> tuple[list[dict[str, Any]], list[list[Cell]]]:
     """Compute one row of numbers for each source of features, and the picture's rows."""
     pixels, features = collect_features(subject, images, batch_size, side)
-    segmentations = [segment(source, values) for source, values in features.items()]
+    segmented = {source: segment(source, values) for source, values in features.items()}
     rows = [
         {
             "model": subject.name,
-            "source": found.source,
-            "width": features[found.source].shape[-1],
-            **{f"explained_variance_{number}": share for number, share in enumerate(found.explained_variance, 1)},
-            "explained_variance": sum(found.explained_variance),
+            "source": source,
+            "width": features[source].shape[-1],
+            **{f"explained_variance_{number}": share for number, share in enumerate(shares, 1)},
+            "explained_variance": sum(shares),
         }
-        for found in segmentations
+        for source, (_, shares) in segmented.items()
     ]
     side = min(pixels.shape[-1], MOST_PIXELS)
     originals = [picture.resize((side, side)) for picture in ImageProcessor(pixels.shape[-1]).to_pil(pixels[:shown])]
     cells = [
-        [Cell(original, "image"), *(Cell(upsample(found.colours[row], side), found.source) for found in segmentations)]
+        [
+            Cell(original, "image"),
+            *(Cell(upsample(found[row], side), source) for source, (found, _) in segmented.items()),
+        ]
         for row, original in enumerate(originals)
     ]
     return rows, cells
