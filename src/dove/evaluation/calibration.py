@@ -13,7 +13,7 @@ from scipy.stats import pearsonr
 
 from dove.data.progress_bar import ProgressBar
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject
+from dove.evaluation.common import Images, Subject, require_capacity
 from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.options import CalibrationOptions
 from dove.evaluation.plots import BEST_PSNR, COLOURS, GREY, cloud, panels, style, to_png, token_axis
@@ -53,10 +53,8 @@ def calibrate(subject: Subject, images: Images, options: CalibrationOptions) -> 
     model = subject.tokenizer
     if not isinstance(model, ScoresLengths) or not model.predicts_quality:
         raise UserError(f"{subject.name} predicts no quality; pass a model with eos_head=quality, such as dove-tiny")
+    require_capacity("--lengths", options.lengths, subject)
     grid = sorted({1, *options.lengths, model.max_tokens})
-    if grid[0] < 1 or grid[-1] > model.max_tokens:
-        asked = " ".join(map(str, options.lengths))
-        raise UserError(f"--lengths {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
     budgets = [parse_length_policy(f"budget {mean:g}", model.max_tokens) for mean in options.budgets]
     requests = [f"{kind}psnr>={x:g}" for x in options.psnr for kind in ("", "search ")]
     encoded = Encoded(subject, model, images, options.batch_size)

@@ -42,11 +42,6 @@ class Subject:
     """Images that its training has shown it, repetitions included; None where no files of that training lie beside it."""
     weights: str = "checkpoint"  # Origin of its weights
 
-    @property
-    def slug(self) -> str:
-        """Name of the model's folder."""
-        return make_slug(self.name)
-
 
 def make_slug(name: str) -> str:
     """Convert a model's name to the name of a folder."""
@@ -65,14 +60,13 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: If several have the same label.
     """
-    pairs = []
+    found: dict[str, str] = {}
     for name in dict.fromkeys(names):
         label, separator, source = name.partition("=")
-        pairs.append((label, source if separator else name))
-    labels = [label for label, _ in pairs]
-    if twice := {label for label in labels if labels.count(label) > 1}:
-        raise UserError(f"several models are called {min(twice)}; label each, as in --model A=FOLDER B=FOLDER")
-    return dict(pairs)
+        if label in found:
+            raise UserError(f"several models are called {label}; label each, as in --model A=FOLDER B=FOLDER")
+        found[label] = source if separator else name
+    return found
 
 
 def load_subject(source: str, device: torch.device, label: str | None = None) -> Subject:
@@ -124,6 +118,13 @@ def choose_policies(subject: Subject, requests: Sequence[str] = ()) -> list[Leng
     if left_out:
         print(f"{subject.name} has {known} tokens an image: without {', '.join(map(str, left_out))}", file=sys.stderr)
     return list(dict.fromkeys(fitting))
+
+
+def require_capacity(flag: str, lengths: Sequence[int], subject: Subject) -> None:
+    """Make sure that a model has numbers of tokens that a flag asks for."""
+    capacity = subject.tokenizer.max_tokens
+    if not all(1 <= k <= capacity for k in lengths):
+        raise UserError(f"{flag} {' '.join(map(str, lengths))}: {subject.name} has 1 to {capacity} tokens")
 
 
 def label_of(policy: LengthPolicy) -> int | str:

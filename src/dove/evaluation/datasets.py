@@ -135,20 +135,19 @@ def load_labelled(location: Location, role: str, *, limit: int | None = None, se
 
 def read_classes(dataset: ImageDataset, column: str, source: str) -> dict[str, str]:
     """Read the class of every record by its key. In class folders it is the name of the folder."""
-    base = dataset.dataset if isinstance(dataset, ImageSubset) else dataset
-    folders = isinstance(base, FileImages)
+    folders = isinstance(dataset.dataset if isinstance(dataset, ImageSubset) else dataset, FileImages)
+    column = "name" if folders else column
     classes: dict[str, str] = {}
     for index in range(len(dataset)):
         try:
             record = dataset.raw(index)
         except (OSError, UserError):  # reported when the images themselves are read
             continue
-        column = "name" if folders else column
-        if column not in record.metadata and folders:
-            raise UserError(
-                f"{source}: some images lie in no class folder; a labelled folder is like {source}/CLASS/photo.jpg"
-            )
         if column not in record.metadata:
+            if folders:
+                raise UserError(
+                    f"{source}: some images lie in no class folder; a labelled folder is like {source}/CLASS/photo.jpg"
+                )
             there = ", ".join(name for name in record.metadata if name != "path") or "none beside the images"
             raise UserError(
                 f"{source}: has no labels: no column '{column}', its columns are {there}; pass --label-column"

@@ -17,7 +17,7 @@ from dove.evaluation.common import Images, Subject, default_lengths
 from dove.evaluation.metrics import correlate, mean_squared_error
 from dove.evaluation.plots import cloud, log_axis, looks, panels, style, to_png, token_axis
 from dove.metrics import unit_range
-from dove.photos.picture import Cell, encode_picture, side_by_side
+from dove.photos.picture import Cell
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
 
@@ -40,7 +40,7 @@ class LengthStudy:
     complexity: NDArray[np.float64]  # Laplacian variance of the grey image, levels 0 to 255
     losses: dict[int, NDArray[np.float64]]
     """Mean squared error ([0, 1] pixels) of every image, by fixed number of tokens."""
-    extremes: list[list[Cell]]  # The least and the most complex images with their lengths
+    extremes: list[list[Cell]]  # Two rows: the least and the most complex images with their lengths
 
 
 def laplacian_variance(images: Float[Tensor, "B 3 H W"]) -> NDArray[np.float64]:
@@ -119,8 +119,7 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
-            histogram, loss, scatter = axes[3 * row : 3 * row + 3]
-            _plot_study(histogram, loss, scatter, study, colours[study.model]["color"])
+            _plot_study(*axes[3 * row : 3 * row + 3], study, colours[study.model]["color"])
         longest = max(int(study.lengths.max()) for study in studies)
         for panel in axes[::3]:
             panel.set_xlim(0, longest + 1)
@@ -138,8 +137,8 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     loss.set_yscale("log")
     if loss.get_ylim()[1] > LEAST_LOSS:  # what is below is rounding
         loss.set_ylim(bottom=max(LEAST_LOSS, loss.get_ylim()[0]))
-    token_axis(loss, ticks)
-    loss.set(xlabel="tokens", ylabel="mean squared error", title=f"{study.model}: loss by length")
+    token_axis(loss, ticks, "tokens")
+    loss.set(ylabel="mean squared error", title=f"{study.model}: loss by length")
     loss.legend(loc="lower left")
     textured = study.complexity > 0
     cloud(scatter, study.complexity[textured], study.lengths[textured], colour)
@@ -148,8 +147,3 @@ def _plot_study(histogram: Axes, loss: Axes, scatter: Axes, study: LengthStudy, 
     pearson = summarise(study)["pearson_log"]
     shown = "" if pearson is None else f", r = {pearson:.2f} with its log"
     scatter.set(xlabel="Laplacian variance (grey levels²)", ylabel="tokens", title=f"{study.model}{shown}")
-
-
-def picture_extremes(studies: Sequence[LengthStudy]) -> bytes:
-    """Show the simplest images of the dataset (first row of each model) and the most complex ones (second row)."""
-    return encode_picture(side_by_side([row for study in studies for row in study.extremes]), ".png")

@@ -1,8 +1,8 @@
 """Diagrams of the evaluations."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -72,11 +72,8 @@ def by_model(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]
     return [(short_name(name), [row for row in rows if row["model"] == name], look) for name, look in found.items()]
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """Apply the style of all diagrams."""
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        yield
+style = partial(mpl.rc_context, STYLE)  # type: ignore[arg-type]
+"""Context in which all diagrams are drawn."""
 
 
 def panels(rows: int, columns: int, *, width: float = 4.0, height: float = 3.2) -> tuple[Figure, list[Axes]]:
@@ -125,12 +122,12 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float]) -> None:
-    """Give axes a logarithmic axis of token counts with plain numbers."""
+def token_axis(axes: Axes, ticks: Sequence[int] | Sequence[float], label: str = "tokens (mean over images)") -> None:
+    """Give axes a logarithmic axis of token counts, or what else doubles, with plain numbers."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("tokens (mean over images)")
+    axes.set_xlabel(label)
 
 
 def plot_rate_distortion(rows: Sequence[Row]) -> bytes:
@@ -177,21 +174,14 @@ def plot_speed(rows: Sequence[Row]) -> bytes:
     with style():
         figure, axes = panels(1, len(shown))
         for column, panel in zip(shown, axes, strict=True):
+            title, label, unit = SPEEDS[column]
             for model, own, look in by_model(rows):
-                _plot_speed(panel, [row for row in own if row[column] is not None], column, model, look)
-            title, label, _ = SPEEDS[column]
-            panel.set_title(title)
-            panel.set_ylabel(label)
-            panel.set_xlabel("tokens (mean over images)")
+                points = sorted((row["mean_length"], row[column] / unit) for row in own if row[column] is not None)
+                if points:
+                    weights = "" if own[0]["weights"] == "checkpoint" else f" ({own[0]['weights']})"
+                    panel.plot(*zip(*points, strict=True), **look, label=f"{model}{weights}")
+            panel.set(title=title, xlabel="tokens (mean over images)", ylabel=label)
             panel.set_xlim(0, panel.dataLim.x1 * 1.06)
             panel.set_ylim(0, panel.dataLim.y1 * 1.08)
         legend_below(figure, axes)
         return to_png(figure)
-
-
-def _plot_speed(axes: Axes, rows: Sequence[Row], column: str, model: str, look: Mapping[str, Any]) -> None:
-    unit = SPEEDS[column][2]
-    points = sorted((row["mean_length"], row[column] / unit) for row in rows)
-    if points:
-        kind = "" if rows[0]["weights"] == "checkpoint" else f" ({rows[0]['weights']})"
-        axes.plot(*zip(*points, strict=True), **look, label=f"{model}{kind}")

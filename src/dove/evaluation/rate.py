@@ -1,29 +1,30 @@
 """Rate and distortion: bits per image against PSNR, for tokens and for JPEG and WebP on the same images."""
 
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.evaluation.common import Images, Subject
+from dove.evaluation.common import Images, Subject, require_capacity
 from dove.evaluation.options import RateOptions
-from dove.evaluation.plots import looks, panels, style, to_png
+from dove.evaluation.plots import looks, panels, style, to_png, token_axis
 from dove.metrics import psnr
 from dove.processor import ImageProcessor, pil_to_tensor
 from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 START_OF_SCAN = b"\xff\xda"  # Marker between the tables of a JPEG file and its coded picture
+Sums = dict[tuple[str, str, float], NDArray[np.float64]]
+"""Number of images and their sums of bits and PSNR, by model, number of tokens, and fineness or quality setting."""
 PROBES = 4  # Number of random directions in image space that estimate a decoder's sensitivity, for every batch
 
 
@@ -75,14 +76,12 @@ def rate_of_tokens(subject: Subject, training: Images, images: Images, options: 
     if not isinstance(model, Dove):
         raise UserError(f"{subject.name} has no continuous tokens to round; pass a DOVE checkpoint")
     lengths, batch_size = options.num_tokens, options.batch_size
-    if not all(1 <= k <= model.max_tokens for k in lengths):
-        asked = " ".join(map(str, lengths))
-        raise UserError(f"--num-tokens {asked}: {subject.name} has 1 to {model.max_tokens} tokens")
+    require_capacity("--num-tokens", lengths, subject)
     batches = training.batches(model.image_size, batch_size, f"{subject.name}, fit")
     known = torch.cat([model.encode(batch.pixels.to(subject.device), model.max_tokens).values for batch in batches])
     generator = torch.Generator().manual_seed(options.seed)
     quantizer = ScalarQuantizer.fit(known, token_sensitivity(model, known[: 8 * batch_size], generator, batch_size))
-    sums: dict[tuple[int, float], NDArray[np.float64]] = {}
+    sums: Sums = defaultdict(lambda: np.zeros(3))
     for batch in images.batches(model.image_size, batch_size, subject.name):
         pixels = batch.pixels.to(subject.device)
         values = model.encode(pixels, model.max_tokens).values
@@ -91,15 +90,10 @@ def rate_of_tokens(subject: Subject, training: Images, images: Images, options: 
             rounded, bits = quantizer.values(levels, size), quantizer.bits(levels, size)
             for k in lengths:
                 cut = Tokens.cut(rounded, torch.full((len(rounded),), k, device=subject.device))
-                quality = float(psnr(model.decode(cut), pixels).sum())
                 spent = bits[:, :k].sum(1) + np.log2(model.max_tokens)
-                found = np.array([len(rounded), float(spent.sum()), quality])
-                sums[k, size] = sums.get((k, size), np.zeros(3)) + found
-    area = model.image_size**2
-    return [
-        _row(subject.name, f"{k} tokens", size, bits / count, area, quality / count)
-        for (k, size), (count, bits, quality) in sums.items()
-    ]
+                quality = psnr(model.decode(cut), pixels).sum()
+                sums[subject.name, f"{k} tokens", size] += [len(rounded), float(spent.sum()), float(quality)]
+    return _rows(sums, model.image_size)
 
 
 def token_sensitivity(
@@ -126,7 +120,7 @@ def token_sensitivity(
 def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], batch_size: int) -> list[dict[str, Any]]:
     """Measure JPEG (with and without its header, which outweighs so small a picture) and WebP by quality setting."""
     processor = ImageProcessor(image_size)
-    sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+    sums: Sums = defaultdict(lambda: np.zeros(3))
     for batch in images.batches(image_size, batch_size, "JPEG and WebP"):
         for picture, pixels in zip(processor.to_pil(batch.pixels), batch.pixels, strict=True):
             for quality in qualities:
@@ -138,23 +132,22 @@ def rate_of_files(images: Images, image_size: int, qualities: Sequence[int], bat
                     if kind == "JPEG":
                         sizes["JPEG without header"] = sizes[kind] - file.getvalue().index(START_OF_SCAN)
                     for name, size in sizes.items():
-                        found = np.array([1, 8 * size, reached])
-                        sums[name, quality] = sums.get((name, quality), np.zeros(3)) + found
+                        sums[name, "", quality] += [1, 8 * size, reached]
+    return _rows(sums, image_size)
+
+
+def _rows(sums: Sums, image_size: int) -> list[dict[str, Any]]:
     return [
-        _row(name, "", quality, bits / count, image_size**2, reached / count)
-        for (name, quality), (count, bits, reached) in sums.items()
+        {
+            "model": model,
+            "num_tokens": tokens,
+            "setting": setting,
+            "bytes_per_image": float(bits / count / 8),
+            "bits_per_pixel": float(bits / count / image_size**2),
+            "psnr": float(quality / count),
+        }
+        for (model, tokens, setting), (count, bits, quality) in sums.items()
     ]
-
-
-def _row(model: str, tokens: str, setting: float | int, bits: float, pixels: int, quality: float) -> dict[str, Any]:
-    return {
-        "model": model,
-        "num_tokens": tokens,
-        "setting": setting,
-        "bytes_per_image": float(bits / 8),
-        "bits_per_pixel": float(bits / pixels),
-        "psnr": float(quality),
-    }
 
 
 def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -170,11 +163,9 @@ def plot_rate(rows: Sequence[dict[str, Any]]) -> bytes:
             panel.plot(
                 *zip(*sorted(lines[name]), strict=True), **look | dashes, label=name.replace(", 1 tokens", ", 1 token")
             )
-        panel.set_xscale("log", base=2)
         sizes = [row["bytes_per_image"] for row in rows]
         ticks = [2**power for power in range(4, 14) if min(sizes) / 1.3 <= 2**power <= 1.3 * max(sizes)]
-        panel.set_xticks(ticks, [str(tick) for tick in ticks])
-        panel.minorticks_off()
-        panel.set(xlabel="bytes per image", ylabel="PSNR (dB)")
+        token_axis(panel, ticks, "bytes per image")
+        panel.set_ylabel("PSNR (dB)")
         panel.legend()
         return to_png(figure)

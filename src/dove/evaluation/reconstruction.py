@@ -1,7 +1,7 @@
 """Quality of reconstructions by number of tokens."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from dove.errors import UserError, writing
-from dove.evaluation.common import Images, Subject, choose_policies, label_of
+from dove.evaluation.common import Images, Subject, choose_policies, label_of, make_slug
 from dove.evaluation.metrics import FeatureStatistics, frechet_distance, mean_squared_error, ssim
 from dove.evaluation.networks import ImageFeatures, NetworkMetric
 from dove.evaluation.operations import tokenizer_operations
@@ -74,7 +74,7 @@ class Recorder:
         pictures: Path | None = None,
     ):
         self.subject, self.images, self.metrics, self.batch_size = subject, images, metrics, batch_size
-        self.pictures = None if pictures is None else pictures / subject.slug
+        self.pictures = None if pictures is None else pictures / make_slug(subject.name)
         self.originals = Meter("original")
 
     def record(self, policies: Sequence[LengthPolicy]) -> list[Meter]:
@@ -103,11 +103,6 @@ class Recorder:
                 self._save(str(meter.label), names, rebuilt)
             done += len(batch)
         return meters
-
-    def rows(self, meters: Iterable[Meter]) -> list[dict[str, Any]]:
-        """Finish the rows, in the order of the meters."""
-        known = {"loss_networks": self.subject.loss_networks} if self.subject.loss_networks else {}
-        return [meter.row(self.subject.name, self.originals.statistics) | known for meter in meters]
 
     def _measure(self, meter: Meter, rebuilt: Tensor, originals: Tensor, features: Sequence[ImageFeatures]) -> None:
         scaled, truth = unit_range(rebuilt), unit_range(originals)
@@ -155,7 +150,8 @@ def evaluate_reconstruction(
     recorder = Recorder(subject, images, metrics, batch_size, pictures)
     meters = recorder.record(policies)
     adaptive = [meter for meter, policy in zip(meters, policies, strict=True) if not isinstance(policy, Fixed)]
-    means = [nearest(subject.tokenizer.token_counts, float(np.mean(meter.lengths))) for meter in adaptive]
+    averages = [float(np.mean(meter.lengths)) for meter in adaptive]
+    means = [min(subject.tokenizer.token_counts, key=lambda count: abs(count - mean)) for mean in averages]
     measured = {meter.label: meter for meter in meters}
     if missing := [Fixed(length) for length in dict.fromkeys(means) if length not in measured]:
         measured |= {meter.label: meter for meter in recorder.record(missing)}
@@ -163,17 +159,13 @@ def evaluate_reconstruction(
         replace(measured[length], label=f"fixed@{meter.label}-mean")
         for meter, length in zip(adaptive, means, strict=True)
     ]
-    rows = {row["num_tokens"]: row for row in recorder.rows([*meters, *fixed])}
+    originals = recorder.originals.statistics
+    rows = {meter.label: meter.row(subject.name, originals) for meter in (*meters, *fixed)}
     comparisons = [
         compare_with_fixed(rows[meter.label], rows[beside.label], length)
         for meter, beside, length in zip(adaptive, fixed, means, strict=True)
     ]
     return list(rows.values()), comparisons
-
-
-def nearest(counts: Sequence[int], mean: float) -> int:
-    """Find the possible number of tokens that is nearest to a mean length."""
-    return min(counts, key=lambda count: abs(count - mean))
 
 
 def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_tokens: int) -> dict[str, Any]:
@@ -197,12 +189,13 @@ def compare_with_fixed(adaptive: dict[str, Any], fixed: dict[str, Any], num_toke
 def add_facts(rows: Sequence[dict[str, Any]], subject: Subject) -> None:
     """Add columns about a model to its rows.
 
-    They are ``image_size``, ``parameters``, and where they are known ``bits_a_token`` of models with codes, ``images_seen``,
-    and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens.
+    They are ``image_size``, ``parameters``, and where they are known ``loss_networks``, ``bits_a_token`` of models with codes,
+    ``images_seen``, and ``multiply_adds`` of encoding and decoding one image at a fixed number of tokens.
     """
     tokenizer = subject.tokenizer
     assert isinstance(tokenizer, nn.Module)
-    facts: dict[str, Any] = {
+    facts: dict[str, Any] = {"loss_networks": subject.loss_networks} if subject.loss_networks else {}
+    facts |= {
         "image_size": tokenizer.image_size,
         "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
     }

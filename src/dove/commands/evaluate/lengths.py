@@ -24,8 +24,9 @@ class LengthsOptions(EvaluationOptions):
 
 def run(options: LengthsOptions) -> None:
     """Evaluate and write the report."""
-    from dove.evaluation.lengths import picture_extremes, plot_lengths, study_lengths, summarise
+    from dove.evaluation.lengths import plot_lengths, study_lengths, summarise
     from dove.evaluation.report import EvaluationRun, rows_to_text
+    from dove.photos.picture import encode_picture, side_by_side
 
     evaluation = EvaluationRun(options)
     subjects, images = evaluation.load()
@@ -33,5 +34,6 @@ def run(options: LengthsOptions) -> None:
     rows = [summarise(study) for study in studies]
     shown = ("model", "images", "mean", "pearson", "pearson_log", "spearman")
     print(rows_to_text([{name: row[name] for name in shown} | row["quantiles"] for row in rows]))
-    pictures = {"lengths.png": plot_lengths(studies), "lengths-examples.png": picture_extremes(studies)}
+    examples = side_by_side([row for study in studies for row in study.extremes])
+    pictures = {"lengths.png": plot_lengths(studies), "lengths-examples.png": encode_picture(examples, ".png")}
     evaluation.finish({"rows": rows}, pictures)
