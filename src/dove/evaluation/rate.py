@@ -23,7 +23,7 @@ from dove.tokenizer import Dove
 from dove.tokens import Tokens
 
 START_OF_SCAN = b"\xff\xda"  # Marker between the tables of a JPEG file and its coded picture
-Sums = dict[tuple[str, str, float], NDArray[np.float64]]
+Sums = dict[tuple[str, str, float | int], NDArray[np.float64]]
 """Number of images and their sums of bits and PSNR, by model, number of tokens, and fineness or quality setting."""
 PROBES = 4  # Number of random directions in image space that estimate a decoder's sensitivity, for every batch
 
