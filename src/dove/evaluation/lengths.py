@@ -119,7 +119,8 @@ def plot_lengths(studies: Sequence[LengthStudy]) -> bytes:
     with style():
         figure, axes = panels(len(studies), 3)
         for row, study in enumerate(studies):
-            _plot_study(*axes[3 * row : 3 * row + 3], study, colours[study.model]["color"])
+            histogram, loss, scatter = axes[3 * row : 3 * row + 3]
+            _plot_study(histogram, loss, scatter, study, colours[study.model]["color"])
         longest = max(int(study.lengths.max()) for study in studies)
         for panel in axes[::3]:
             panel.set_xlim(0, longest + 1)

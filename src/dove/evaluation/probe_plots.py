@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -26,7 +27,7 @@ def plot_by_layer(rows: Sequence[Row], majority: float) -> bytes:
     layers = sorted({_source(row) for row in rows}, key=layer_order)
     models = by_model(rows)
     step = 0.8 / len(models)
-    ring = {"linestyle": "", "marker": "o", "mfc": "white", "mec": "#333333", "markersize": 5}
+    ring: dict[str, Any] = {"linestyle": "", "marker": "o", "mfc": "white", "mec": "#333333", "markersize": 5}
     with style():
         figure, (axes,) = panels(1, 1, width=max(6.4, 1.1 * len(layers) + 2), height=4.0)
         for number, (model, own, look) in enumerate(models):

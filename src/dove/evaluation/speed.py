@@ -151,7 +151,7 @@ def speed_columns(name: str, images: int, seconds: Float[np.ndarray, " R"]) -> d
 
 def stopwatch(work: Callable[[], object], device: torch.device) -> float:
     """Measure the seconds of a call, until the device has finished its work."""
-    finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    finish: Callable[[], object] = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     finish()
     started = time.perf_counter()
     work()
@@ -187,7 +187,7 @@ def evaluate_speed(
     """
     rows = []
     for entry, found in ProgressBar(list(zip(entries, measured, strict=True)), desc="operations", unit="row"):
-        columns = {"mean_length": float(entry.positions), **dict.fromkeys(TIMED), **found}
+        columns: dict[str, Any] = {"mean_length": float(entry.positions), **dict.fromkeys(TIMED), **found}
         encode, decode = tokenizer_operations(entry.subject.tokenizer, entry.positions)
         read = encode + language_model_operations(language_model, round(columns["mean_length"]) + text_tokens)
         rows.append(

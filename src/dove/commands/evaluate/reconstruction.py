@@ -133,11 +133,11 @@ def metrics_at_hand(image_size: int) -> set[str]:
     from dove.frozen.squeezenet import SqueezeNet, squeezenet_at_hand
 
     networks = {
-        "squeezenet": (SqueezeNet, squeezenet_at_hand),
-        "efficientnet": (EfficientNetLite0, efficientnet_at_hand),
-        "mobilenet": (MobileNetV2, mobilenet_at_hand),
+        "squeezenet": (SqueezeNet.min_image_size, squeezenet_at_hand()),
+        "efficientnet": (EfficientNetLite0.min_image_size, efficientnet_at_hand()),
+        "mobilenet": (MobileNetV2.min_image_size, mobilenet_at_hand()),
     }
-    there = (label for label, (kind, at_hand) in networks.items() if at_hand() and image_size >= kind.min_image_size)
+    there = [label for label, (least, at_hand) in networks.items() if at_hand and image_size >= least]
     return set().union(*map(columns_of, there))
 
 

@@ -68,9 +68,9 @@ def run(options: SpeedOptions) -> None:
     batch_size = min(options.batch_size, options.limit or options.batch_size)
     images = Images(options.data, limit=batch_size, seed=options.seed) if options.data else None
     batches = speed.speed_images(images, entries, batch_size, options.seed)
-    measured = (
-        [{} for _ in entries] if options.count_only else speed.time_entries(entries, batches, options.repetitions)
-    )
+    measured: list[dict[str, float]] = [{} for _ in entries]
+    if not options.count_only:
+        measured = speed.time_entries(entries, batches, options.repetitions)
     language_model = speed.make_language_model()
     rows = speed.evaluate_speed(entries, measured, language_model=language_model, text_tokens=options.text_tokens)
     print(printed_table(rows))
