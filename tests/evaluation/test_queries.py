@@ -57,6 +57,21 @@ def test_scenes_of_seen_and_unseen_cut_outs(tiny_qdove: QDove, named: Path, tmp_
     assert (tmp_path / "out" / "queries-unseen.png").exists()
 
 
+def test_images_without_a_region_to_measure_are_refused(
+    tiny_qdove: QDove, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_qdove.save_pretrained(tmp_path / "model")
+    entry = {"image_id": "red/one", "question": "what?", "bounding_box": [[1, 1, 0.01, 0.01]]}
+    (tmp_path / "a.json").write_text(json.dumps([entry]))
+    table = str(tmp_path / "a.parquet")
+    annotations = ["--annotations", str(tmp_path / "a.json"), "--images", str(named)]
+    assert main(["data", "convert", "reference", *annotations, "--output", table]) == 0
+    flags = ["--model", str(tmp_path / "model"), "--data", table, "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "queries", *flags]) == 2
+    assert "none of the 1 images has a query with a box of a pixel or more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_wrong_query_is_an_absent_one_or_another_of_the_image() -> None:
     image_of, answered = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([True, False, True, True, True, True])
     assert wrong_queries(image_of, answered).tolist() == [1, 1, 4, 3, -1]

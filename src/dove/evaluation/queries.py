@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from dove.data.progress_bar import ProgressBar
 from dove.data.query_batch import QueryBatch, QueryExample
+from dove.errors import UserError
 from dove.losses.query import inside_boxes, masked_squared_error, whole_pixels
 from dove.metrics import decibels, psnr
 from dove.photos.picture import Cell, encode_picture, side_by_side
@@ -41,14 +42,20 @@ class Scores:
 
 
 def score_queries(model: QDove, scenes: Dataset[QueryExample], count: int, batch_size: int = 32) -> Scores:
-    """Score the first ``count`` scenes of held-out data."""
+    """Score the first ``count`` scenes of held-out data, and raise ``UserError`` where none has a region to measure."""
     lengths = tuple(k for k in LENGTHS if k <= model.max_tokens)
     parts = []
     for first in ProgressBar(range(0, count, batch_size), desc="queries", unit="batch"):
         rows = range(first, min(first + batch_size, count))
         parts.append(_score_batch(model, QueryBatch.collate([scenes[0, row] for row in rows]), lengths))
     inside, outside, auto, whole = zip(*parts, strict=True)
-    return Scores(lengths, torch.cat(inside, 1), torch.cat(outside, 1), torch.cat(auto, 1), torch.cat(whole))
+    scores = Scores(lengths, torch.cat(inside, 1), torch.cat(outside, 1), torch.cat(auto, 1), torch.cat(whole))
+    if not scores.auto.shape[1]:
+        raise UserError(
+            f"none of the {count} images has a query with a box of a pixel or more at {model.image_size} x "
+            f"{model.image_size} pixels; pass data with larger boxes"
+        )
+    return scores
 
 
 @torch.no_grad()
