@@ -56,12 +56,6 @@ def test_a_wrong_flag_is_one_line(command: str, message: str, capsys: pytest.Cap
 
 
 @pytest.mark.filterwarnings("always")
-def test_a_flag_that_is_given_twice_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("reconstruct nowhere.png --num-tokens 4 --num-tokens=8".split()) == 2
-    assert "dove: --num-tokens is given 2 times; the last one counts\n" in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("always")
 def test_a_warning_is_one_line_without_a_place_in_the_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,6 @@
 import difflib
 import io
 import re
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from itertools import groupby
@@ -18,15 +16,11 @@ RULE = re.compile(r"[─-]{5,}")  # Rule between the texts of the box that tyro 
 
 
 def parse_flags(options: Any, *, prog: str, arguments: Sequence[str], **settings: Any) -> Any:
-    """Parse a command line into a dataclass, or one of a union of them, and warn of a flag that is given twice.
+    """Parse a command line into a dataclass, or one of a union of them.
 
     Raises:
         UserError: for an unknown flag, with the nearest one there is; for a missing or wrong value.
     """
-    given = Counter(argument.partition("=")[0] for argument in arguments if re.match(r"--\w", argument))
-    for flag, count in given.items():
-        if count > 1:
-            warnings.warn(f"{flag} is given {count} times; the last one counts", stacklevel=2)
     box = io.StringIO()
     try:
         with redirect_stderr(box):
