@@ -27,14 +27,23 @@ def readable(name: str) -> str:
         return name.encode("utf-8", "backslashreplace").decode()
 
 
-def require_text(text: object, what: str) -> str:
-    """Return a text that is not empty and can be encoded, and raise ``UserError`` with what it is for anything else."""
-    if not isinstance(text, str):
-        raise UserError(f"{what} is {text!r}, which is no text; pass words")
+def as_text(value: object, what: str = "") -> str:
+    """Return a text that can be encoded, and raise ``UserError``, behind what it is, for anything else."""
+    place = f"{what}: " if what else ""
+    if not isinstance(value, str):
+        raise UserError(f"{place}{value!r} is no text; pass words")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are no UTF-8, halves of a surrogate pair in JSON
+        raise UserError(f"{place}{value!r} is no text in UTF-8; write it anew") from error
+    return value
+
+
+def require_text(value: object, what: str) -> str:
+    """Return a text as :func:`as_text` does, and raise ``UserError`` for an empty one, too."""
+    text = as_text(value, what)
     if not text.strip():
         raise UserError(f"{what} is empty; pass words")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of a command line that are no UTF-8
-        raise UserError(f"{what}, {text!r}, is no text in UTF-8; write it anew")
     return text
 
 

@@ -67,6 +67,7 @@ def test_the_reference_format_as_it_is(tmp_path: Path) -> None:
     ("fault", "words"),
     [
         ({"question": None}, "None is no text"),
+        ({"question": "half a pair \ud83d"}, "no text in UTF-8"),
         ({"bounding_box": 3}, "of another kind"),
         ({"bounding_box": [[0, 0, 10**400, 5]]}, "too large"),
         ({"bounding_box": [[0, 0, 5]]}, r"\[0, 0, 5\] is no box; pass four numbers"),

@@ -146,6 +146,12 @@ def test_asking_about_pictures(vlm: VisionLanguageModel) -> None:
             vlm.ask(picture, question)
 
 
+def test_an_answer_may_be_blank_but_not_half_a_letter(vlm: VisionLanguageModel) -> None:
+    assert vlm.writer.conversation([Turn(question="what?", answer=" ")], "here").ids
+    with pytest.raises(UserError, match="here: .*no text in UTF-8"):
+        vlm.writer.conversation([Turn(question="what?", answer="\ud83d")], "here")
+
+
 def test_a_saved_model_answers_the_same(vlm: VisionLanguageModel, tokenizer_folder: str, tmp_path: Path) -> None:
     from dove.checkpoint import checkpoint_sha256
 

@@ -15,10 +15,10 @@ from pyarrow import csv
 
 from dove.data.json_files import read_json
 from dove.data.progress_bar import ProgressBar
-from dove.data.queries import as_box, as_text, located
+from dove.data.queries import as_box, located
 from dove.data.query_batch import Box
 from dove.data.reading import SUFFIXES, read_image
-from dove.errors import UserError, one_line, writing
+from dove.errors import UserError, as_text, one_line, writing
 
 SCHEMA = pa.schema(
     {

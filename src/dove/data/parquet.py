@@ -112,6 +112,10 @@ class ParquetImages(ImageDataset):
         group = self._groups[index]
         try:
             table = _read_group(_open_parquet(group.path), group.path, group.number, self.columns)
+            if len(table) != group.rows:  # also of a file that was written anew since it was opened
+                raise UserError(
+                    f"{group.path}: row group {group.number} has {len(table)} rows, its footer says otherwise"
+                )
         except UserError as error:
             self._damaged[index] = str(error)
             raise
@@ -140,14 +144,10 @@ def _open_parquet(path: str) -> pq.ParquetFile:
 
 
 def _read_group(file: pq.ParquetFile, path: str, number: int, columns: Sequence[str] | None) -> pa.Table:
-    group = file.metadata.row_group(number)
-    check_size(group.total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
+    check_size(file.metadata.row_group(number).total_byte_size, f"{path}: row group {number}", MAX_GROUP_BYTES)
     try:
         # Single-threaded: worker processes are the parallelism, and Arrow's threads do not survive a fork.
-        table = file.read_row_group(number, columns=columns, use_threads=False)
-        if len(table) != group.num_rows:
-            raise pa.ArrowInvalid(f"row group {number} has {len(table)} rows, its footer says {group.num_rows}")
-        return table
+        return file.read_row_group(number, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise UserError(f"{path}: damaged parquet file ({one_line(error)}); download or write it again") from error
 

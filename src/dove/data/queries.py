@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dove.data.dataset import ImageDataset, RawRecord, Record
 from dove.data.query_batch import Ask, Box, QueryBatch, QueryExample
-from dove.errors import UserError
+from dove.errors import UserError, as_text
 from dove.processor import central_square, pil_to_tensor, resize_box
 
 SLACK = 0.5  # Pixels that a box may reach over the image's edge: annotations round
@@ -30,13 +30,6 @@ def located(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         raise UserError(f"{where}: a value is missing or of another kind ({type(error).__name__}: {error})") from error
-
-
-def as_text(value: Any) -> str:
-    """Return a text as it is, and raise ``UserError`` for anything else."""
-    if not isinstance(value, str):
-        raise UserError(f"{value!r} is no text; pass words")
-    return value
 
 
 def as_box(values: Any) -> Box:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dove.errors import UserError, one_line, require_text
+from dove.errors import UserError, as_text, one_line
 
 IMAGE = "<image>"  # Marks in a prompt where an image stands, as in LLaVA's conversations
 IMAGE_ID = -1  # Stands for an image among word ids; becomes as many positions as the image has tokens
@@ -103,7 +103,7 @@ class PromptWriter:
     def conversation(self, turns: Sequence[Turn], key: str) -> Encoded:
         """A conversation whose turns follow one another; the last answer may be missing."""
         for text in (text for turn in turns for text in (turn.question, turn.answer, turn.system) if text):
-            require_text(text, f"{key}: the text")
+            as_text(text, key)
         ids = [self.text_tokenizer.bos_token_id] * self._opening
         learned = [False] * len(ids)
         written = ""
