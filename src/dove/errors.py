@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,3 +61,16 @@ def writing(target: object) -> Iterator[None]:
             raise UserError(f"cannot write {target}: {files[0]} is a file, not a folder; pass another path") from error
         remedy = "free some space or write elsewhere" if error.errno in FULL else "write elsewhere"
         raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give the path of a new file that takes the place of ``file`` at the end, and goes where that is not reached."""
+    if file.is_dir():
+        raise UserError(f"cannot write {file}: it is a folder; pass the name of a file")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
+            scratch = Path(folder) / file.name
+            yield scratch
+            scratch.replace(file)

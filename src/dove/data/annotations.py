@@ -1,10 +1,8 @@
 """Annotations of published data sets as queries with boxes, in one parquet layout."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from dove.data.progress_bar import ProgressBar
 from dove.data.queries import as_box, located
 from dove.data.query_batch import Box
 from dove.data.reading import SUFFIXES, read_image
-from dove.errors import UserError, as_text, one_line, writing
+from dove.errors import UserError, as_text, one_line, replacing
 
 SCHEMA = pa.schema(
     {
@@ -248,21 +246,6 @@ def convert(
         if not conversion.queries:
             raise UserError(f"{annotations} gives no query with a box inside its image: {conversion.summary()}")
     return conversion
-
-
-@contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """Give the path of a new file beside ``output`` that takes its place at the end, and goes where that is not reached."""
-    if output.is_dir():
-        raise UserError(f"cannot write {output}: it is a folder; pass the name of a file")
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside = output.with_name(f".{output.name[:50]}.{os.getpid()}")
-        try:
-            yield beside
-            beside.replace(output)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def locate_images(folder: Path, image_ids: Iterable[str], source: Path) -> dict[str, Path]:

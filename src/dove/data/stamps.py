@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dove.data.annotations import Conversion, replacing
+from dove.data.annotations import Conversion
 from dove.data.progress_bar import ProgressBar
 from dove.data.scenes import read_cutout
-from dove.errors import UserError
+from dove.errors import UserError, replacing
 
 LONGEST_SIDE = 96
 SCHEMA = pa.schema(

@@ -1,6 +1,5 @@
 """Export of the encoder as a program of its own: a torch.export archive or an ONNX graph, for batches of any size."""
 
-import tempfile
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dove.errors import UserError, writing
+from dove.errors import UserError, replacing
 from dove.tokenizer import Dove
 
 SUFFIXES = (".onnx", ".pt2")
@@ -53,16 +52,12 @@ def export_encoder(model: Dove, file: Path) -> None:
     encoder = Encoder(model.eval())
     images = torch.zeros(2, 3, model.image_size, model.image_size)
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=MOST_IMAGES)}}
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder, torch.no_grad():
-            scratch = Path(folder) / file.name
-            program = torch.export.export(encoder, (images,), dynamic_shapes=batch)
-            if file.suffix == ".pt2":
-                torch.export.save(program, scratch)
-            else:
-                _save_onnx(program, scratch)
-            scratch.replace(file)
+    with replacing(file) as scratch, torch.no_grad():
+        program = torch.export.export(encoder, (images,), dynamic_shapes=batch)
+        if file.suffix == ".pt2":
+            torch.export.save(program, scratch)
+        else:
+            _save_onnx(program, scratch)
 
 
 def _save_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
