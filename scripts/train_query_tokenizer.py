@@ -3,7 +3,7 @@ r"""Train the byte-level BPE of short queries that ships as src/dove/query/words
     python scripts/train_query_tokenizer.py --data data/tiny-imagenet-train-0.parquet data/cifar10-train.parquet \
         data/coco128-train.parquet data/easy-vqa-train.parquet
 
-Texts are the class names in every template of the mosaics, and questions; any UTF-8 text can be encoded, as
+Texts are the class names in every template, and questions; any UTF-8 text can be encoded, as
 bytes are words, too.
 """
 
@@ -13,8 +13,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from dove.data.mosaics import SYNONYMS, TEMPLATES
-
+TEMPLATES = (
+    "{name}",
+    "a {name}",
+    "the {name}",
+    "where is the {name}?",
+    "show me the {name}",
+    "a photo of a {name}",
+    "what does the {name} look like?",
+    "what is the {name} doing?",
+    "what colour is the {name}?",
+    "is there a {name} in the image?",
+    "find the {name}",
+    "the {name} in the picture",
+)
+SYNONYMS = {"automobile": ("car",), "airplane": ("plane",), "ship": ("boat",), "truck": ("lorry",)}
 OUTPUT = Path(__file__).parent.parent / "src/dove/query/words.json"
 
 

@@ -13,8 +13,7 @@ from dove.cli import main
 from dove.data.config import SceneConfig
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
-from dove.data.query_batch import scene_draws
-from dove.data.scenes import CutOut, Scenes, caption_words, load_cutouts, phrases
+from dove.data.scenes import CutOut, Scenes, caption_words, load_cutouts, phrases, scene_draws
 from dove.data.stamps import convert_stamps
 from dove.errors import UserError
 

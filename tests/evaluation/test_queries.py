@@ -25,17 +25,30 @@ def named(tmp_path: Path) -> Path:
     return folder
 
 
+def annotated(named: Path, folder: Path, queries: list[tuple[str, str, list[float]]]) -> str:
+    """Make a table of the photos with queries: each the name of a photo, a text and a box."""
+    entries = [{"image_id": f"{name}/one", "question": text, "bounding_box": [box]} for name, text, box in queries]
+    (folder / "a.json").write_text(json.dumps(entries))
+    table = str(folder / "a.parquet")
+    annotations = ["--annotations", str(folder / "a.json"), "--images", str(named)]
+    assert main(["data", "convert", "reference", *annotations, "--output", table]) == 0
+    return table
+
+
 def test_the_command_writes_rows_and_a_picture(tiny_qdove: QDove, named: Path, tmp_path: Path) -> None:
     tiny_qdove.save_pretrained(tmp_path / "model")
     output = tmp_path / "out"
-    flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--limit", "5", "--batch-size", "3"]
+    names = ("red", "green", "blue", "grey", "pink")
+    corners = [(name, f"the {side} corner", [x, x, 4, 4]) for name in names for side, x in (("upper", 0), ("lower", 4))]
+    table = annotated(named, tmp_path, corners)
+    flags = ["--model", str(tmp_path / "model"), "--data", table, "--limit", "5", "--batch-size", "3"]
     more = ["--picture-tokens", "4", "--examples", "2", "--output", str(output)]
     assert main(["evaluate", "queries", *flags, *more]) == 0
     report = json.loads((output / "queries.json").read_text())
     assert [row["query"] for row in report["rows"]] == [kind for kind in ("query", "null", "wrong") for _ in range(13)]
     assert [row["num_tokens"] for row in report["rows"][:13]] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, "auto"]
     assert report["summary"][0]["scenes"] == 5
-    assert report["summary"][0]["objects"] == report["rows"][0]["objects"] >= 5
+    assert report["summary"][0]["objects"] == report["rows"][0]["objects"] == 10
     with Image.open(output / "queries.png") as picture:
         assert picture.width > picture.height
 
@@ -61,15 +74,20 @@ def test_images_without_a_region_to_measure_are_refused(
     tiny_qdove: QDove, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_qdove.save_pretrained(tmp_path / "model")
-    entry = {"image_id": "red/one", "question": "what?", "bounding_box": [[1, 1, 0.01, 0.01]]}
-    (tmp_path / "a.json").write_text(json.dumps([entry]))
-    table = str(tmp_path / "a.parquet")
-    annotations = ["--annotations", str(tmp_path / "a.json"), "--images", str(named)]
-    assert main(["data", "convert", "reference", *annotations, "--output", table]) == 0
+    table = annotated(named, tmp_path, [("red", "what?", [1, 1, 0.01, 0.01])])
     flags = ["--model", str(tmp_path / "model"), "--data", table, "--output", str(tmp_path / "out")]
     assert main(["evaluate", "queries", *flags]) == 2
     assert "none of the 1 images has a query with a box of a pixel or more" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_photos_without_queries_are_refused_with_what_to_pass(
+    tiny_qdove: QDove, named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_qdove.save_pretrained(tmp_path / "model")
+    flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "queries", *flags]) == 2
+    assert "has no queries; pass parquet that `dove data convert` wrote" in capsys.readouterr().err
 
 
 def test_the_wrong_query_is_an_absent_one_or_another_of_the_image() -> None:

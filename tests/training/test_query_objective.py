@@ -70,9 +70,7 @@ def settings(kind: str, data: Path, output: Path) -> QDoveTrainConfig | QueryPre
     shared |= {"optim": OptimConfig(lr=1e-3, warmup_steps=1, ema_decay=0.5)}
     if kind == "paper":
         return QDoveTrainConfig(model=MODEL, loss=QDoveLossConfig(**PLAIN), **shared)
-    return QueryPrefixTrainConfig(
-        model=PREDICTING, loss=QueryPrefixLossConfig(**PLAIN), queries=QueryDataConfig(kind="mosaics"), **shared
-    )
+    return QueryPrefixTrainConfig(model=PREDICTING, loss=QueryPrefixLossConfig(**PLAIN), **shared)
 
 
 @pytest.fixture(scope="module")
@@ -228,19 +226,9 @@ def test_scenes_need_cut_outs(tmp_path: Path) -> None:
         prepare_queries(config, open_images(str(tmp_path)), QDove(PREDICTING))
 
 
-def test_mosaics_train_a_model_that_predicts_quality(tmp_path: Path) -> None:
-    for number, name in enumerate(("red", "green", "blue", "grey", "pink")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for copy in range(3):
-            pixels = np.full((8, 8, 3), 50 * number + copy, dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{copy}.png")
-    folder = run_training(settings("tiny", tmp_path / "photos", tmp_path / "run"))
-    model = Dove.from_pretrained(folder)
-    assert isinstance(model, QDove)
-
-
-def test_annotated_images_train_by_the_papers_recipe_and_resume(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", ["paper", "tiny"])
+def test_annotated_images_train_by_either_recipe_and_resume(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -255,7 +243,7 @@ def test_annotated_images_train_by_the_papers_recipe_and_resume(
         )
     (tmp_path / "a.json").write_text(json.dumps(entries))
     convert("reference", tmp_path / "a.json", images, tmp_path / "data.parquet")
-    config = settings("paper", tmp_path / "data.parquet", tmp_path / "run")
+    config = settings(kind, tmp_path / "data.parquet", tmp_path / "run")
     run_training(config)
     assert "16 times a query was left out" in capsys.readouterr().out
     run_training(replace(config, run=replace(config.run, steps=6)))

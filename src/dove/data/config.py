@@ -31,27 +31,6 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MosaicConfig:
-    """Composition of scenes from photos of single objects."""
-
-    grid_share: float = 0.5
-    """Share of scenes that are two by two photos; in the others one to three lie anywhere."""
-    sides: tuple[float, float] = (0.3, 0.7)
-    """Least and greatest side of a photo that lies anywhere, in sides of the scene."""
-    absent_share: float = 0.5
-    """Share of scenes with a query for something that is not there."""
-    augment: bool = True
-    """Crop and mirror the photos at random."""
-
-    def __post_init__(self) -> None:
-        for name in ("grid_share", "absent_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} is no share; pass 0 to 1")
-        if not 0 < self.sides[0] <= self.sides[1] <= 1:
-            raise UserError(f"sides={self.sides} must be two rising numbers above 0 and at most 1")
-
-
-@dataclass(frozen=True, kw_only=True)
 class SceneConfig:
     """Composition of scenes from captioned cut-outs on photos."""
 

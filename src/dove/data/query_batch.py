@@ -1,33 +1,13 @@
 """Images with queries and the boxes that answer them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the image it belongs to
-Place = tuple[int, int, int, int]  # The same, of a picture that is laid into a scene
-
-
-def scene_draws(seed: int, sample: tuple[int, int], *, evaluation: bool) -> np.random.Generator:
-    """Make the random numbers of a scene; those of evaluation follow no training, whatever its seed."""
-    epoch, index = sample
-    return np.random.default_rng([seed, epoch, index + 1, *([1] if evaluation else [])])
-
-
-def free_place(
-    rng: np.random.Generator, size: int, sides: Callable[[], tuple[int, int]], taken: Sequence[Place], attempts: int
-) -> Place | None:
-    """Draw width and height, then a place in a square scene that overlaps none of those taken; None if no attempt does."""
-    for _ in range(attempts):
-        width, height = sides()
-        left, upper = int(rng.integers(0, size - width + 1)), int(rng.integers(0, size - height + 1))
-        if not any(left < x + w and x < left + width and upper < y + h and y < upper + height for x, y, w, h in taken):
-            return left, upper, width, height
-    return None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 from dove.data.config import SceneConfig
 from dove.data.dataset import ImageDataset
 from dove.data.images import open_images
-from dove.data.query_batch import Ask, Place, QueryBatch, QueryExample, free_place, scene_draws
+from dove.data.query_batch import Ask, QueryBatch, QueryExample
 from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.query.words import split_words
 
+Place = tuple[int, int, int, int]  # x, y, width, height of a cut-out in pixels of its scene
 COLOURS = frozenset("red yellow green blue purple pink brown black white silver golden gray grey".split())
 MOST_WORDS = 6  # Words of a caption that a query takes at most
 HELD_OUT_EVERY = 8  # Number of captions of which one is kept apart from training
@@ -75,6 +76,12 @@ def read_cutout(source: Path | io.BytesIO, name: str) -> Image.Image:
     if picture.getchannel("A").getbbox() is None:
         raise UserError(f"{name} is transparent everywhere; leave it out")
     return picture
+
+
+def scene_draws(seed: int, sample: tuple[int, int], *, evaluation: bool) -> np.random.Generator:
+    """Make the random numbers of a scene; those of evaluation follow no training, whatever its seed."""
+    epoch, index = sample
+    return np.random.default_rng([seed, epoch, index + 1, *([1] if evaluation else [])])
 
 
 class Scenes(Dataset[QueryExample]):
@@ -144,12 +151,16 @@ class Scenes(Dataset[QueryExample]):
     def _place(
         self, rng: np.random.Generator, cutout: CutOut, sides: tuple[float, float], taken: list[Place]
     ) -> Place | None:
-        def draw() -> tuple[int, int]:
+        """Draw a size and a place that overlaps none of those taken; None if no attempt finds one."""
+        for _ in range(ATTEMPTS):
             scale = rng.uniform(*sides) * self.image_size / max(cutout.image.size)
-            width, height = cutout.image.size
-            return max(round(width * scale), 2), max(round(height * scale), 2)
-
-        return free_place(rng, self.image_size, draw, taken, ATTEMPTS)
+            width, height = (max(round(side * scale), 2) for side in cutout.image.size)
+            left, upper = (int(rng.integers(0, self.image_size - side + 1)) for side in (width, height))
+            if not any(
+                left < x + w and x < left + width and upper < y + h and y < upper + height for x, y, w, h in taken
+            ):
+                return left, upper, width, height
+        return None
 
 
 def phrases(words: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> list[str]:

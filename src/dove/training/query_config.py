@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dove.data.config import AugmentConfig, MosaicConfig, SceneConfig
+from dove.data.config import AugmentConfig, SceneConfig
 from dove.errors import UserError
 from dove.query.config import QDoveConfig
 from dove.training.config import (
@@ -21,10 +21,8 @@ NOT_AUGMENTED = AugmentConfig(crop_probability=0.0, grayscale_probability=0.0, f
 class QueryDataConfig:
     """Source of queries and their boxes."""
 
-    kind: Literal["annotated", "mosaics", "scenes"] = "annotated"
-    """Parquet that ``dove data convert`` wrote; scenes made of photos of single named objects; or captioned cut-outs laid on
-    the photos."""
-    mosaics: MosaicConfig = field(default_factory=MosaicConfig)
+    kind: Literal["annotated", "scenes"] = "annotated"
+    """Parquet that ``dove data convert`` wrote, or scenes of captioned cut-outs laid on the photos."""
     stamps: str = ""
     """For scenes: the table of cut-outs that ``dove data convert stamps`` wrote; one caption in eight is left out."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
@@ -72,7 +70,7 @@ class QueryTrainConfig(TokenizerTrainConfig):
         if self.augment != NOT_AUGMENTED:
             raise UserError(
                 'a training with queries takes pictures as they are, since a query may say "left" and boxes are in its pixels; '
-                "leave out --augment, and see --queries.mosaics for what is done to scenes"
+                "leave out --augment"
             )
 
 

@@ -11,11 +11,8 @@ from dove.flags import require_least
 
 if TYPE_CHECKING:
     from dove.data.dataset import ImageDataset
-    from dove.data.mosaics import Mosaics
     from dove.data.queries import AnnotatedImages
     from dove.data.scenes import Scenes
-
-    QueryScenes = AnnotatedImages | Mosaics | Scenes
 
 SCENES = 200
 
@@ -24,9 +21,9 @@ SCENES = 200
 class QueriesOptions(EvaluationOptions):
     """Set tokens for a query against tokens for the whole image (section 2.3, Figure 7).
 
-    Data are parquet that `dove data convert` wrote, or with columns names and bboxes; photos of single named objects, of which
-    scenes are made; or, with --stamps, photos on which cut-outs are laid, those of trainings (seen) and those kept apart
-    (unseen). Writes queries.json, .csv and queries.png (original, null and each query).
+    Data are parquet that `dove data convert` wrote or with columns names and bboxes; or, with --stamps, photos on which
+    cut-outs are laid, those of trainings (seen) and those kept apart (unseen). Writes queries.json, .csv and queries.png
+    (original, null and each query).
     """
 
     name = "queries"
@@ -81,10 +78,9 @@ def run(options: QueriesOptions) -> None:
     evaluation.finish({"summary": savings, "rows": rows}, pictures)
 
 
-def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, QueryScenes]":
+def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) -> "dict[str, AnnotatedImages | Scenes]":
     """Make the scenes to evaluate on, by kind."""
-    from dove.data.config import MosaicConfig, SceneConfig
-    from dove.data.mosaics import Mosaics
+    from dove.data.config import SceneConfig
     from dove.data.queries import AnnotatedImages, has_queries
     from dove.data.scenes import Scenes, load_cutouts
 
@@ -94,7 +90,9 @@ def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) ->
         return {
             kind: Scenes(dataset, own, size, config, seed=options.seed, evaluation=True) for kind, own in kinds.items()
         }
-    if has_queries(dataset.raw(0)):
-        return {"annotated": AnnotatedImages(dataset, size)}
-    mosaics = MosaicConfig(augment=False, absent_share=1.0)
-    return {"mosaics": Mosaics(dataset, size, mosaics, seed=options.seed, evaluation=True)}
+    if not has_queries(dataset.raw(0)):
+        raise UserError(
+            f"{options.data} has no queries; pass parquet that `dove data convert` wrote or with columns names and bboxes, or "
+            "--stamps with the table of cut-outs that `dove data convert stamps` writes"
+        )
+    return {"annotated": AnnotatedImages(dataset, size)}
