@@ -245,9 +245,7 @@ def test_a_batch_has_one_length_policy(training: VLMTrainConfig, vlm: VisionLang
     conversations = open_conversations(config.data)
     lengths = {"auto": 2, "16": 16}
     cache = {
-        (glimpse, name, 0): torch.zeros(count, 24)
-        for glimpse in conversations.glimpses
-        for name, count in lengths.items()
+        (glimpse, name): torch.zeros(count, 24) for glimpse in conversations.glimpses for name, count in lengths.items()
     }
     samples = Samples(config, vlm.writer, conversations, vlm.config, cache)
     drawn = set()

@@ -1,6 +1,7 @@
 """Tokens of the training images, made once in front of the training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -8,16 +9,15 @@ from torch import Tensor
 
 from dove.data.dataset import ImageDataset
 from dove.data.progress_bar import ProgressBar
-from dove.protocol import Tokenizer, device_of
-from dove.query.tokenizer import encode_asked
+from dove.protocol import Tokenizer
 from dove.vlm.config import ViewsConfig
-from dove.vlm.images import Glimpse, encode_images, load_pixels
+from dove.vlm.images import Glimpse, encode_images
 
 BATCH_SIZE = 64
 SAMPLE = 256  # Images that a connector's start is fitted to
 
-TokenCache = dict[tuple[Glimpse, str, int], Float[Tensor, "k D"]]
-"""Kept tokens by glimpse, length policy and view, in half precision (0.05%), as they are by far the largest thing in memory."""
+TokenCache = dict[tuple[Glimpse, str], Float[Tensor, "k D"]]
+"""Kept tokens by glimpse and length policy, in half precision (0.05%), as they are by far the largest thing in memory."""
 
 
 def fill_cache(
@@ -30,18 +30,14 @@ def fill_cache(
 ) -> TokenCache:
     """Encode all views of all glimpses by all length policies."""
     cache: TokenCache = {}
-    jobs = [(glimpse, view) for view in range(views.count) for glimpse in dict.fromkeys(glimpses)]
+    jobs = [replace(glimpse, view=view) for view in range(views.count) for glimpse in dict.fromkeys(glimpses)]
     with ProgressBar(total=len(jobs), desc="tokens of the images") as progress:
         for start in range(0, len(jobs), BATCH_SIZE):
             part = jobs[start : start + BATCH_SIZE]
-            pixels = torch.stack(
-                [load_pixels(images, glimpse.index, tokenizer.image_size, views, seed, view) for glimpse, view in part]
-            )
-            queries = [glimpse.query for glimpse, _ in part]
-            found = encode_asked(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)
+            found = encode_images(tokenizer, images, part, requests, views, seed)
             for request, tokens in zip(requests, found, strict=True):
-                for (glimpse, view), row in zip(part, tokens.ragged(), strict=True):
-                    cache[glimpse, request, view] = row.to("cpu", torch.float16).clone()
+                for glimpse, row in zip(part, tokens.ragged(), strict=True):
+                    cache[glimpse, request] = row.to("cpu", torch.float16).clone()
             progress.update(len(part))
     return cache
 

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from dove.data.dataset import ImageDataset, Record
+from dove.data.dataset import ImageDataset
 from dove.data.reading import read_image, to_rgb
-from dove.errors import UserError
 from dove.processor import central_square, pil_to_tensor, resize_box
 from dove.protocol import Tokenizer, device_of
 from dove.query.tokenizer import encode_asked
@@ -30,6 +29,7 @@ class Glimpse:
 
     index: int
     query: str | None = None  # What a query-conditioned tokenizer is asked for; None for the whole image
+    view: int = 0  # Number of a random view; 0 for the picture itself
 
 
 def pad_to_square(image: Image.Image) -> Image.Image:
@@ -65,16 +65,17 @@ def random_view(image: Image.Image, config: ViewsConfig, rng: np.random.Generato
 
 
 def load_pixels(
-    images: ImageDataset, index: int, image_size: int, views: ViewsConfig | None = None, seed: int = 0, view: int = 0
-) -> Float[Tensor, "3 S S"]:
-    """One picture of a source, padded to a square and scaled, in [-1, 1]; view 0 is the picture itself."""
-    record = images[index]
-    if not isinstance(record, Record):
-        raise UserError(record.reason)
-    image = pad_to_square(record.image)
-    if views is not None and view:
-        image = random_view(image, views, np.random.default_rng([seed, view, index]))
-    return square_pixels(image, image_size)
+    images: ImageDataset, glimpses: Sequence[Glimpse], image_size: int, views: ViewsConfig | None = None, seed: int = 0
+) -> Float[Tensor, "M 3 S S"]:
+    """Pictures of a source, or their views by ``views`` and ``seed``, padded to squares and scaled, in [-1, 1]."""
+    pixels = []
+    for glimpse in glimpses:
+        image = images.raw(glimpse.index).read().image
+        if views is not None and glimpse.view:
+            rng = np.random.default_rng([seed, glimpse.view, glimpse.index])
+            image = random_view(pad_to_square(image), views, rng)
+        pixels.append(square_pixels(image, image_size))
+    return torch.stack(pixels)
 
 
 def missing_images(paths: Iterable[str], folder: Path) -> tuple[list[str], str]:
@@ -85,9 +86,14 @@ def missing_images(paths: Iterable[str], folder: Path) -> tuple[list[str], str]:
 
 
 def encode_images(
-    tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], requests: Sequence[str]
+    tokenizer: Tokenizer,
+    images: ImageDataset,
+    glimpses: Sequence[Glimpse],
+    requests: Sequence[str],
+    views: ViewsConfig | None = None,
+    seed: int = 0,
 ) -> list[Tokens]:
-    """Tokens of pictures of a source by each of the length policies."""
-    pixels = torch.stack([load_pixels(images, glimpse.index, tokenizer.image_size) for glimpse in glimpses])
+    """Tokens of pictures of a source, or of their views, by each of the length policies."""
+    pixels = load_pixels(images, glimpses, tokenizer.image_size, views, seed)
     queries = [glimpse.query for glimpse in glimpses]
     return encode_asked(tokenizer, pixels.to(device_of(tokenizer)), requests, queries)

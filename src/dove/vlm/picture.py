@@ -31,10 +31,10 @@ def questions_picture(
     rows = []
     for number in choose_shown(questions, answers, count):
         item = questions.items[number]
-        pixels = load_pixels(questions.images, item.glimpse.index, size)[None]
+        pixels = load_pixels(questions.images, [item.glimpse], size)
         rebuilt = [pixels] * len(answers)
         if not blind:
-            query = [item.text or None] if model.config.query == "question" else None
+            query = item.text if model.config.query == "question" else None
             tokens = encode_asked(model.tokenizer, pixels.to(model.device), list(answers), query)
             rebuilt = [model.tokenizer.decode(each) for each in tokens]
         row = [Cell(processor.to_pil(pixels)[0], item.text)]

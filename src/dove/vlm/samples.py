@@ -77,19 +77,18 @@ class Samples(Dataset[tuple[Conversation, int]]):
         requests = self.config.num_tokens
         request = requests[int(np.random.default_rng([samples[0][1], 2]).integers(len(requests)))]
         encoded: list[Encoded] = []
-        seen: list[tuple[Glimpse, int]] = []
+        seen: list[Glimpse] = []
         for item, seed in samples:
             views = np.random.default_rng(seed).integers(self.config.views.count, size=len(item.glimpses)).tolist()
-            seen += zip(item.glimpses, views, strict=True)
+            seen += [replace(glimpse, view=view) for glimpse, view in zip(item.glimpses, views, strict=True)]
             turns = some_turns(item, self.config.questions_per_image, self.weights, seed)
             encoded.append((self.writer.conversation if item.follows else self.writer.questions)(turns, item.key))
         batch = AnswerBatch(conversations=tuple(encoded), keys=tuple(item.key for item, _ in samples))
         if not seen or self.writer.blind:
             return batch
-        batch = replace(batch, request=request, queries=tuple(glimpse.query for glimpse, _ in seen))
+        batch = replace(batch, request=request, queries=tuple(glimpse.query for glimpse in seen))
         if self.cache is not None:
-            sequences = [self.cache[glimpse, request, view].float() for glimpse, view in seen]
+            sequences = [self.cache[glimpse, request].float() for glimpse in seen]
             return replace(batch, tokens=Tokens.from_ragged(sequences, self.max_tokens))
-        images, views, seed = self.conversations.images, self.config.views, self.config.run.seed
-        pixels = [load_pixels(images, glimpse.index, self.image_size, views, seed, view) for glimpse, view in seen]
-        return replace(batch, pixels=torch.stack(pixels))
+        images, seed = self.conversations.images, self.config.run.seed
+        return replace(batch, pixels=load_pixels(images, seen, self.image_size, self.config.views, seed))
