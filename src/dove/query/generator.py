@@ -15,8 +15,7 @@ class QueryEmbedding(nn.Module):
 
     def __init__(self, config: QDoveConfig):
         super().__init__()
-        width = config.generator.hidden_size
-        self.words = nn.Embedding(config.query.vocab_size, width)
+        self.words = nn.Embedding(config.query.vocab_size, config.generator.hidden_size)
         nn.init.normal_(self.words.weight, std=config.generator.initializer_range)
 
     def forward(self, query: QueryTokens) -> Float[Tensor, "B T H"]:

@@ -129,26 +129,22 @@ def encode_asked(
     return encode_each(model, images, requests)
 
 
-def _is_words(entry: object) -> bool:
-    return entry is None or isinstance(entry, str)
-
-
 def _are_words(entry: object) -> bool:
-    return _is_words(entry) or (isinstance(entry, list | tuple) and all(map(_is_words, entry)))
+    entries = entry if isinstance(entry, list | tuple) else [entry]
+    return all(text is None or isinstance(text, str) for text in entries)
 
 
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
     """Flatten queries to one list, with the index of the image that each belongs to."""
     if query is None or isinstance(query, str):
-        return [query] * images, list(range(images))
-    if not isinstance(query, Sequence) or not all(_are_words(entry) for entry in query):
+        query = [query] * images
+    if not isinstance(query, Sequence) or not all(map(_are_words, query)):
         raise UserError(f"query={query!r}: pass a string, None, or a list with strings, None or lists of them")
     if len(query) != images:
         raise UserError(
             f"{len(query)} queries for {images} images; pass one for all, one for each, or a list of several for each"
         )
     lists = [[entry] if entry is None or isinstance(entry, str) else list(entry) for entry in query]
-    for number, entries in enumerate(lists):
-        if not entries:
-            raise UserError(f"image {number} has an empty list of queries; pass at least one, or None")
+    if [] in lists:
+        raise UserError(f"image {lists.index([])} has an empty list of queries; pass at least one, or None")
     return [text for entries in lists for text in entries], [row for row, e in enumerate(lists) for _ in e]

@@ -15,10 +15,7 @@ from torch import Tensor
 from dove.errors import UserError, require_text
 
 TINY = "tiny"  # Name of the text tokenizer that ships with the package
-TINY_FILE = "words.json"
 NULL = "null"  # The word that asks for the whole image, as no query does
-
-Encode = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +107,9 @@ def split_words(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _load(name: str) -> tuple[Encode, int]:
+def _load(name: str) -> tuple[Callable[[str], list[int]], int]:
     if name == TINY:
-        text = (files("dove.query") / TINY_FILE).read_text(encoding="utf-8")
-        tiny = Tokenizer.from_str(text)
+        tiny = Tokenizer.from_str((files("dove.query") / "words.json").read_text(encoding="utf-8"))
         # Lower case is enough for class names and questions, and halves what has to be learned.
         return (lambda query: tiny.encode(query.lower()).ids), tiny.get_vocab_size()
     from transformers import AutoTokenizer
