@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dove.data.dataset import ImageDataset
 from dove.data.sources import FileImages
 from dove.errors import UserError
 from dove.vlm.images import Glimpse, missing_images
-from dove.vlm.questions import Question, Questions, read_parquet, read_records
+from dove.vlm.questions import Question, Questions, open_questions, read_records
 from dove.vlm.text import IMAGE, Turn, place_images, without_marks
 
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
@@ -53,7 +53,7 @@ class Conversations:
             text
             for item in self.items
             for turn in item.turns
-            for text in ([turn.system] if turn.system else []) + [without_marks(turn.question), turn.answer or ""]
+            for text in (turn.system, without_marks(turn.question), turn.answer or "")
         ]
 
     @property
@@ -119,14 +119,14 @@ def open_conversations(source: str, images: str = "", on_missing: str = "refuse"
     if not source:
         raise UserError("no conversations are given; pass --data with LLaVA's JSON layout or parquet with questions")
     if source.endswith((".json", ".jsonl")):
-        return _read_chats(Path(source), Path(images) if images else Path(source).parent, on_missing)
-    dataset, questions = read_parquet(source)
+        return _read_chats(Path(source), Path(images or Path(source).parent), on_missing)
+    questions = open_questions(source)
     items = []
-    for glimpse, group in groupby(questions, key=lambda question: question.glimpse):
+    for glimpse, group in groupby(questions.items, key=lambda question: question.glimpse):
         asked = list(group)
         turns = tuple(Turn(question=place_images([one.text], 1, one.key)[0], answer=one.answers[0]) for one in asked)
         items.append(Conversation(key=asked[0].key, turns=turns, glimpses=(glimpse,), follows=False))
-    return Conversations(dataset, tuple(items))
+    return Conversations(questions.images, tuple(items))
 
 
 def _read_chats(file: Path, folder: Path, on_missing: str) -> Conversations:
@@ -159,15 +159,14 @@ def _read_record(record: Any, place: str, index_of: dict[str, int]) -> Conversat
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise UserError(f"{key}: image must be a path or a list of paths")
     said = record.get("conversations") or record.get("messages")
-    if not isinstance(said, list) or not said:
-        raise UserError(f"{key}: conversations must be a list of questions, each followed by its answer")
-    messages = [_read_message(entry, f"{key}: entry {number} of conversations") for number, entry in enumerate(said)]
-    system = messages.pop(0)[1] if messages[0][0] == "system" else ""
+    entries = enumerate(said if isinstance(said, list) else [])
+    messages = [_read_message(entry, f"{key}: entry {number} of conversations") for number, entry in entries]
+    system = messages.pop(0)[1] if messages and messages[0][0] == "system" else ""
     if not messages or len(messages) % 2:
         raise UserError(f"{key}: conversations must be a list of questions, each followed by its answer")
-    for number, (role, _) in enumerate(messages):
-        if role != ("human", "gpt")[number % 2]:
-            raise UserError(f"{key}: {role} speaks where {('human', 'gpt')[number % 2]} should; they take turns")
+    for (role, _), expected in zip(messages, cycle(("human", "gpt")), strict=False):
+        if role != expected:
+            raise UserError(f"{key}: {role} speaks where {expected} should; they take turns")
     answers = [text for _, text in messages[1::2]]
     if any(IMAGE in answer for answer in answers):
         raise UserError(f"{key}: an answer holds {IMAGE}; images stand in questions alone")

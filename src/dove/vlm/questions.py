@@ -107,20 +107,21 @@ def open_questions(source: str, images: str = "") -> Questions:
         UserError: naming the record that does not do.
     """
     if source.endswith((".json", ".jsonl")):
-        return _read_json(Path(source), Path(images) if images else Path(source).parent)
-    return Questions(*read_parquet(source))
+        found = _read_json(Path(source), Path(images or Path(source).parent))
+    else:
+        found = _read_parquet(source)
+    if not found.items:
+        raise UserError(f"{source}: holds no question")
+    return found
 
 
-def read_parquet(source: str) -> tuple[ImageDataset, tuple[Question, ...]]:
-    """The images of parquet files, and the questions about them."""
+def _read_parquet(source: str) -> Questions:
     dataset = open_images(source)
     if not isinstance(dataset, ParquetImages):
         raise UserError(f"{source}: questions come from .json, .jsonl or parquet files")
-    items: list[Question] = []
-    for index in range(len(dataset)):
-        raw = dataset.raw(index)
-        items += _questions(raw.metadata, Glimpse(index=index), raw.name)
-    return dataset, _some(items, source)
+    rows = enumerate(map(dataset.raw, range(len(dataset))))
+    items = (item for index, raw in rows for item in _questions(raw.metadata, Glimpse(index=index), raw.name))
+    return Questions(dataset, tuple(items))
 
 
 def _read_json(file: Path, folder: Path) -> Questions:
@@ -134,7 +135,7 @@ def _read_json(file: Path, folder: Path) -> Questions:
     missing, told = missing_images(index_of, folder)
     if missing:
         raise UserError(f"{file}: {told}; pass the right folder with --images")
-    return Questions(FileImages([str(folder / path) for path in index_of]), _some(items, str(file)))
+    return Questions(FileImages([str(folder / path) for path in index_of]), tuple(items))
 
 
 def read_records(file: Path, what: str) -> list[Any]:
@@ -143,12 +144,6 @@ def read_records(file: Path, what: str) -> list[Any]:
     if not isinstance(records, list) or not records:
         raise UserError(f"{file} must hold a list of {what}")
     return records
-
-
-def _some(items: list[Question], source: str) -> tuple[Question, ...]:
-    if not items:
-        raise UserError(f"{source}: holds no question")
-    return tuple(items)
 
 
 def _questions(record: dict[str, Any], glimpse: Glimpse, key: str) -> list[Question]:
