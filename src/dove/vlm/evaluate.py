@@ -30,7 +30,7 @@ class Answered:
 def answer_questions(
     model: VisionLanguageModel, questions: Questions, requests: Sequence[str], *, prompt: str = "", batch_size: int = 64
 ) -> dict[str, list[Answered]]:
-    """Answers to all questions at each length policy; every image is encoded once for all of them."""
+    """Answers to all questions at each of the different length policies; every image is encoded once for all of them."""
     blind = model.config.blind
     found: dict[str, list[Answered]] = {request: [] for request in (["none"] if blind else requests)}
     with ProgressBar(total=len(questions), desc="answers", unit="question") as progress:
@@ -43,14 +43,12 @@ def answer_questions(
             by_question = model.config.query == "question"
             glimpses = [replace(item.glimpse, query=item.text if by_question else None) for item in part]
             seen = list(dict.fromkeys(glimpses))
-            tokens = [None] if blind else encode_images(model.tokenizer, questions.images, seen, requests)
             rows = [seen.index(glimpse) for glimpse in glimpses]
-            for request, each in zip(found, tokens, strict=True):
-                of_questions = None if each is None else each[rows]
-                said = model.generate(
-                    asked, of_questions, max_new_tokens=MAX_ANSWER_WORDS, keys=[item.key for item in part]
-                )
-                lengths = [0] * len(part) if of_questions is None else of_questions.lengths.tolist()
+            encoded = [None] if blind else encode_images(model.tokenizer, questions.images, seen, list(found))
+            for request, each in zip(found, encoded, strict=True):
+                tokens = None if each is None else each[rows]
+                said = model.generate(asked, tokens, max_new_tokens=MAX_ANSWER_WORDS, keys=[item.key for item in part])
+                lengths = [0] * len(part) if tokens is None else tokens.lengths.tolist()
                 found[request] += [
                     Answered(question=item, said=words, length=length)
                     for item, words, length in zip(part, said, lengths, strict=True)

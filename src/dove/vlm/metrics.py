@@ -69,13 +69,10 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 def levenshtein(first: str, second: str) -> int:
     """Fewest insertions, deletions and substitutions of letters from one text to the other."""
     row = list(range(len(second) + 1))
-    for above, letter in enumerate(first):
-        diagonal, row[0] = above, above + 1
+    for number, letter in enumerate(first, 1):
+        above, row = row, [number]
         for place, other in enumerate(second):
-            diagonal, row[place + 1] = (
-                row[place + 1],
-                min(row[place + 1] + 1, row[place] + 1, diagonal + (letter != other)),
-            )
+            row.append(min(above[place + 1] + 1, row[place] + 1, above[place] + (letter != other)))
     return row[-1]
 
 

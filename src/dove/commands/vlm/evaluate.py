@@ -1,7 +1,8 @@
 """``dove vlm evaluate``: how many questions about images a model answers."""
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -64,7 +65,7 @@ def run(options: VlmOptions) -> None:
     for name, source in labelled(options.model).items():
         model = VisionLanguageModel.from_pretrained(source, tokenizer=options.tokenizer, device=options.device)
         hashes[name] = checkpoint_sha256(resolve_checkpoint(source))
-        requests = list(dict.fromkeys(map(model.length_request, options.num_tokens)))
+        requests = list(map(model.length_request, options.num_tokens))
         answers = answer_questions(model, questions, requests, prompt=benchmark.prompt, batch_size=options.batch_size)
         rows += summarise(name, model, answers, benchmark)
         suffix = evaluation.suffix(name)
@@ -83,13 +84,11 @@ def run(options: VlmOptions) -> None:
 
 def answers_to_json(answers: "dict[str, list[Answered]]") -> bytes:
     """Every question with what was said at each length."""
-    import json
-
-    records: list[dict[str, Any]] = []
+    records = []
     for together in zip(*answers.values(), strict=True):
         item = together[0].question
         said = {request: one.said for request, one in zip(answers, together, strict=True)}
         lengths = {request: one.length for request, one in zip(answers, together, strict=True)}
-        record = {"key": item.key, "question": item.text, "answers": list(item.answers)}
+        record = {"key": item.key, "question": item.text, "answers": item.answers}
         records.append(record | {"said": said, "lengths": lengths})
     return (json.dumps(records, indent=1, ensure_ascii=False) + "\n").encode()
