@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dove.checkpoint import load_checkpoint, load_weights, resolve_checkpoint, save_checkpoint
-from dove.errors import UserError, require_text
+from dove.errors import UserError, require_text, writing
 from dove.protocol import Tokenizer
 from dove.query.tokenizer import encode_asked
 from dove.runtime import select_device
@@ -75,8 +75,7 @@ class VisionLanguageModel(nn.Module):
         self, config: VLMConfig, language_model: Any, text_tokenizer: Any, tokenizer: Tokenizer | None = None
     ) -> None:
         super().__init__()
-        self.config, self.text_tokenizer = config, text_tokenizer
-        self.language_model = language_model
+        self.config, self.language_model, self.text_tokenizer = config, language_model, text_tokenizer
         hidden_size = language_model.get_input_embeddings().embedding_dim
         self.connector = Connector(config.token_dim, config.max_tokens, hidden_size)
         self.writer = PromptWriter(
@@ -101,16 +100,15 @@ class VisionLanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.connector[0].weight.device  # type: ignore[return-value]
+        return self.connector.places.device
 
     def embed(self, layout: Layout, tokens: Tokens | None) -> Float[Tensor, "B P H"]:
         """Word embeddings with the connected image tokens in their places."""
         words: Tensor = self.language_model.get_input_embeddings()(layout.ids.clamp(min=0))
         if tokens is None:
             return words
-        weight = self.connector[0].weight
-        assert isinstance(weight, Tensor)
-        seen = self.connector(tokens.values[tokens.mask].to(weight.dtype), tokens.mask.nonzero()[:, 1])
+        tokens = tokens.to(self.device, self.connector.places.dtype)
+        seen = self.connector(tokens.values[tokens.mask], tokens.mask.nonzero()[:, 1])
         places = layout.image_positions[..., None].expand_as(words)
         return words.masked_scatter(places, seen.to(words.dtype))
 
@@ -148,7 +146,6 @@ class VisionLanguageModel(nn.Module):
         lengths = [] if tokens is None else tokens.lengths.tolist()
         context = None if self.context is None else self.context - max_new_tokens
         layout = lay_out(conversations, lengths, pad_left=True, keys=keys, context=context).to(self.device)
-        tokens = None if tokens is None else tokens.to(self.device)
         pad = self.text_tokenizer.pad_token_id
         words = self.language_model.generate(
             inputs_embeds=self.embed(layout, tokens),
@@ -187,8 +184,8 @@ class VisionLanguageModel(nn.Module):
             size = self.tokenizer.image_size
             pixels = torch.stack([square_pixels(open_picture(picture), size) for picture in pictures]).to(self.device)
             request = self.length_request(self.config.num_tokens if num_tokens is None else num_tokens)
-            queries = [without_marks(question) or None] * len(pictures) if self.config.query == "question" else None
-            tokens = encode_asked(self.tokenizer, pixels, [request], queries)[0]
+            query = (without_marks(question) or None) if self.config.query == "question" else None
+            tokens = encode_asked(self.tokenizer, pixels, [request], query)[0]
         return self.generate([conversation], tokens, max_new_tokens=max_new_tokens, keys=["the question"])[0]
 
     @classmethod
@@ -221,11 +218,9 @@ class VisionLanguageModel(nn.Module):
         """Write settings, weights (without the image tokenizer's) and the text tokenizer."""
         folder = Path(folder)
         save_checkpoint(folder, self.config, self._stored_weights(), dtype=dtype, card=card)
-        try:
+        with writing(folder):
             self.language_model.config.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
             self.text_tokenizer.save_pretrained(folder / LANGUAGE_MODEL_FOLDER)
-        except OSError as error:
-            raise UserError(f"cannot save to {folder}: {error.strerror or error}; free some space") from error
 
     def _stored_weights(self) -> dict[str, Tensor]:
         """Weights that a folder holds: each tensor once, and of a language model with adapters the adapters alone."""

@@ -78,8 +78,8 @@ class AnswerTrainer(Trainer):
     def __init__(
         self, config: VLMTrainConfig, objective: AnswerObjective, samples: Samples, holdout: Conversations
     ) -> None:
-        images = samples.conversations.images
-        super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save_model, examples=samples)
+        images, save = samples.conversations.images, VisionLanguageModel.save_pretrained
+        super().__init__(config, objective, images, torch.zeros(0, 3, 1, 1), save, examples=samples)
         self.questions = holdout.questions()
         self.optimizer = make_optimizer(config, objective.model)
         if self.accelerator.device.type == "cpu":  # the backward of the fused attention is several times slower there
@@ -102,21 +102,14 @@ class AnswerTrainer(Trainer):
     def _accuracy(self) -> dict[str, Tensor]:
         """Share of the held-out questions that the moving average answers right, by length policy."""
         model = self.layout.whole(self.average)
-        if model is None:
+        if not isinstance(model, VisionLanguageModel):  # None, where another process measures
             return {}
-        assert isinstance(model, VisionLanguageModel)
         model.eval()
-        answers = answer_questions(model, self.questions, list(dict.fromkeys(self.config.num_tokens)))
+        answers = answer_questions(model, self.questions, self.config.num_tokens)
         return {
             f"accuracy/{request}": torch.tensor(np.mean([exact_match(one.said, one.question.answers) for one in found]))
             for request, found in answers.items()
         }
-
-
-def save_model(model: nn.Module, folder: Path) -> None:
-    """Write the files of a checkpoint."""
-    assert isinstance(model, VisionLanguageModel)
-    model.save_pretrained(folder)
 
 
 def make_optimizer(config: VLMTrainConfig, model: VisionLanguageModel) -> torch.optim.AdamW:
