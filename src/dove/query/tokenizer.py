@@ -129,22 +129,18 @@ def encode_asked(
     return encode_each(model, images, requests)
 
 
-def _are_words(entry: object) -> bool:
-    entries = entry if isinstance(entry, list | tuple) else [entry]
-    return all(text is None or isinstance(text, str) for text in entries)
-
-
 def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]]:
     """Flatten queries to one list, with the index of the image that each belongs to."""
     if query is None or isinstance(query, str):
         query = [query] * images
-    if not isinstance(query, Sequence) or not all(map(_are_words, query)):
+    entries = query if isinstance(query, Sequence) else [query]  # anything else is refused below
+    lists = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in entries]
+    if not all(text is None or isinstance(text, str) for texts in lists for text in texts):
         raise UserError(f"query={query!r}: pass a string, None, or a list with strings, None or lists of them")
-    if len(query) != images:
+    if len(lists) != images:
         raise UserError(
-            f"{len(query)} queries for {images} images; pass one for all, one for each, or a list of several for each"
+            f"{len(lists)} queries for {images} images; pass one for all, one for each, or a list of several for each"
         )
-    lists = [[entry] if entry is None or isinstance(entry, str) else list(entry) for entry in query]
     if [] in lists:
         raise UserError(f"image {lists.index([])} has an empty list of queries; pass at least one, or None")
-    return [text for entries in lists for text in entries], [row for row, e in enumerate(lists) for _ in e]
+    return [text for texts in lists for text in texts], [row for row, texts in enumerate(lists) for _ in texts]

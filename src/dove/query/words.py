@@ -41,9 +41,7 @@ def is_null(query: str | None) -> bool:
     Raises:
         UserError: for an empty query, which may be a mistake, and for one that is no text.
     """
-    if query is None:
-        return True
-    return require_text(query, "the query").strip().lower() == NULL
+    return query is None or require_text(query, "the query").strip().lower() == NULL
 
 
 class QueryTokenizer:
@@ -61,9 +59,7 @@ class QueryTokenizer:
     def __init__(
         self, name: str, *, vocab_size: int, max_length: int, null_word: bool = False, known: Sequence[str] = ()
     ):
-        self.max_length = max_length
-        self.null_word = null_word
-        self.known = frozenset(known)
+        self.max_length, self.null_word, self.known = max_length, null_word, frozenset(known)
         self.encode, words = _load(name)
         if words > vocab_size:
             raise UserError(f"the text tokenizer {name!r} has {words} words; set query.vocab_size={vocab_size} to them")
