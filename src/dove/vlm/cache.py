@@ -10,7 +10,7 @@ from torch import Tensor
 from dove.data.dataset import ImageDataset
 from dove.data.progress_bar import ProgressBar
 from dove.protocol import Tokenizer
-from dove.vlm.config import ViewsConfig
+from dove.vlm.config import VLMTrainConfig
 from dove.vlm.images import Glimpse, encode_images
 
 BATCH_SIZE = 64
@@ -21,20 +21,16 @@ TokenCache = dict[tuple[Glimpse, str], Float[Tensor, "k D"]]
 
 
 def fill_cache(
-    tokenizer: Tokenizer,
-    images: ImageDataset,
-    glimpses: Sequence[Glimpse],
-    requests: Sequence[str],
-    views: ViewsConfig,
-    seed: int,
+    tokenizer: Tokenizer, images: ImageDataset, glimpses: Sequence[Glimpse], config: VLMTrainConfig
 ) -> TokenCache:
-    """Encode all views of all glimpses by all length policies."""
+    """Encode all views of all glimpses by all length policies of a training."""
     cache: TokenCache = {}
+    views, requests = config.views, list(dict.fromkeys(config.num_tokens))
     jobs = [replace(glimpse, view=view) for view in range(views.count) for glimpse in dict.fromkeys(glimpses)]
     with ProgressBar(total=len(jobs), desc="tokens of the images") as progress:
         for start in range(0, len(jobs), BATCH_SIZE):
             part = jobs[start : start + BATCH_SIZE]
-            found = encode_images(tokenizer, images, part, requests, views, seed)
+            found = encode_images(tokenizer, images, part, requests, views, config.run.seed)
             for request, tokens in zip(requests, found, strict=True):
                 for glimpse, row in zip(part, tokens.ragged(), strict=True):
                     cache[glimpse, request] = row.to("cpu", torch.float16).clone()

@@ -12,9 +12,6 @@ from dove.vlm.images import encode_images
 from dove.vlm.metrics import get_metric
 from dove.vlm.model import VisionLanguageModel
 from dove.vlm.questions import Benchmark, Question, Questions
-from dove.vlm.text import Turn, place_images
-
-MAX_ANSWER_WORDS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +33,9 @@ def answer_questions(
     with ProgressBar(total=len(questions), desc="answers", unit="question") as progress:
         for start in range(0, len(questions), batch_size):
             part = questions.items[start : start + batch_size]
-            asked = []
-            for item in part:
-                text = f"{item.text}\n{prompt}" if prompt else item.text
-                asked.append(model.writer.conversation([Turn(question=place_images([text], 1, item.key)[0])], item.key))
+            asked = [
+                model.writer.unanswered(f"{item.text}\n{prompt}" if prompt else item.text, 1, item.key) for item in part
+            ]
             by_question = model.config.query == "question"
             glimpses = [replace(item.glimpse, query=item.text if by_question else None) for item in part]
             seen = list(dict.fromkeys(glimpses))
@@ -47,7 +43,7 @@ def answer_questions(
             encoded = [None] if blind else encode_images(model.tokenizer, questions.images, seen, list(found))
             for request, each in zip(found, encoded, strict=True):
                 tokens = None if each is None else each[rows]
-                said = model.generate(asked, tokens, max_new_tokens=MAX_ANSWER_WORDS, keys=[item.key for item in part])
+                said = model.generate(asked, tokens, keys=[item.key for item in part])
                 lengths = [0] * len(part) if tokens is None else tokens.lengths.tolist()
                 found[request] += [
                     Answered(question=item, said=words, length=length)

@@ -18,7 +18,7 @@ from dove.vlm.batch import Layout, lay_out
 from dove.vlm.checkpoint import LANGUAGE_MODEL_FOLDER, saved_image_tokenizer, saved_language_model
 from dove.vlm.config import VLMConfig
 from dove.vlm.images import open_picture, square_pixels
-from dove.vlm.text import Encoded, PromptWriter, Turn, place_images, without_marks
+from dove.vlm.text import Encoded, PromptWriter, without_marks
 
 
 class Connector(nn.ModuleList):
@@ -177,8 +177,7 @@ class VisionLanguageModel(nn.Module):
         """
         require_text(question, "the question")
         pictures = list(images) if isinstance(images, list | tuple) else [images]
-        (placed,) = place_images([question], len(pictures), "the question")
-        conversation = self.writer.conversation([Turn(question=placed)], "the question")
+        conversation = self.writer.unanswered(question, len(pictures), "the question")
         tokens = None
         if conversation.images:
             size = self.tokenizer.image_size

@@ -26,7 +26,7 @@ def questions_picture(
 ) -> bytes:
     """Draw a PNG with a row for each of some questions."""
     blind = model.config.blind
-    size = model.config.image_size if not blind else 64
+    size = 64 if blind else model.config.image_size
     processor = ImageProcessor(size)
     rows = []
     for number in choose_shown(questions, answers, count):

@@ -121,6 +121,10 @@ class PromptWriter:
                 written = text
         return Encoded(ids=tuple(ids), learned=tuple(learned), segments=(0,) * len(ids))
 
+    def unanswered(self, question: str, images: int, key: str) -> Encoded:
+        """A question about so many images that is to be answered."""
+        return self.conversation([Turn(question=place_images([question], images, key)[0])], key)
+
     def questions(self, turns: Sequence[Turn], key: str) -> Encoded:
         """Questions about the same images that don't know each other: what stands up to the last image comes once."""
         alone = [self.conversation([turn], key) for turn in turns]

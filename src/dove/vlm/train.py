@@ -34,9 +34,6 @@ from dove.vlm.model import VisionLanguageModel
 from dove.vlm.samples import AnswerBatch, Samples
 from dove.vlm.text import train_text_tokenizer
 
-NO_IMAGES = ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0)
-"""Answers need none of the losses on images."""
-
 
 class AnswerObjective(Objective[AnswerBatch]):
     """Cross entropy of the answers' words, averaged over all of them in the batches of all processes."""
@@ -44,7 +41,8 @@ class AnswerObjective(Objective[AnswerBatch]):
     model: VisionLanguageModel
 
     def __init__(self, model: VisionLanguageModel):
-        super().__init__(model, NO_IMAGES)
+        # Answers need none of the losses on images.
+        super().__init__(model, ReconstructionLossConfig(perceptual=0.0, perceptual_network="none", gan=0.0))
 
     def forward(self, batch: AnswerBatch, step: Step) -> StepResult:
         """Loss of a batch."""
@@ -175,8 +173,7 @@ def run_vlm_training(config: VLMTrainConfig) -> Path:
         if not checkpoints(output / CHECKPOINTS):  # which hold what the connector standardises by
             model.connector.standardise(sample_tokens(tokenizer, images, glimpses).cpu())
         if config.cache_tokens:
-            requests = list(dict.fromkeys(config.num_tokens))
-            cache = fill_cache(tokenizer, images, glimpses, requests, config.views, config.run.seed)
+            cache = fill_cache(tokenizer, images, glimpses, config)
     samples = Samples(config, model.writer, training, model.config, cache)
     trainer = AnswerTrainer(config, AnswerObjective(model), samples, holdout)
     start = trainer.resume()
