@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -133,7 +134,7 @@ def pair_queries(query: Query, images: int) -> tuple[list[str | None], list[int]
     """Flatten queries to one list, with the index of the image that each belongs to."""
     if query is None or isinstance(query, str):
         query = [query] * images
-    entries = query if isinstance(query, Sequence) else [query]  # anything else is refused below
+    entries: Sequence[Any] = query if isinstance(query, Sequence) else [query]  # anything else is refused below
     lists = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in entries]
     if not all(text is None or isinstance(text, str) for texts in lists for text in texts):
         raise UserError(f"query={query!r}: pass a string, None, or a list with strings, None or lists of them")
