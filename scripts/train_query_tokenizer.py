@@ -3,8 +3,7 @@ r"""Train the byte-level BPE of short queries that ships as src/dove/query/words
     python scripts/train_query_tokenizer.py --data data/tiny-imagenet-train-0.parquet data/cifar10-train.parquet \
         data/coco128-train.parquet data/easy-vqa-train.parquet
 
-Texts are the class names in every template, and questions; any UTF-8 text can be encoded, as
-bytes are words, too.
+Texts are the class names in every template, and questions. Any UTF-8 text can be encoded, as bytes are words, too.
 """
 
 import argparse

@@ -27,7 +27,9 @@ def is_for_types(node: ast.AST) -> bool:
 
 def imported(node: ast.AST, modules: dict[str, Path]) -> set[str]:
     """Modules of the package that code imports anywhere but for annotations alone."""
-    if isinstance(node, ast.ImportFrom) and node.module:
+    if isinstance(node, ast.ImportFrom):
+        assert node.module, "a relative import"
+        assert not node.level, "a relative import"
         names = {f"{node.module}.{name.name}" for name in node.names}
         return {name if name in modules else node.module for name in names} & modules.keys()
     if isinstance(node, ast.Import):
@@ -62,6 +64,22 @@ def test_imports_point_down_the_layers_that_the_drawing_shows():
             if other != own and heights[other] > heights[own]:
                 upward.append(f"{module} imports {target}")
     assert not upward
+
+
+def test_nothing_takes_the_names_that_the_package_imports_for_its_users():
+    for path in SOURCES.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        whole = any(isinstance(node, ast.Import) and "dove" in {name.name for name in node.names} for node in nodes)
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and node.module == "dove":
+                assert [name.name for name in node.names] == ["__version__"], path
+            elif (
+                whole
+                and isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "dove"
+            ):
+                assert node.attr in {"__version__", "__file__"}, path
 
 
 def test_every_line_of_the_drawing_is_there():

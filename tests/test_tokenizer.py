@@ -243,13 +243,27 @@ def test_arguments_of_other_types_are_named():
     code = (  # in a process of its own, without the type checks of these tests
         "import numpy, torch; from dove import Dove, ImageProcessor, Tokens, UserError\n"
         "assert ImageProcessor(numpy.int64(8)).image_size == 8\n"
+        "from dove.lengths import Auto, Budget, Fixed, PsnrAtLeast\n"
         "model = Dove.from_pretrained('dove-tiny'); values = torch.zeros(1, 64, 256)\n"
+        "one = Tokens(values, torch.tensor([1])); images = torch.zeros(1, 3, 64, 64)\n"
+        "def at(policy): return lambda argument: model.encode(images, policy(argument))\n"
+        "two = torch.cat([values, values + 1]); short = torch.tensor([1, 3])\n"
+        "narrow = model.decode(Tokens(two, short.to(torch.uint8)))\n"
+        "assert torch.equal(narrow, model.decode(Tokens(two, short)))\n"
         "calls = [(model.encode, 'photo.jpg'), (model.encode, values.numpy()), (model.decode, values),\n"
         "         (model.decode, Tokens(values, torch.tensor([2.0]))), (ImageProcessor(8).to_pil, 'photo.jpg'),\n"
-        "         (ImageProcessor(8).to_pil, torch.zeros(3, 8, 8, dtype=torch.uint8)), (ImageProcessor, '64')]\n"
+        "         (ImageProcessor(8).to_pil, torch.zeros(3, 8, 8, dtype=torch.uint8)), (ImageProcessor, '64'),\n"
+        "         (model.decode, Tokens(values, [1])), (model.decode, Tokens(values, torch.tensor([True]))),\n"
+        "         (model.decode, Tokens(values, torch.tensor([1, 1]))), (model.decode, Tokens(values, torch.tensor(1))),\n"
+        "         (model.decode, Tokens(values[:0], torch.zeros(0).long())), (Tokens.cat, []),\n"
+        "         (one.truncate, 2.5), (one.truncate, '2'), (one.truncate, True), (Dove.from_pretrained, None),\n"
+        "         (Dove.from_pretrained, 'x' * 5000), (lambda text: model.encode_each(images, text), '16'),\n"
+        "         (at(Fixed), '3'), (at(Fixed), 2.5), (at(Fixed), True), (at(PsnrAtLeast), '25'), (at(PsnrAtLeast), -5),\n"
+        "         (at(Budget), float('nan')), (at(lambda bias: Auto(eos_bias=bias)), float('nan')),\n"
+        "         (at(lambda limit: Auto(max_tokens=limit)), 2.5)]\n"
         "for call, argument in calls:\n"
         "    try: call(argument)\n"
-        "    except UserError as error: print(str(error).split(';')[0])\n"
+        "    except UserError as error: print(str(error).split(';')[0].replace('x' * 5000, 'x'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
@@ -260,6 +274,28 @@ def test_arguments_of_other_types_are_named():
         "images are str",
         "images are torch.uint8",
         "image_size='64' must be a whole number of pixels, at least 1",
+        "the tokens' lengths are of type list",
+        "token lengths are torch.bool",
+        "token lengths are (2,) for 1 sequences",
+        "token lengths are () for 1 sequences",
+        "no token sequence given",
+        "no tokens given",
+        "num_tokens=2.5 is no whole number",
+        "num_tokens='2' is no whole number",
+        "num_tokens=True is no whole number",
+        "checkpoint None is of type NoneType",
+        "no checkpoint 'x': no such folder or shipped name (shipped: "
+        "alit-bench, cosines, dove-bench, dove-plus-bench, dove-tiny, qdove-tiny, titok-32-bench, vlm-tiny, vqgan-bench) "
+        "or hub id (owner/name)",
+        "num_tokens='16' is one request",
+        "num_tokens='3' is no whole number",
+        "num_tokens=2.5 is no whole number",
+        "num_tokens=True is no whole number",
+        "the quality of psnr>= is '25'",
+        "num_tokens='psnr>=-5': the quality must be above 0",
+        "the mean of budget is nan",
+        "eos_bias of auto is nan",
+        "num_tokens=2.5 is no whole number",
     ]
 
 

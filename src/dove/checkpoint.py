@@ -44,14 +44,19 @@ def resolve_checkpoint(name: str | Path, **hub_options: Any) -> Path:
     Raises:
         UserError: If it is none of them, a pickle, or a hub that cannot be reached.
     """
+    if not isinstance(name, str | Path):
+        raise UserError(
+            f"checkpoint {name!r} is of type {type(name).__name__}; pass a folder, a shipped name or a hub id"
+        )
     path = Path(name).expanduser()
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UserError(
             f"{name} is a pickle, which can run code when loaded; turn it into a checkpoint with `dove convert`"
         )
-    if path.is_dir():
+    # Path.is_dir raises where a name is too long for a file.
+    if os.path.isdir(path):  # noqa: PTH112
         return path
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         raise UserError(f"{name} is a file; pass the checkpoint folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     shipped = shipped_checkpoints()
     if str(name) in shipped:

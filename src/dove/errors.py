@@ -73,4 +73,6 @@ def replacing(file: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
             scratch = Path(folder) / file.name
             yield scratch
+            with scratch.open("rb") as written:
+                os.fsync(written.fileno())
             scratch.replace(file)

@@ -22,6 +22,6 @@ def unit_range(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     return images.clamp(-1, 1).add(1).div(2)
 
 
-def decibels(error: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def decibels(error: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Convert mean squared errors of pixels in [0, 1] to PSNR; at most 100 dB."""
     return -10 * torch.log10(error.clamp(min=LEAST_ERROR))

@@ -65,16 +65,24 @@ def fitting_tokens(
         raise UserError(
             f"tokens are of type {type(tokens).__name__}; pass Tokens(values, lengths), as encode gives them"
         )
+    for name, part in (("values", tokens.values), ("lengths", tokens.lengths)):
+        if not isinstance(part, Tensor):
+            raise UserError(f"the tokens' {name} are of type {type(part).__name__}; pass a tensor")
     values, lengths = tokens.values, tokens.lengths.to(tokens.values.device)
-    if values.shape[1:] != (max_tokens, token_dim):
+    if values.ndim != 3 or values.shape[1:] != (max_tokens, token_dim):
         raise UserError(f"tokens are {tuple(values.shape)}; this model takes (B, {max_tokens}, {token_dim})")
-    if lengths.is_floating_point():
+    if not len(values):
+        raise UserError("no token sequence given; pass at least one")
+    if lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex():
         raise UserError(f"token lengths are {lengths.dtype}; pass whole numbers")
+    if lengths.shape != values.shape[:1]:
+        raise UserError(f"token lengths are {tuple(lengths.shape)} for {len(values)} sequences; pass one for each")
+    lengths = lengths.long()  # narrower integers would overflow, and index as a mask
     if not ((lengths >= 1) & (lengths <= max_tokens)).all():
         raise UserError(f"token lengths {lengths.tolist()} are not all from 1 to {max_tokens}")
     if not (values.isfinite().all(dim=2) | ~Tokens(values, lengths).mask).all():
         raise UserError("tokens hold NaN or infinity; pass them as encode gave them")
-    tokens = tokens.to(device, torch.float32)
+    tokens = Tokens(values, lengths).to(device, torch.float32)
     return Tokens.cut(tokens.values, tokens.lengths) if num_tokens is None else tokens.truncate(num_tokens)
 
 

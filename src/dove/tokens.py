@@ -6,6 +6,7 @@ width, H hidden width, S sequence length, V codebook size; h and w are the sides
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -62,7 +63,13 @@ class Tokens:
 
     @classmethod
     def cat(cls, batches: "Sequence[Tokens]") -> "Tokens":
-        """Concatenate batches of equal capacity and width."""
+        """Concatenate batches of equal capacity and width.
+
+        Raises:
+            UserError: If there is none.
+        """
+        if not batches:
+            raise UserError("no tokens given; pass at least one batch")
         return cls(torch.cat([batch.values for batch in batches]), torch.cat([batch.lengths for batch in batches]))
 
     @property
@@ -74,9 +81,11 @@ class Tokens:
         """Keep at most the first ``num_tokens`` tokens of every image; shorter ones stay as they are.
 
         Raises:
-            UserError: If ``num_tokens`` is not from 1 to K.
+            UserError: If ``num_tokens`` is no whole number from 1 to K.
         """
         capacity = self.values.shape[1]
+        if isinstance(num_tokens, bool) or not isinstance(num_tokens, Integral):
+            raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {capacity}")
         if not 1 <= num_tokens <= capacity:
             raise UserError(f"num_tokens={num_tokens} is out of range; pass 1 to {capacity}")
         return Tokens.cut(self.values, self.lengths.clamp(max=num_tokens))

@@ -112,6 +112,8 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(
         (["--max-side", "400"], "--max-side 400 has no effect without --tile"),
         (["--num-tokens", "4", "--tile", "--max-side", "0"], "--max-side 0 must be at least 1"),
         (["--tile", "--num-tokens", "budget 4"], "predicts PSNR"),
+        (["--output", "a.png", "--json", "./a.png"], "--output and --json are both a.png"),
+        (["--num-tokens", "9" * 5000], "is not understood"),
         (["--num-tokens", "budget 4"], "predicts PSNR"),
     ],
 )
@@ -132,6 +134,20 @@ def test_bad_options_give_one_line_and_status_2(
     assert len(lines) == 1
     assert lines[0].startswith("dove: ")
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json"])
+def test_no_image_is_written_over(
+    flag: str, photos: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = photos / "a" / "1.png"
+    before, link = photo.read_bytes(), tmp_path / "link.png"
+    link.symlink_to(photo)
+    other = [] if flag == "--output" else ["--output", str(tmp_path / "a.png")]
+    arguments = ["reconstruct", str(photo), str(photos), "--model", checkpoint, flag, str(link), *other]
+    assert main(arguments) == 2
+    assert "link.png is one of the images; pass another" in capsys.readouterr().err
+    assert photo.read_bytes() == before
 
 
 def test_missing_inputs_are_named(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Scenes of captioned cut-outs on photos, and the table of cut-outs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,8 +158,11 @@ def test_flags_that_do_not_fit(
 
 
 def test_cutouts_that_do_not_do(photos: ImageDataset, table: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="at least two captions"):
-        Scenes(photos, load_cutouts(table)[:1], 16)
+    one = load_cutouts(table)[0]
+    swapped = [replace(one, words=words) for words in (("apple", "red"), ("red", "apple"))]
+    for cutouts in ([one], swapped):
+        with pytest.raises(UserError, match="captions differ in a word"):
+            Scenes(photos, cutouts, 16)
     Image.new("RGB", (2, 2)).save(tmp_path / "plain.png")
     with pytest.raises(UserError, match="has no caption"):
         load_cutouts(str(tmp_path / "plain.png"))

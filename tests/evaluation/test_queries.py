@@ -16,7 +16,7 @@ from dove.tokenizer import Dove
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """Photos of single objects in folders by name."""
+    """Photos in folders by name."""
     folder = tmp_path / "named"
     for number, name in enumerate(("red", "green", "blue", "grey", "pink")):
         (folder / name).mkdir(parents=True)
@@ -87,7 +87,10 @@ def test_photos_without_queries_are_refused_with_what_to_pass(
     tiny_qdove.save_pretrained(tmp_path / "model")
     flags = ["--model", str(tmp_path / "model"), "--data", str(named), "--output", str(tmp_path / "out")]
     assert main(["evaluate", "queries", *flags]) == 2
-    assert "has no queries; pass parquet that `dove data convert` wrote" in capsys.readouterr().err
+    assert (
+        f"dove: {named / 'blue' / 'one.png'} has no queries; pass parquet that `dove data convert` wrote"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_wrong_query_is_an_absent_one_or_another_of_the_image() -> None:

@@ -194,6 +194,12 @@ def test_the_command_checks_its_mappings(tmp_path, entry):
         run(ConvertOptions(file=tmp_path / "x.pth", output=tmp_path / "out", map=(entry,)))
 
 
+@pytest.mark.parametrize("other", [{"config": Path("config.json")}, {"kind": "titok-l32"}])
+def test_a_pixel_range_that_would_do_nothing_is_refused(tmp_path, other):
+    with pytest.raises(UserError, match="--pixel-range"):
+        run(ConvertOptions(file=tmp_path / "x.pth", output=tmp_path / "out", pixel_range="0..1", **other))
+
+
 def test_a_newer_pickle_of_something_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.pth").write_bytes(pickle.dumps({"model": print}, protocol=4))
     with warnings.catch_warnings(record=True) as seen:

@@ -118,6 +118,9 @@ def test_parse(request_, policy, positions):
         ("budget", "is not understood"),
         (Budget(17.0), "'budget 17' is out of range"),
         (Auto(max_tokens=17), "num_tokens=17 exceeds"),
+        ("9" * 5000, "is not understood"),
+        ("max " + "9" * 5000, "is not understood"),
+        ("psnr>=" + "9" * 400, "the quality of psnr>= is inf; pass a finite number"),
     ],
 )
 def test_parse_says_what_is_wrong(request_, message):

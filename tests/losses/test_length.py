@@ -116,6 +116,14 @@ def test_steps_count_equally_whatever_their_batch_size():
     assert threshold.value == 2.0
 
 
+def test_batches_of_one_step_share_an_entry_and_a_threshold():
+    threshold = RunningThreshold()
+    threshold.step(torch.tensor([5.0]), number=0)
+    assert [threshold.step(torch.tensor([loss]), number=1) for loss in (1.0, 2.0, 6.0)] == [5.0, 5.0, 5.0]
+    assert threshold.state_dict() == {"means": [5.0, 3.0]}
+    assert threshold.step(torch.tensor([9.0]), number=2) == 4.0
+
+
 def test_the_papers_window_is_100_steps():
     threshold = RunningThreshold()
     for step in range(101):

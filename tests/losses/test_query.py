@@ -92,6 +92,6 @@ def test_inside_is_the_union() -> None:
 
 
 def test_penalty_asks_for_an_earlier_end_below_the_threshold_alone() -> None:
-    probability = torch.tensor([[0.5, 0.1, 0.2, 0.3], [0.5, 0.1, 0.2, 0.3]])
-    penalty = early_end_penalty(probability, torch.tensor([3, 3]), torch.tensor([0.1, 0.5]), threshold=0.2)
-    torch.testing.assert_close(penalty, torch.tensor([-(0.1 + 0.2) / 3, 0.0]))
+    probability = torch.tensor([[0.5, 0.1, 0.2, 0.3]] * 3)
+    penalty = early_end_penalty(probability, torch.tensor([3] * 3), torch.tensor([0.125, 0.5, 0.25]), threshold=0.25)
+    torch.testing.assert_close(penalty, torch.tensor([-(0.1 + 0.2) / 3, 0.0, 0.0]))

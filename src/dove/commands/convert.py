@@ -30,8 +30,9 @@ class ConvertOptions:
     titok-s128; alit-small, alit-base, alit-semilarge."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="config.json")] = None
     """Sizes of the model, as in any checkpoint folder; without it those of the paper."""
-    pixel_range: Literal["-1..1", "0..1"] = "0..1"
-    """Range of the pixels that the VQGAN of a .pth was trained on, without --config; write --pixel-range=-1..1."""
+    pixel_range: Literal["-1..1", "0..1"] | None = None
+    """Range of the pixels that the VQGAN of a .pth was trained on, without --config: 0..1 by default; write
+    --pixel-range=-1..1 for the other."""
     prefix: str = ""
     """Take only names that start with this, such as "ema.", where the file holds several copies."""
     map: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS...")] = ()
@@ -45,11 +46,15 @@ def run(options: ConvertOptions) -> None:
     if options.kind != "dove":
         from dove.integrations.rivals import convert_rival
 
-        if options.config or options.prefix or options.map:
-            raise UserError("--config, --prefix and --map are for DOVE's own .pth; leave them out with --kind")
+        if options.config or options.prefix or options.map or options.pixel_range:
+            raise UserError(
+                "--config, --prefix, --map and --pixel-range are for DOVE's own .pth; leave them out with --kind"
+            )
         convert_rival(options.kind, str(options.file), options.output)
         print(json.dumps({"output": str(options.output)}) if options.json else f"wrote {options.output}")
         return
+    if options.config and options.pixel_range:
+        raise UserError("--pixel-range stands in the file of --config, as vqgan.pixel_range; leave the flag out")
     from dove.checkpoint import read_config
     from dove.integrations.convert import convert
     from dove.weight_files import read_published
@@ -57,7 +62,7 @@ def run(options: ConvertOptions) -> None:
     beginnings = parse_pairs(options.map, "--map", "OURS=THEIRS, beginnings of names")
     config = read_config(options.config) if options.config else None
     published = read_published(options.file, options.prefix)
-    conversion = convert(published, config, beginnings, options.pixel_range)
+    conversion = convert(published, config, beginnings, options.pixel_range or "0..1")
     conversion.model.save_pretrained(options.output)
     if options.json:
         found = {"output": str(options.output), "zeroed": conversion.zeroed, "unused": conversion.unused}

@@ -65,6 +65,8 @@ class ReconstructOptions:
         for path in (self.output, self.json):
             if path is not None and path.is_dir():
                 raise UserError(f"{path} is a folder; pass the name of a file to write")
+        if self.json is not None and self.json.resolve() == self.output.resolve():
+            raise UserError(f"--output and --json are both {self.output}; pass two names")
         if self.max_side is not None and not self.tile:
             raise UserError(f"--max-side {self.max_side} has no effect without --tile; add it or leave both out")
         require_least("--max-side", self.max_side)
@@ -84,6 +86,7 @@ def run(options: ReconstructOptions) -> None:
     dataset = open_images(
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
+    keep_images(dataset, [options.output, *filter(None, [options.json])])
     model = load_model(options.model, options.device)
     require_queries(model, options.query)
     requests: Sequence[int | str] = options.num_tokens or [
@@ -118,6 +121,14 @@ def run(options: ReconstructOptions) -> None:
             print(f"wrote {path}{f' (the first {len(rows)} images)' if hidden else ''}")
     if unreadable:
         raise UserError(summarise_unreadable(unreadable, len(dataset)))
+
+
+def keep_images(dataset: "ImageDataset", outputs: Sequence[Path]) -> None:
+    """Refuse to write over an image that is read."""
+    read = {Path(path).resolve() for path in dataset.files}
+    for path in outputs:
+        if path.resolve() in read:
+            raise UserError(f"{path} is one of the images; pass another --output or --json")
 
 
 def reconstruct_squares(

@@ -72,6 +72,11 @@ class ImageDataset(Dataset[Record | Unreadable], ABC):
         """Boundaries of the runs of records that are cheap to read together (row groups, shards), from 0 to the length."""
         return [0, len(self)]
 
+    @property
+    def files(self) -> Sequence[str]:
+        """Paths of the image files that are records of their own."""
+        return ()
+
     @abstractmethod
     def raw(self, index: int) -> RawRecord:
         """Look up the record at ``index`` (0 <= index < length) without decoding it."""
@@ -122,6 +127,11 @@ class ImageSubset(ImageDataset):
         inner = [start - first for start in self.dataset.blocks if first < start < last]
         return [0, *inner, len(self)]
 
+    @property
+    def files(self) -> Sequence[str]:
+        """See `ImageDataset.files`; all of the source's."""
+        return self.dataset.files
+
     def raw(self, index: int) -> RawRecord:
         """See `ImageDataset.raw`."""
         return self.dataset.raw(self.indices[index])
@@ -142,6 +152,11 @@ class ConcatImages(ImageDataset):
         firsts = accumulate((len(part) for part in self.parts), initial=0)
         found = [first + start for first, part in zip(firsts, self.parts, strict=False) for start in part.blocks]
         return list(dict.fromkeys(found))
+
+    @property
+    def files(self) -> Sequence[str]:
+        """See `ImageDataset.files`."""
+        return [path for part in self.parts for path in part.files]
 
     def raw(self, index: int) -> RawRecord:
         """See `ImageDataset.raw`."""

@@ -102,8 +102,10 @@ class Scenes(Dataset[QueryExample]):
         self.photos, self.cutouts, self.image_size = photos, cutouts, image_size
         self.draws = partial(scene_draws, seed, evaluation=evaluation)
         self.config = config or SceneConfig()
-        if len({cutout.words for cutout in cutouts}) < 2:
-            raise UserError(f"scenes need cut-outs of at least two captions; there are {len(cutouts)} cut-outs")
+        if len({frozenset(cutout.words) for cutout in cutouts}) < 2:
+            raise UserError(
+                f"scenes need cut-outs whose captions differ in a word; these {len(cutouts)} have none that do"
+            )
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ class Scenes(Dataset[QueryExample]):
             placed: list[tuple[CutOut, Place]] = []
             for number in rng.permutation(len(self.cutouts))[:count].tolist():
                 cutout = self.cutouts[number]
-                if all(cutout.words != other.words for other, _ in placed):
+                if all(set(cutout.words) != set(other.words) for other, _ in placed):
                     place = self._place(rng, cutout, (least, large), [taken for _, taken in placed])
                     placed += [(cutout, place)] if place else []
             if len(placed) >= 2:

@@ -20,6 +20,11 @@ class FileImages(ImageDataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def files(self) -> Sequence[str]:
+        """See `ImageDataset.files`."""
+        return self.paths
+
     def raw(self, index: int) -> RawRecord:
         """See `ImageDataset.raw`."""
         path = self.paths[index]

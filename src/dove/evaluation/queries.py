@@ -100,7 +100,7 @@ def wrong_queries(image_of: Int[Tensor, " N"], answered: Bool[Tensor, " N"]) -> 
 def psnr_in(
     images: Float[Tensor, "Q 3 S S"], others: Float[Tensor, "Q 3 S S"], mask: Bool[Tensor, "Q S S"]
 ) -> Float[Tensor, " Q"]:
-    """Compute the PSNR in dB over the pixels of a mask, (B,); NaN where it is empty."""
+    """Compute the PSNR in dB over the pixels of a mask, (Q,); NaN where it is empty."""
     error = masked_squared_error(images.clamp(-1, 1), others.clamp(-1, 1), mask) / 4
     return torch.where(mask.flatten(1).any(1), decibels(error), torch.nan)
 

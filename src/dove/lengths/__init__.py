@@ -37,6 +37,8 @@ def parse_length_policies(requests: Sequence[int | str | LengthPolicy], max_toke
     """
     if not requests:
         raise UserError("no num_tokens given; pass at least one")
+    if isinstance(requests, str):
+        raise UserError(f"num_tokens={requests!r} is one request; pass a list of them")
     return tuple(parse_length_policy(request, max_tokens) for request in requests)
 
 

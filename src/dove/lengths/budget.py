@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.lengths.policy import LengthPolicy, Trial, positional
+from dove.lengths.policy import LengthPolicy, Trial, positional, require_number
 from dove.lengths.quality import NUMBER, not_predicted
 from dove.models.eos import EosScores
 
@@ -27,6 +27,9 @@ class Budget(LengthPolicy):
     mean: float
     syntax: ClassVar[str] = "budget NUMBER"
     collective: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_number(self.mean, "the mean of budget")
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Budget | None":

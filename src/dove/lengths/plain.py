@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dove.lengths.policy import LengthPolicy, Trial, in_range, positional
+from dove.lengths.policy import WHOLE, LengthPolicy, Trial, in_range, positional, require_number
 from dove.models.eos import EosScores
 
 
@@ -21,7 +21,7 @@ class Fixed(LengthPolicy):
 
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Fixed | None":
-        if not re.fullmatch(r"[+-]?\d+", text):
+        if not re.fullmatch(WHOLE, text):
             return None
         return cls(in_range(int(text), max_tokens))
 
@@ -51,11 +51,12 @@ class Auto(LengthPolicy):
     max_tokens: int | None = None
     syntax: ClassVar[str] = "auto, auto+BIAS, auto-BIAS, max NUMBER"
 
+    def __post_init__(self) -> None:
+        require_number(self.eos_bias, "eos_bias of auto")
+
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "Auto | None":
-        match = re.fullmatch(
-            r"auto(?P<bias>[+-]\d*\.?\d+)?(?: +max +(?P<limit>[+-]?\d+))?|max +(?P<max>[+-]?\d+)", text
-        )
+        match = re.fullmatch(rf"auto(?P<bias>[+-]\d*\.?\d+)?(?: +max +(?P<limit>{WHOLE}))?|max +(?P<max>{WHOLE})", text)
         if not match:
             return None
         limit = match["limit"] or match["max"]

@@ -1,8 +1,10 @@
 """Interface of length policies, and the images that they may look at."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +27,9 @@ class Trial:
 
     images: Float[Tensor, "B 3 H W"]
     reconstruct: Callable[[Int[Tensor, " B"]], Float[Tensor, "B 3 H W"]]
+
+
+WHOLE = r"[+-]?\d{1,18}"  # Written form of whole numbers; more digits are no number of tokens
 
 
 class LengthPolicy(ABC):
@@ -79,12 +84,20 @@ def positional(number: float, *, sign: bool = False) -> str:
     return np.format_float_positional(number, trim="-", sign=sign)
 
 
+def require_number(value: float, what: str) -> None:
+    """Raise ``UserError`` for anything but a finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UserError(f"{what} is {value!r}; pass a finite number")
+
+
 def in_range(num_tokens: int, max_tokens: int) -> int:
-    """Return ``num_tokens`` if it is from 1 to K.
+    """Return ``num_tokens`` if it is a whole number from 1 to K.
 
     Raises:
         UserError: If it is not.
     """
+    if isinstance(num_tokens, bool) or not isinstance(num_tokens, Integral):
+        raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {max_tokens}")
     if not 1 <= num_tokens <= max_tokens:
         problem = f"exceeds max_tokens={max_tokens}" if num_tokens > max_tokens else "is too few"
         raise UserError(f"num_tokens={num_tokens} {problem}; pass 1 to {max_tokens}")

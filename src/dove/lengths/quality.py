@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dove.errors import UserError
-from dove.lengths.policy import LengthPolicy, Trial, positional
+from dove.lengths.policy import LengthPolicy, Trial, positional, require_number
 from dove.metrics import psnr
 from dove.models.eos import EosScores
 
@@ -24,12 +24,15 @@ class AtQuality(LengthPolicy):
     value: float
     prefix: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        require_number(self.value, f"the quality of {self.prefix}")
+        if not self.value > 0:
+            raise UserError(f"num_tokens={str(self)!r}: the quality must be above 0")
+
     @classmethod
     def parse(cls, text: str, max_tokens: int) -> "AtQuality | None":
         prefix = re.sub("([<>]=)", r" *\1 *", cls.prefix.replace(" ", " +"))
         match = re.fullmatch(prefix + NUMBER, text)
-        if match and not float(match[1]) > 0:
-            raise UserError(f"num_tokens={text!r}: the quality must be above 0")
         return cls(float(match[1])) if match else None
 
     def __str__(self) -> str:

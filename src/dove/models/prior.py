@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from dove.config import DoveConfig
 from dove.errors import UserError
+from dove.metrics import decibels
 from dove.tokens import Tokens
 
 LEAST_IMAGES = 256
 """Smallest number of images whose variances of the coefficients are reliable enough to order by."""
-LEAST_ERROR = 4e-10
-"""Mean squared error, pixels in [-1, 1], at which the known quality of a linear code is capped: 100 dB."""
 OPPONENT = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
 """Orthonormal opponent colours of RGB: grey, red against blue, and green against both."""
 
@@ -162,8 +161,7 @@ class CosinePrior(nn.Module):
         standard = F.pad(centred / self.deviation[self.order], (0, 1))  # the last one stands for no coefficient
         energies = F.pad(centred.double().square(), (0, 1))
         errors = (energies.sum(1, keepdim=True) - energies[:, self.ranks].sum(-1).cumsum(1)) / self.count
-        quality = 10 * torch.log10(4 / errors.clamp(min=LEAST_ERROR))
-        return PriorCode(standard[:, self.ranks], self.learned, quality.float())
+        return PriorCode(standard[:, self.ranks], self.learned, decibels(errors / 4).float())  # of pixels in [-1, 1]
 
     def picture(self, tokens: Tokens) -> Float[Tensor, "B 3 S S"]:
         """Rebuild images from the kept tokens; coefficients that they don't hold have their means."""

@@ -70,7 +70,7 @@ def run(options: QueriesOptions) -> None:
                 {"data": kind, "scenes": count, **summarise_savings(subject.name, scores, model.config.quality_target)}
             )
             if options.examples:
-                request = int(options.picture_tokens) if options.picture_tokens.isdigit() else options.picture_tokens
+                request = options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
                 name = f"queries{evaluation.suffix(subject.name)}{'-unseen' if kind == 'unseen' else ''}.png"
                 pictures[name] = picture_queries(model, shown, request)
@@ -90,9 +90,9 @@ def query_scenes(options: QueriesOptions, dataset: "ImageDataset", size: int) ->
         return {
             kind: Scenes(dataset, own, size, config, seed=options.seed, evaluation=True) for kind, own in kinds.items()
         }
-    if not has_queries(dataset.raw(0)):
+    if not has_queries(first := dataset.raw(0)):
         raise UserError(
-            f"{options.data} has no queries; pass parquet that `dove data convert` wrote or with columns names and bboxes, or "
+            f"{first.name} has no queries; pass parquet that `dove data convert` wrote or with columns names and bboxes, or "
             "--stamps with the table of cut-outs that `dove data convert stamps` writes"
         )
     return {"annotated": AnnotatedImages(dataset, size)}
