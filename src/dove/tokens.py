@@ -16,6 +16,12 @@ from torch import Tensor
 from dove.errors import UserError
 
 
+def require_whole(num_tokens: object, max_tokens: int) -> None:
+    """Raise ``UserError`` for a number of tokens that is no whole number."""
+    if isinstance(num_tokens, bool) or not isinstance(num_tokens, Integral):
+        raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {max_tokens}")
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Continuous tokens with the number that each image keeps.
@@ -84,8 +90,7 @@ class Tokens:
             UserError: If ``num_tokens`` is no whole number from 1 to K.
         """
         capacity = self.values.shape[1]
-        if isinstance(num_tokens, bool) or not isinstance(num_tokens, Integral):
-            raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {capacity}")
+        require_whole(num_tokens, capacity)
         if not 1 <= num_tokens <= capacity:
             raise UserError(f"num_tokens={num_tokens} is out of range; pass 1 to {capacity}")
         return Tokens.cut(self.values, self.lengths.clamp(max=num_tokens))

@@ -86,7 +86,7 @@ def run(options: ReconstructOptions) -> None:
     dataset = open_images(
         options.images, image_column=options.image_column, columns=[], limit=options.limit, on_error="skip"
     )
-    keep_images(dataset, [options.output, *filter(None, [options.json])])
+    keep_images(dataset, (options.output, options.json))
     model = load_model(options.model, options.device)
     require_queries(model, options.query)
     requests: Sequence[int | str] = options.num_tokens or [
@@ -123,10 +123,11 @@ def run(options: ReconstructOptions) -> None:
         raise UserError(summarise_unreadable(unreadable, len(dataset)))
 
 
-def keep_images(dataset: "ImageDataset", outputs: Sequence[Path]) -> None:
+def keep_images(dataset: "ImageDataset", outputs: Sequence[Path | None]) -> None:
     """Refuse to write over an image that is read."""
-    read = {Path(path).resolve() for path in dataset.files}
-    for path in outputs:
+    existing = [path for path in outputs if path is not None and path.exists()]
+    read = {Path(path).resolve() for path in dataset.files} if existing else set()
+    for path in existing:
         if path.resolve() in read:
             raise UserError(f"{path} is one of the images; pass another --output or --json")
 

@@ -121,13 +121,12 @@ class Scenes(Dataset[QueryExample]):
         photo = self.photos.raw(int(rng.integers(len(self.photos)))).read().image
         scene = resize_box(photo, central_square(*photo.size), self.image_size)
         asks: list[Ask] = []
-        while not asks:
-            placed = self._placed(rng, sample[0])
-            others = [cutout.words for cutout, _ in placed]
-            for number, (cutout, place) in enumerate(placed):
-                if words := phrases(cutout.words, others[:number] + others[number + 1 :]):
-                    left, upper, width, height = map(float, place)
-                    asks.append(Ask(words[rng.integers(len(words))], ((left, upper, width, height),)))
+        placed = self._placed(rng, sample[0])
+        others = [cutout.words for cutout, _ in placed]
+        for number, (cutout, place) in enumerate(placed):
+            if words := phrases(cutout.words, others[:number] + others[number + 1 :]):
+                left, upper, width, height = map(float, place)
+                asks.append(Ask(words[rng.integers(len(words))], ((left, upper, width, height),)))
         for cutout, (left, upper, *sides) in placed:
             thing = cutout.image.resize(sides, Image.Resampling.BOX)
             scene.paste(thing, (left, upper), thing)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dove.errors import UserError
 from dove.models.eos import EosScores
+from dove.tokens import require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +97,7 @@ def in_range(num_tokens: int, max_tokens: int) -> int:
     Raises:
         UserError: If it is not.
     """
-    if isinstance(num_tokens, bool) or not isinstance(num_tokens, Integral):
-        raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {max_tokens}")
+    require_whole(num_tokens, max_tokens)
     if not 1 <= num_tokens <= max_tokens:
         problem = f"exceeds max_tokens={max_tokens}" if num_tokens > max_tokens else "is too few"
         raise UserError(f"num_tokens={num_tokens} {problem}; pass 1 to {max_tokens}")

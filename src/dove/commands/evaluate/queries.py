@@ -70,10 +70,9 @@ def run(options: QueriesOptions) -> None:
                 {"data": kind, "scenes": count, **summarise_savings(subject.name, scores, model.config.quality_target)}
             )
             if options.examples:
-                request = options.picture_tokens
                 shown = [scenes[0, row] for row in range(min(options.examples, count))]
                 name = f"queries{evaluation.suffix(subject.name)}{'-unseen' if kind == 'unseen' else ''}.png"
-                pictures[name] = picture_queries(model, shown, request)
+                pictures[name] = picture_queries(model, shown, options.picture_tokens)
     print(rows_to_text(savings))
     evaluation.finish({"summary": savings, "rows": rows}, pictures)
 
