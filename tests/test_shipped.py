@@ -75,7 +75,7 @@ def test_training_brought_few_tokens_nearer_to_the_photo(dove_tiny, cosines, pho
     ours, theirs = (
         distance(model.decode(model.encode(photos, length)), photos).mean() for model in (dove_tiny, cosines)
     )
-    assert ours < 0.9 * theirs  # 0.80 and 0.78 on 2,000 photos; an untrained model has 1
+    assert ours < 0.9 * theirs  # 0.78 and 0.76 on 2,000 photos; an untrained model has 1
 
 
 def test_longer_prefixes_are_better(dove_tiny, photos):
