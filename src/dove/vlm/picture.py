@@ -40,6 +40,6 @@ def questions_picture(
         row = [Cell(processor.to_pil(pixels)[0], item.text)]
         for found, image in zip(answers.values(), rebuilt, strict=True):
             one = found[number]
-            row.append(Cell(processor.to_pil(image)[0], f"{one.length} tokens: {one.said}"))
+            row.append(Cell(processor.to_pil(image)[0], f"{one.length} token{'s' * (one.length != 1)}: {one.said}"))
         rows.append(row)
     return encode_picture(side_by_side(rows), ".png")
