@@ -91,8 +91,18 @@ def test_a_misspelt_flag_is_answered_with_the_nearest() -> None:
         (["--model.generator.num-heads", "3"], "num_heads=3 must divide hidden_size=128"),
         (["--model.generator.rotary-fraction", "2"], "rotary_fraction=2"),
         (["--model.eos-head", "vocab", "--model.vocab-size", "0"], "eos_token_id=0"),
+        (["--loss.perceptual", "-1"], "loss.perceptual=-1.0 must be a finite number of at least 0"),
+        (["--loss.eos", "nan"], "loss.eos=nan must be a finite number"),
     ],
 )
 def test_settings_that_no_model_or_run_can_have_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(["--preset", "dove-bench", *flags])
+
+
+def test_weights_of_an_alignment_are_finite_and_not_negative() -> None:
+    for weight in ("-1", "nan", "inf"):
+        with pytest.raises(
+            UserError, match=rf"loss.align.weight={float(weight)} must be a finite number of at least 0"
+        ):
+            parse(["--preset", "dove-tiny", "--loss.align.weight", weight])

@@ -53,7 +53,7 @@ def test_a_page_without_its_section_is_an_error(tmp_path):
 @pytest.mark.parametrize(("ours", "told"), [(0.5, "at least 3% nearer"), (0.99, "not nearer")])
 def test_the_verdict_follows_the_figures(ours, told):
     rows = [
-        {"model": model, "num_tokens": k, "psnr": 20.0, "perceptual_squeezenet": distance}
+        {"model": model, "num_tokens": k, "psnr": 20.0, "psnr_p10": 17.0, "perceptual_squeezenet": distance}
         for model, distance in (("dove-tiny", ours), ("cosines", 1.0))
         for k in result_pages.LENGTHS
     ]

@@ -11,7 +11,10 @@ import yaml
 
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions:
-    """Say what a checkpoint is; without one, which ones ship."""
+    """Say what a checkpoint is; without one, which ones ship.
+
+    sha256 is that of config.json and the weights, one after the other, as in the reports of dove evaluate.
+    """
 
     checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")] = None
     """A shipped name, a checkpoint folder or a hub id."""

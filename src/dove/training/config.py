@@ -1,7 +1,8 @@
 """Settings of trainings as frozen dataclasses. Imports no torch."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal
 
 from dove.config import DiscriminatorConfig, DoveConfig, VQGANConfig, added
 from dove.data.config import AugmentConfig
@@ -10,7 +11,20 @@ from dove.frozen.names import KNOWN_NETWORKS, is_network, split_perceptual
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionLossConfig:
+class LossConfig:
+    """Settings of losses, whose numbers are finite and at least 0."""
+
+    section: ClassVar[str] = "loss"
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, float | int) and not 0 <= value < math.inf:  # NaN fails this, too
+                raise UserError(f"{self.section}.{name}={value} must be a finite number of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionLossConfig(LossConfig):
     """Weights and networks of Eq. 2. A weight of 0 leaves its term out, with no network loaded or trained for it."""
 
     mse: float = 1.0
@@ -32,6 +46,7 @@ class ReconstructionLossConfig:
         return split_perceptual(self.perceptual_network) if self.perceptual else ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         split_perceptual(self.perceptual_network)
         if self.perceptual and self.perceptual_network == "none":
             raise UserError(
@@ -43,7 +58,7 @@ class ReconstructionLossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodebookLossConfig:
+class CodebookLossConfig(LossConfig):
     """Settings of trainings with a codebook in the data path."""
 
     codebook: float = 1.0
@@ -87,7 +102,7 @@ class DoveLossConfig(TokenizerLossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.eos_delay, self.eos_ramp) < 0 or self.eos_delay + self.eos_ramp > 1:
+        if self.eos_delay + self.eos_ramp > 1:
             raise UserError(
                 f"loss.eos_delay={self.eos_delay} and loss.eos_ramp={self.eos_ramp} are shares of the run; pass numbers "
                 "from 0 on that sum to at most 1"
@@ -95,12 +110,13 @@ class DoveLossConfig(TokenizerLossConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
+class AlignConfig(LossConfig):
     """Alignment of hidden states and tokens with the features of a frozen network.
 
     It goes through linear heads that are thrown away after training.
     """
 
+    section: ClassVar[str] = "loss.align"
     network: str = "none"
     """Frozen network: none, squeezenet, efficientnet-lite0, mobilenet-v2, timm:MODEL or transformers:MODEL."""
     weights: str | None = None
@@ -114,6 +130,7 @@ class AlignConfig:
     """Factor by which images are enlarged in front of the network."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.network != "none" and not is_network(self.network):
             raise UserError(f"unknown network loss.align.network={self.network}; choose none, {KNOWN_NETWORKS}")
         if self.enlarge < 1:
@@ -157,8 +174,6 @@ class PrefixLossConfig(TokenizerLossConfig):
             )
         if min(self.cap_shares) < 0 or abs(sum(self.cap_shares) - 1) > 1e-6:
             raise UserError(f"loss.cap_shares={self.cap_shares} must be shares that sum to 1")
-        if self.view < 0:
-            raise UserError(f"loss.view={self.view} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

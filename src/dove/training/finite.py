@@ -58,6 +58,7 @@ class FiniteGuard:
             _logger.warning("the %s is %s at step %d; its update was left out, see %s", name, value, step, file)
             return
         raise UserError(
-            f"the {name} is {value} at step {step} with the batch named in {file}; the last checkpoint in {self.output} "
-            "is whole: resume with a lower --optim.lr, a smaller --optim.clip-norm or --run.non-finite skip"
+            f"the {name} is {value} at step {step} with the batch named in {file}; go on from the last checkpoint in "
+            f"{self.output}, or anew where it has none, with a lower --optim.lr, a smaller --optim.clip-norm or "
+            "--run.non-finite skip"
         )

@@ -9,6 +9,7 @@ from dove.query.config import QDoveConfig
 from dove.training.config import (
     DoveLossConfig,
     DoveTrainConfig,
+    LossConfig,
     PrefixLossConfig,
     PrefixTrainConfig,
     TokenizerTrainConfig,
@@ -29,7 +30,7 @@ class QueryDataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryLossConfig:
+class QueryLossConfig(LossConfig):
     """Terms of Eq. 5 to 7 that all trainings with queries have."""
 
     irrelevant: float = 1e-10
