@@ -6,6 +6,7 @@ from typing import Any
 
 from dove.paper.bench import load_rows
 from dove.paper.claims_page import markdown_table
+from dove.tokens import format_token_count
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "ablation"
 NAMES = {"squeezenet": "SqueezeNet", "efficientnet": "EfficientNet-Lite0", "mobilenet": "MobileNetV2"}
@@ -57,7 +58,7 @@ def uses(row: Report, network: str) -> bool:
 def qualities(rows: dict[str, dict[str, Report]]) -> str:
     """Table of PSNR by length, and at the length of each photo's own."""
     lengths = (*LENGTHS, 32, 64)
-    head = ["row", *(f"{k} token{'s' if k > 1 else ''}" for k in lengths), "`auto`, mean tokens", "spread at `auto`"]
+    head = ["row", *(format_token_count(k) for k in lengths), "`auto`, mean tokens", "spread at `auto`"]
     lines = []
     for name, row in rows.items():
         found = by_length(row)

@@ -8,6 +8,7 @@ from typing import Any
 from result_ablation import FIXED, NAMES, ablation, told_psnr, uses
 
 from dove.paper.claims_page import markdown_table
+from dove.tokens import format_token_count
 
 Reports = dict[str, dict[str, Any]]
 
@@ -108,7 +109,9 @@ def verdict(reports: Reports) -> str:
     nearer = [str(k) for k in LENGTHS if max(share[k] for share in shares) < 1 - MARGIN]
     others = [str(k) for k in LENGTHS if str(k) not in nearer]
     ours, theirs = rows_of(reports, OURS), rows_of(reports, TRIVIAL)
-    gains = " / ".join(f"{ours[k]['psnr'] - theirs[k]['psnr']:+.2f}" for k in LENGTHS)
+    gains, tails = (
+        " / ".join(f"{ours[k][name] - theirs[k][name]:+.2f}" for k in LENGTHS) for name in ("psnr", "psnr_p10")
+    )
     counts = " / ".join(map(str, LENGTHS))
     first = (
         f"By all of these networks it is at least {MARGIN:.0%} nearer to the photo than the cosine transform at "
@@ -116,7 +119,6 @@ def verdict(reports: Reports) -> str:
         if nearer
         else "By these networks together it is not nearer to the photo than the cosine transform at any length."
     )
-    tails = " / ".join(f"{ours[k]['psnr_p10'] - theirs[k]['psnr_p10']:+.2f}" for k in LENGTHS)
     return (
         f"{first} Its PSNR less the transform's at {counts} tokens is {gains} dB on average over the photos and {tails} dB at "
         "their tenth percentile, that of hard photos."
@@ -220,7 +222,7 @@ def told_place(model: str, layer: int | str, num_tokens: int | None) -> str:
     if layer == "patches":
         return "raw patches of 8 x 8 pixels"
     if layer == "tokens":
-        return f"`{model}`, {num_tokens} token{'s' if num_tokens != 1 else ''}"
+        return f"`{model}`, {format_token_count(num_tokens)}"
     return f"`{model}`, hidden layer {layer}" if isinstance(layer, int) else f"`{model}`, {layer}"
 
 

@@ -19,6 +19,7 @@ from dove.photos.picture import Cell, side_by_side
 from dove.processor import ImageProcessor
 from dove.registry import load_tokenizer
 from dove.runtime import save_outputs
+from dove.tokens import format_token_count
 
 SIDE = 64
 SCIKIT_IMAGE, SCIKIT_LEARN = Path(data_dir), Path(datasets.__file__).parent / "images"
@@ -82,7 +83,7 @@ def rebuild(name: str, images: torch.Tensor, lengths: Sequence[int | str]) -> li
     for length in lengths:
         tokens = model.encode(images, length)
         count = int(tokens.lengths[0])
-        label = f"{name}, auto: {count}" if length == "auto" else f"{name}, {count} token{'s'[: count - 1]}"
+        label = f"{name}, auto: {count}" if length == "auto" else f"{name}, {format_token_count(count)}"
         cells.append(Cell(processor.to_pil(model.decode(tokens))[0], label))
     return cells
 

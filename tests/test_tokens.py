@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dove.errors import UserError
-from dove.tokens import Tokens
+from dove.tokens import Tokens, format_token_count
 
 CAPACITY = 6
 
@@ -115,3 +115,7 @@ def test_to_leaves_lengths_integers():
     tokens = make_tokens([1, 2]).to(torch.float16)
     assert tokens.values.dtype == torch.float16
     assert tokens.lengths.dtype == torch.int64
+
+
+def test_a_number_of_tokens_is_singular_for_one_alone():
+    assert [format_token_count(number) for number in (1, 2, 64)] == ["1 token", "2 tokens", "64 tokens"]

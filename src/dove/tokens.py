@@ -22,6 +22,11 @@ def require_whole(num_tokens: object, max_tokens: int) -> None:
         raise UserError(f"num_tokens={num_tokens!r} is no whole number; pass 1 to {max_tokens}")
 
 
+def format_token_count(number: int) -> str:
+    """Write a number of tokens as captions and tables do: 1 token, 2 tokens."""
+    return f"{number} token" if number == 1 else f"{number} tokens"
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Continuous tokens with the number that each image keeps.

@@ -141,6 +141,7 @@ def reconstruct_squares(
     from dove.photos.picture import Cell
     from dove.photos.reconstruction import choose_together, reconstruct
     from dove.processor import ImageProcessor
+    from dove.tokens import format_token_count
 
     processor = ImageProcessor(model.image_size)
     readable = (
@@ -160,7 +161,7 @@ def reconstruct_squares(
         captions = [Path(result["path"]).name]
         for row in result["rows"]:
             prefix = "" if row["num_tokens"] == row["length"] else f"{row['num_tokens']}: "
-            captions.append(f"{prefix}{row['length']} token{'s' * (row['length'] != 1)}, {row['psnr']:.1f} dB")
+            captions.append(f"{prefix}{format_token_count(row['length'])}, {row['psnr']:.1f} dB")
         images = processor.to_pil(pixels) + processor.to_pil(rebuilt.images)
         yield result, list(map(Cell, images, captions))
 

@@ -20,6 +20,7 @@ from dove.metrics import unit_range
 from dove.photos.picture import Cell
 from dove.processor import ImageProcessor
 from dove.protocol import encode_each
+from dove.tokens import format_token_count
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,9 +73,7 @@ def study_lengths(subject: Subject, images: Images, num_tokens: str, batch_size:
             losses[k] += error.tolist()
     if len(lengths) < 2:
         raise UserError("a study of lengths needs at least 2 images")
-    extremes = [
-        [Cell(thumbnails[i], f"{subject.name}: {lengths[i]} token{'s'[: lengths[i] - 1]}") for i in row] for row in rows
-    ]
+    extremes = [[Cell(thumbnails[i], f"{subject.name}: {format_token_count(lengths[i])}") for i in row] for row in rows]
     return LengthStudy(
         subject.name,
         tokenizer.max_tokens,

@@ -17,10 +17,10 @@ class LossConfig:
     section: ClassVar[str] = "loss"
 
     def __post_init__(self) -> None:
-        for name in (each.name for each in fields(self)):
-            value = getattr(self, name)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
             if isinstance(value, float | int) and not 0 <= value < math.inf:  # NaN fails this, too
-                raise UserError(f"{self.section}.{name}={value} must be a finite number of at least 0")
+                raise UserError(f"{self.section}.{setting.name}={value} must be a finite number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import torch
 from dove.photos.picture import Cell, encode_picture, side_by_side
 from dove.processor import ImageProcessor
 from dove.query.tokenizer import encode_asked
+from dove.tokens import format_token_count
 from dove.vlm.evaluate import Answered
 from dove.vlm.images import load_pixels
 from dove.vlm.model import VisionLanguageModel
@@ -40,6 +41,6 @@ def questions_picture(
         row = [Cell(processor.to_pil(pixels)[0], item.text)]
         for found, image in zip(answers.values(), rebuilt, strict=True):
             one = found[number]
-            row.append(Cell(processor.to_pil(image)[0], f"{one.length} token{'s' * (one.length != 1)}: {one.said}"))
+            row.append(Cell(processor.to_pil(image)[0], f"{format_token_count(one.length)}: {one.said}"))
         rows.append(row)
     return encode_picture(side_by_side(rows), ".png")
